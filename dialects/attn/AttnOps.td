@@ -1,0 +1,363 @@
+//===- AttnOps.td - The ops of the attn dialect ---------------------------===//
+
+#ifndef ATTNC_ATTN_OPS_TD
+#define ATTNC_ATTN_OPS_TD
+
+include "dialects/attn/AttnDialect.td"
+include "dialects/attn/AttnInterfaces.td"
+include "mlir/IR/OpAsmInterface.td"
+include "mlir/IR/RegionKindInterface.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+class Attn_Op<string opMnemonic, list<Trait> traits = []>
+    : Op<Attn_Dialect, opMnemonic, traits>;
+
+def Attn_Tensor4 : RankedTensorOf<[F32, F16, BF16], [], "4-D float tensor">;
+def Attn_Logits : RankedTensorOf<[F32], [], "(B, Hq, Sq, Sk) f32 tensor">;
+def Attn_Lengths : Type<1DTensorOf<[I32]>.predicate, "(B) i32 tensor">;
+def Attn_Stat : RankedTensorOf<[F32], [], "(B, Hq, Sq) f32 tensor">;
+def Attn_Captured : Type<
+    Or<[RankedTensorOf<[F32, F16, BF16, I32, I8, I1]>.predicate,
+        F32.predicate, I32.predicate]>,
+    "ranked tensor or f32 or i32 scalar">;
+
+//===----------------------------------------------------------------------===//
+// Elementwise ops that arith and math do not have
+//===----------------------------------------------------------------------===//
+
+def Attn_LogisticOp : Attn_Op<"logistic",
+    [Pure, SameOperandsAndResultType, Elementwise, Scalarizable, Vectorizable,
+     Tensorizable]> {
+  let summary = "1 / (1 + exp(-x))";
+  let description = [{
+    The logistic function, a row of the op table. Relative accuracy is kept
+    for very negative x, where the result is close to exp(x).
+  }];
+  let arguments = (ins FloatLike:$x);
+  let results = (outs FloatLike:$result);
+  let assemblyFormat = "$x attr-dict `:` type($result)";
+}
+
+//===----------------------------------------------------------------------===//
+// Masks
+//===----------------------------------------------------------------------===//
+
+class Attn_MaskOp<string opMnemonic, list<Trait> traits = []>
+    : Attn_Op<opMnemonic, !listconcat(traits, [Pure])> {
+  let results = (outs Attn_MaskType:$mask);
+}
+
+def Attn_CausalMaskOp : Attn_MaskOp<"causal_mask",
+    [DeclareOpInterfaceMethods<MaskOpInterface, ["buildKeyRange"]>]> {
+  let summary = "j <= i + k_len - q_len";
+  let description = [{
+    S-causal. `bottom_right` (the default) aligns the diagonal by each
+    sequence's own lengths: j <= i + k_len[b] - q_len[b]. `top_left` is
+    j <= i.
+  }];
+  let arguments = (ins
+    DefaultValuedAttr<Attn_Align, "Align::BottomRight">:$align);
+  let assemblyFormat = "(`align` $align^)? attr-dict";
+}
+
+def Attn_WindowMaskOp : Attn_MaskOp<"window_mask",
+    [DeclareOpInterfaceMethods<MaskOpInterface, ["buildKeyRange"]>]> {
+  let summary = "diagonal - left <= j <= diagonal + right";
+  let description = [{
+    S-window. With the diagonal c = i + k_len[b] - q_len[b] (`bottom_right`)
+    or c = i (`top_left`): c - left <= j <= c + right, both inclusive; -1
+    means unlimited. The sizes are run-time scalars.
+  }];
+  let arguments = (ins I32:$left, I32:$right,
+    DefaultValuedAttr<Attn_Align, "Align::BottomRight">:$align);
+  let assemblyFormat = "$left `,` $right (`align` $align^)? attr-dict";
+}
+
+def Attn_DocumentMaskOp : Attn_MaskOp<"document_mask",
+    [DeclareOpInterfaceMethods<MaskOpInterface>]> {
+  let summary = "q_ids[b, i] == k_ids[b, j]";
+  let description = [{
+    Several documents packed in one row: a query attends keys of its own
+    document only. Shapes (B, Sq) and (B, Sk), any i32 ids.
+  }];
+  let arguments = (ins 2DTensorOf<[I32]>:$q_ids, 2DTensorOf<[I32]>:$k_ids);
+  let assemblyFormat = [{
+    $q_ids `,` $k_ids attr-dict `:` type($q_ids) `,` type($k_ids)
+  }];
+}
+
+def Attn_DilatedMaskOp : Attn_MaskOp<"dilated_mask",
+    [DeclareOpInterfaceMethods<MaskOpInterface>]> {
+  let summary = "(i + k_len - q_len - j) mod stride == 0";
+  let description = [{
+    Every `stride`-th key, counted from the diagonal of S-causal in both
+    directions. stride >= 1, a run-time scalar.
+  }];
+  let arguments = (ins I32:$stride,
+    DefaultValuedAttr<Attn_Align, "Align::BottomRight">:$align);
+  let assemblyFormat = "$stride (`align` $align^)? attr-dict";
+}
+
+def Attn_TensorMaskOp : Attn_MaskOp<"tensor_mask",
+    [DeclareOpInterfaceMethods<MaskOpInterface>]> {
+  let summary = "A boolean tensor: True = attend";
+  let description = [{
+    S-bool. `map` leads from (b, h, i, j) to the tensor's dims, broadcast
+    dims dropped (S-bias). Elements are i1 or i8 (nonzero = attend).
+  }];
+  let arguments = (ins RankedTensorOf<[I1, I8]>:$tensor, AffineMapAttr:$map);
+  let assemblyFormat = "$tensor `map` $map attr-dict `:` type($tensor)";
+  let hasVerifier = 1;
+}
+
+def Attn_PredicateMaskOp : Attn_MaskOp<"predicate_mask",
+    [DeclareOpInterfaceMethods<MaskOpInterface>]> {
+  let summary = "Any elementwise predicate of the positions";
+  let description = [{
+    The region has arguments b, h, i, j (i32) and one scalar for each
+    captured tensor, and yields an i1: True = attend. It knows no key range,
+    so every block is visited and tested.
+  }];
+  let arguments = (ins Variadic<Attn_Captured>:$captures,
+    DefaultValuedAttr<AffineMapArrayAttr, "{}">:$maps);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    (`captures` `(` $captures^ `:` type($captures) `)` `maps` $maps)?
+    $body attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
+// The steps of the textbook
+//===----------------------------------------------------------------------===//
+
+def Attn_ScoresOp : Attn_Op<"scores", [Pure, AttrSizedOperandSegments]> {
+  let summary = "s = scale * q_i . k_j";
+  let description = [{
+    q is (B, Hq, Sq, D) and k (B, Hkv, Sk, D) in the order that `layout`
+    names. Query head h uses key head h floordiv (Hq / Hkv) (S-gqa). `scale`
+    is a run-time f32, by default 1/sqrt(D) (S-runtime). `q_len` and `k_len`
+    (B) are each sequence's own lengths: rows at or beyond them never
+    influence a result (S-beyond), and output rows at or beyond q_len are 0.
+  }];
+  let arguments = (ins Attn_Tensor4:$query, Attn_Tensor4:$key,
+    Optional<F32>:$scale, Optional<Attn_Lengths>:$q_len,
+    Optional<Attn_Lengths>:$k_len,
+    DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout);
+  let results = (outs Attn_Logits:$logits);
+  let assemblyFormat = [{
+    $query `,` $key (`scale` $scale^)?
+    (`q_len` $q_len^ `:` type($q_len))? (`k_len` $k_len^ `:` type($k_len))?
+    (`layout` $layout^)? attr-dict
+    `:` type($query) `,` type($key) `->` type($logits)
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_BiasOp : Attn_Op<"bias",
+    [Pure, AllTypesMatch<["logits", "result"]>]> {
+  let summary = "x = s + bias[map(b, h, i, j)]";
+  let description = [{
+    S-bias. `map` leads from (b, h, i, j) to the bias' dims, broadcast dims
+    dropped; i - j is allowed. A scalar takes the map with no results.
+  }];
+  let arguments = (ins Attn_Logits:$logits, Attn_Captured:$bias,
+                       AffineMapAttr:$map);
+  let results = (outs Attn_Logits:$result);
+  let assemblyFormat = [{
+    $logits `,` $bias `map` $map attr-dict `:` type($logits) `,` type($bias)
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_ScoreModOp : Attn_Op<"score_mod",
+    [Pure, AllTypesMatch<["logits", "result"]>]> {
+  let summary = "x = score_mod(s, b, h, i, j, captured...)";
+  let description = [{
+    The region's arguments are s (f32), b, h, i, j, q_len, k_len (i32) and
+    one scalar for each captured operand, read through its affine map from
+    (b, h, i, j). It yields an f32. Ops: those of the op table. Scalars of
+    the enclosing function may be used directly.
+  }];
+  let arguments = (ins Attn_Logits:$logits, Variadic<Attn_Captured>:$captures,
+    DefaultValuedAttr<AffineMapArrayAttr, "{}">:$maps);
+  let results = (outs Attn_Logits:$result);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    $logits (`captures` `(` $captures^ `:` type($captures) `)` `maps` $maps)?
+    $body attr-dict `:` type($logits)
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_MaskLogitsOp : Attn_Op<"mask",
+    [Pure, AllTypesMatch<["logits", "result"]>]> {
+  let summary = "Weights of masked positions become exactly 0";
+  let description = [{
+    S-mask-zero: after the activation or softmax, a masked weight is exactly
+    0, whatever the function. Several masks intersect.
+  }];
+  let arguments = (ins Attn_Logits:$logits, Variadic<Attn_MaskType>:$masks);
+  let results = (outs Attn_Logits:$result);
+  let assemblyFormat = "$logits `by` $masks attr-dict `:` type($logits)";
+}
+
+def Attn_ActivationOp : Attn_Op<"activation",
+    [Pure, AllTypesMatch<["logits", "weights"]>]> {
+  let summary = "p = activation(x)";
+  let description = [{
+    The region has one f32 argument, the logit, and yields the weight.
+    Scalars of the enclosing function may be used directly.
+  }];
+  let arguments = (ins Attn_Logits:$logits);
+  let results = (outs Attn_Logits:$weights);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$logits $body attr-dict `:` type($logits)";
+  let hasVerifier = 1;
+}
+
+def Attn_SoftmaxOp : Attn_Op<"softmax",
+    [Pure, AllTypesMatch<["logits", "weights"]>]> {
+  let summary = "p = exp(x - max_j x) / sum_j exp(x - max_j x)";
+  let arguments = (ins Attn_Logits:$logits);
+  let results = (outs Attn_Logits:$weights);
+  let assemblyFormat = "$logits attr-dict `:` type($logits)";
+}
+
+def Attn_LseOp : Attn_Op<"lse", [Pure]> {
+  let summary = "log sum_j exp(x)";
+  let description = [{
+    S-lse: f32, (B, Hq, Sq) in every layout, natural log, of the scaled,
+    biased, masked logits; -inf for a fully masked row.
+  }];
+  let arguments = (ins Attn_Logits:$logits);
+  let results = (outs Attn_Stat:$lse);
+  let assemblyFormat = "$logits attr-dict `:` type($logits) `->` type($lse)";
+}
+
+def Attn_ApplyOp : Attn_Op<"apply", [Pure]> {
+  let summary = "o = sum_j round(p) * v_j / norm";
+  let description = [{
+    v is (B, Hkv, Sk, Dv). The weights are rounded once to v's type, the sum
+    is f32 (S-round). `normalize l1` divides by sum_j p of the unrounded
+    weights; a row whose sum is 0 gives 0.
+  }];
+  let arguments = (ins Attn_Logits:$weights, Attn_Tensor4:$value,
+    DefaultValuedAttr<Attn_Normalize, "Normalize::None">:$normalize,
+    DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout);
+  let results = (outs Attn_Tensor4:$output);
+  let assemblyFormat = [{
+    $weights `,` $value (`normalize` $normalize^)? (`layout` $layout^)?
+    attr-dict `:` type($weights) `,` type($value) `->` type($output)
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_EpilogueOp : Attn_Op<"epilogue", [Pure]> {
+  let summary = "o = epilogue(o, b, h, i, d, row statistics, captured...)";
+  let description = [{
+    The region's arguments are o (f32), b, h, i, d (i32), one f32 for each
+    statistic that `stats` names (of the row's Dv outputs before the
+    epilogue), and one scalar for each captured operand, read through its
+    affine map from (b, h, i, d).
+  }];
+  let arguments = (ins Attn_Tensor4:$input, Variadic<Attn_Captured>:$captures,
+    DefaultValuedAttr<AffineMapArrayAttr, "{}">:$maps,
+    DefaultValuedAttr<TypedArrayAttrBase<Attn_RowStat, "row statistics">,
+                      "{}">:$stats,
+    DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout);
+  let results = (outs Attn_Tensor4:$output);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    $input (`captures` `(` $captures^ `:` type($captures) `)` `maps` $maps)?
+    (`stats` $stats^)? (`layout` $layout^)? $body attr-dict
+    `:` type($input) `->` type($output)
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_RowNormOp : Attn_Op<"row_norm", [Pure]> {
+  let summary = "|x_i|^2 or 1/|x_i| of every row";
+  let description = [{
+    x is (B, H, S, D) in the order `layout` names; the result is f32,
+    (B, H, S) in every layout. Cosine and Gaussian-kernel scores capture it.
+    `inverse_l2` of a zero row is 0.
+  }];
+  let arguments = (ins Attn_Tensor4:$input, Attn_RowNorm:$kind,
+    DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout);
+  let results = (outs Attn_Stat:$result);
+  let assemblyFormat = [{
+    $kind $input (`layout` $layout^)? attr-dict
+    `:` type($input) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
+// The whole
+//===----------------------------------------------------------------------===//
+
+def Attn_FusedOp : Attn_Op<"fused",
+    [Pure, AttrSizedOperandSegments]> {
+  let summary = "o_i = epilogue(sum_j round(f(score_mod(scale q_i.k_j))) v_j)";
+  let description = [{
+    The whole chain in one op; no n x n value exists.
+
+        s = scale * q_i . k_j
+        x = score_mod(s, b, h, i, j, q_len, k_len, captured...)
+        p = activation(x), or exp(x - max) with normalize = softmax
+        p = 0 where any mask says no, or j >= k_len[b]
+        o = epilogue(sum_j round(p) v_j / norm, b, h, i, d, stats, captured...)
+
+    Regions `score_mod`, `activation` and `epilogue` have the arguments of
+    the unfused ops of these names; an empty region is the identity.
+    `normalize` says what the sum is divided by; `softmax` excludes an
+    activation. The second result, if present, is the LSE (S-lse) and needs
+    `normalize = softmax`.
+  }];
+  let arguments = (ins
+    Attn_Tensor4:$query, Attn_Tensor4:$key, Attn_Tensor4:$value,
+    Optional<F32>:$scale, Optional<Attn_Lengths>:$q_len,
+    Optional<Attn_Lengths>:$k_len,
+    Variadic<Attn_Captured>:$score_captures,
+    Variadic<Attn_MaskType>:$masks,
+    Variadic<Attn_Captured>:$epilogue_captures,
+    DefaultValuedAttr<AffineMapArrayAttr, "{}">:$score_maps,
+    DefaultValuedAttr<AffineMapArrayAttr, "{}">:$epilogue_maps,
+    DefaultValuedAttr<TypedArrayAttrBase<Attn_RowStat, "row statistics">,
+                      "{}">:$stats,
+    DefaultValuedAttr<Attn_Normalize, "Normalize::None">:$normalize,
+    DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout);
+  let results = (outs Attn_Tensor4:$output, Optional<Attn_Stat>:$lse);
+  let regions = (region AnyRegion:$score_mod, AnyRegion:$activation,
+                        AnyRegion:$epilogue);
+  let assemblyFormat = [{
+    $query `,` $key `,` $value (`scale` $scale^)?
+    (`q_len` $q_len^ `:` type($q_len))? (`k_len` $k_len^ `:` type($k_len))?
+    (`masks` `(` $masks^ `)`)?
+    (`normalize` $normalize^)? (`layout` $layout^)?
+    (`score_captures` `(` $score_captures^ `:` type($score_captures) `)`
+     `maps` $score_maps)?
+    (`score_mod` $score_mod^)?
+    (`activation` $activation^)?
+    (`stats` $stats^)?
+    (`epilogue_captures` `(` $epilogue_captures^ `:`
+     type($epilogue_captures) `)` `maps` $epilogue_maps)?
+    (`epilogue` $epilogue^)?
+    attr-dict `:` type($query) `,` type($key) `,` type($value)
+    `->` type($output) (`,` type($lse)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_YieldOp : Attn_Op<"yield", [Pure, Terminator,
+    ParentOneOf<["FusedOp", "ScoreModOp", "ActivationOp", "EpilogueOp",
+                 "PredicateMaskOp"]>]> {
+  let summary = "The value a region computes";
+  let arguments = (ins AnyTypeOf<[F32, I1]>:$value);
+  let assemblyFormat = "$value attr-dict `:` type($value)";
+}
+
+#endif // ATTNC_ATTN_OPS_TD

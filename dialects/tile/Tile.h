@@ -1,0 +1,45 @@
+//===- Tile.h - The tile dialect --------------------------------*- C++ -*-===//
+//
+// The blocked program, target-neutral. TileOps.td documents each op.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef ATTNC_DIALECTS_TILE_TILE_H
+#define ATTNC_DIALECTS_TILE_TILE_H
+
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/IR/SymbolTable.h"
+#include "mlir/Interfaces/ControlFlowInterfaces.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include "dialects/tile/TileDialect.h.inc"
+#include "dialects/tile/TileEnums.h.inc"
+
+#define GET_TYPEDEF_CLASSES
+#include "dialects/tile/TileTypes.h.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "dialects/tile/TileAttrs.h.inc"
+
+namespace attnc::tile {
+class ItemsOp;
+
+/// Attributes of program arguments; see `tile.program`.
+inline constexpr llvm::StringLiteral kNameAttr = "tile.name";
+inline constexpr llvm::StringLiteral kDimsAttr = "tile.dims";
+inline constexpr llvm::StringLiteral kResultAttr = "tile.result";
+} // namespace attnc::tile
+
+#define GET_OP_CLASSES
+#include "dialects/tile/TileOps.h.inc"
+
+#endif // ATTNC_DIALECTS_TILE_TILE_H

@@ -1,0 +1,104 @@
+//===- TileDialect.td - The tile dialect, its types and attributes --------===//
+
+#ifndef ATTNC_TILE_DIALECT_TD
+#define ATTNC_TILE_DIALECT_TD
+
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/BuiltinAttributeInterfaces.td"
+include "mlir/IR/EnumAttr.td"
+include "mlir/IR/OpBase.td"
+
+def Tile_Dialect : Dialect {
+  let name = "tile";
+  let cppNamespace = "::attnc::tile";
+  let summary = "The blocked program: what one block of queries does";
+  let description = [{
+    A kernel is a grid of work items; an item loads tiles from views, loops
+    over blocks of keys, multiplies, maps, reduces and stores. Nothing here
+    knows threads or memory spaces: the CPU target lowers any valid program,
+    the Hopper target schedules it.
+
+    A `tile` is a value: two-dimensional, of static shape, without layout. A
+    `view` is a window on memory with run-time sizes and strides.
+  }];
+  let useDefaultTypePrinterParser = 1;
+  let useDefaultAttributePrinterParser = 1;
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::math::MathDialect",
+                           "::mlir::scf::SCFDialect"];
+}
+
+class Tile_Type<string name, string typeMnemonic, list<Trait> traits = []>
+    : TypeDef<Tile_Dialect, name, traits> {
+  let mnemonic = typeMnemonic;
+}
+
+def Tile_TileType : Tile_Type<"Tile", "tile"> {
+  let summary = "A block of values, rows x cols";
+  let description = [{
+    `!tile.tile<64x128xbf16>`: 64 rows, 128 columns. Static shape, both at
+    least 1. A row vector has one column (`64x1`), a column vector one row.
+  }];
+  let parameters = (ins "int64_t":$rows, "int64_t":$cols,
+                        "::mlir::Type":$elementType);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+}
+
+def Tile_ViewType : Tile_Type<"View", "view"> {
+  let summary = "A strided window on memory";
+  let description = [{
+    `!tile.view<?x?x?x64xbf16>`: dims in logical order, `?` for a run-time
+    size. Every stride is a run-time 64-bit number of elements. Reading
+    outside the sizes gives 0, writing there does nothing.
+  }];
+  let parameters = (ins ArrayRefParameter<"int64_t">:$shape,
+                        "::mlir::Type":$elementType);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    int64_t getRank() const { return getShape().size(); }
+  }];
+}
+
+def Tile_Order : I32EnumAttr<"Order",
+    "how the two products of one key block overlap", [
+    I32EnumAttrCase<"Serial", 0, "serial">,
+    I32EnumAttrCase<"Overlap", 1, "overlap">,
+    I32EnumAttrCase<"TwoTiles", 2, "two_tiles">]> {
+  let cppNamespace = "::attnc::tile";
+  let genSpecializedAttr = 0;
+}
+
+def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
+  let mnemonic = "schedule";
+  let summary = "Every decision that tuning may change";
+  let description = [{
+    `block_m` query rows and `block_n` keys a block. The rest concerns GPU
+    targets: `consumers` warpgroups that compute, `stages` of the key and
+    value rings, `order` of the two products, `pingpong` turns between
+    warpgroups, `pin` (elementwise work is held before the wait on the second
+    product), `persistent` grid, `cluster` size for multicast. `slice` is the
+    number of columns that one speculation decides on (0: no speculation).
+  }];
+  let parameters = (ins "int64_t":$block_m, "int64_t":$block_n,
+    DefaultValuedParameter<"int64_t", "0">:$consumers,
+    DefaultValuedParameter<"int64_t", "0">:$stages,
+    DefaultValuedParameter<"::attnc::tile::Order",
+                           "::attnc::tile::Order::Serial">:$order,
+    DefaultValuedParameter<"bool", "false">:$pingpong,
+    DefaultValuedParameter<"bool", "false">:$pin,
+    DefaultValuedParameter<"bool", "false">:$persistent,
+    DefaultValuedParameter<"int64_t", "1">:$cluster,
+    DefaultValuedParameter<"int64_t", "0">:$slice);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+}
+
+def Tile_Reduction : I32EnumAttr<"Reduction", "how columns are combined", [
+    I32EnumAttrCase<"Add", 0, "add">,
+    I32EnumAttrCase<"Max", 1, "max">]> {
+  let cppNamespace = "::attnc::tile";
+}
+
+#endif // ATTNC_TILE_DIALECT_TD

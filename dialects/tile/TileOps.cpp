@@ -1,0 +1,473 @@
+//===- TileOps.cpp - Syntax and verifiers of the tile ops -----------------===//
+
+#include "dialects/tile/Tile.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/Interfaces/FunctionImplementation.h"
+
+#define GET_OP_CLASSES
+#include "dialects/tile/TileOps.cpp.inc"
+
+using namespace mlir;
+using namespace attnc::tile;
+
+//===----------------------------------------------------------------------===//
+// Programs and kernels
+//===----------------------------------------------------------------------===//
+
+/// `@name(%arg: type {attrs}, ...) [schedule(#tile.schedule<...>)] { ... }`
+template <typename OpTy>
+static ParseResult parseFunctionLike(OpAsmParser &parser,
+                                     OperationState &result,
+                                     StringAttr scheduleName) {
+  StringAttr name;
+  SmallVector<OpAsmParser::Argument> arguments;
+  if (parser.parseSymbolName(name, SymbolTable::getSymbolAttrName(),
+                             result.attributes) ||
+      parser.parseArgumentList(arguments, OpAsmParser::Delimiter::Paren,
+                               /*allowType=*/true, /*allowAttrs=*/true))
+    return failure();
+  Builder &builder = parser.getBuilder();
+  SmallVector<Type> types;
+  SmallVector<DictionaryAttr> argAttrs;
+  for (OpAsmParser::Argument &argument : arguments) {
+    types.push_back(argument.type);
+    argAttrs.push_back(argument.attrs ? argument.attrs
+                                      : builder.getDictionaryAttr({}));
+  }
+  result.addAttribute(OpTy::getFunctionTypeAttrName(result.name),
+                      TypeAttr::get(builder.getFunctionType(types, {})));
+  call_interface_impl::addArgAndResultAttrs(
+      builder, result, argAttrs, {}, OpTy::getArgAttrsAttrName(result.name),
+      OpTy::getResAttrsAttrName(result.name));
+  if (scheduleName && succeeded(parser.parseOptionalKeyword("schedule"))) {
+    ScheduleAttr schedule;
+    if (parser.parseLParen() || parser.parseAttribute(schedule) ||
+        parser.parseRParen())
+      return failure();
+    result.addAttribute(scheduleName, schedule);
+  }
+  if (parser.parseOptionalAttrDictWithKeyword(result.attributes))
+    return failure();
+  return parser.parseRegion(*result.addRegion(), arguments);
+}
+
+static void printFunctionLike(OpAsmPrinter &printer,
+                              FunctionOpInterface function,
+                              ScheduleAttr schedule) {
+  printer << ' ';
+  printer.printSymbolName(function.getName());
+  printer << '(';
+  for (BlockArgument argument : function.getArguments()) {
+    if (argument.getArgNumber())
+      printer << ", ";
+    printer.printRegionArgument(
+        argument, function.getArgAttrs(argument.getArgNumber()));
+  }
+  printer << ')';
+  if (schedule)
+    printer << " schedule(" << schedule << ')';
+  printer.printOptionalAttrDictWithKeyword(
+      function->getAttrs(),
+      {SymbolTable::getSymbolAttrName(), "function_type", "arg_attrs",
+       "res_attrs", "schedule"});
+  printer << ' ';
+  printer.printRegion(function.getFunctionBody(), /*printEntryBlockArgs=*/false,
+                      /*printBlockTerminators=*/true);
+}
+
+ParseResult ProgramOp::parse(OpAsmParser &parser, OperationState &result) {
+  return parseFunctionLike<ProgramOp>(parser, result, {});
+}
+void ProgramOp::print(OpAsmPrinter &printer) {
+  printFunctionLike(printer, *this, {});
+}
+
+ParseResult KernelOp::parse(OpAsmParser &parser, OperationState &result) {
+  return parseFunctionLike<KernelOp>(parser, result,
+                                     getScheduleAttrName(result.name));
+}
+void KernelOp::print(OpAsmPrinter &printer) {
+  printFunctionLike(printer, *this, getScheduleAttr());
+}
+
+LogicalResult ProgramOp::verifyRegions() {
+  for (auto [index, type] : llvm::enumerate(getArgumentTypes()))
+    if (!isa<ViewType>(type) && !type.isF32() && !type.isInteger(32))
+      return emitOpError() << "argument " << index
+                           << " must be a view, f32 or i32, got " << type;
+  return success();
+}
+
+LogicalResult KernelOp::verifyRegions() {
+  for (auto [index, type] : llvm::enumerate(getArgumentTypes()))
+    if (!isa<ViewType>(type) && !type.isF32() && !type.isInteger(32) &&
+        !type.isIndex())
+      return emitOpError() << "argument " << index
+                           << " must be a view, f32, i32 or index, got "
+                           << type;
+  Block &body = getBody().front();
+  if (body.empty() || !isa<ItemsOp>(body.back()))
+    return emitOpError("must end in one tile.items");
+  if (llvm::range_size(body.getOps<ItemsOp>()) != 1)
+    return emitOpError("has more than one tile.items");
+  return success();
+}
+
+ItemsOp KernelOp::getItems() {
+  return cast<ItemsOp>(getBody().front().back());
+}
+
+LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  Operation *symbol =
+      symbols.lookupNearestSymbolFrom(*this, getKernelAttr());
+  if (!symbol)
+    return emitOpError() << "no kernel named " << getKernelAttr();
+  // A lowered kernel has the parameters its target chose.
+  auto kernel = dyn_cast<KernelOp>(symbol);
+  if (!kernel)
+    return success();
+  if (kernel.getArgumentTypes() != ArrayRef<Type>(llvm::to_vector(
+                                       getArgs().getTypes())))
+    return emitOpError() << "operand types do not match "
+                         << kernel.getFunctionType();
+  return success();
+}
+
+LogicalResult WorkspaceOp::verify() {
+  size_t dynamic = llvm::count_if(getView().getType().getShape(),
+                                  ShapedType::isDynamic);
+  if (dynamic != getSizes().size())
+    return emitOpError() << "needs one size for each dynamic dim: expected "
+                         << dynamic << ", got " << getSizes().size();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Items and loops
+//===----------------------------------------------------------------------===//
+
+ParseResult ItemsOp::parse(OpAsmParser &parser, OperationState &result) {
+  SmallVector<OpAsmParser::Argument> arguments;
+  SmallVector<OpAsmParser::UnresolvedOperand> counts;
+  Type index = parser.getBuilder().getIndexType();
+  if (parser.parseArgumentList(arguments, OpAsmParser::Delimiter::Paren) ||
+      parser.parseKeyword("in") ||
+      parser.parseOperandList(counts, OpAsmParser::Delimiter::Paren) ||
+      parser.parseOptionalAttrDictWithKeyword(result.attributes) ||
+      parser.resolveOperands(counts, index, result.operands))
+    return failure();
+  for (OpAsmParser::Argument &argument : arguments)
+    argument.type = index;
+  return parser.parseRegion(*result.addRegion(), arguments);
+}
+
+void ItemsOp::print(OpAsmPrinter &printer) {
+  printer << " (";
+  llvm::interleaveComma(getBody().getArguments(), printer,
+                        [&](Value value) { printer.printOperand(value); });
+  printer << ") in (" << getCounts() << ")";
+  printer.printOptionalAttrDictWithKeyword((*this)->getAttrs());
+  printer << ' ';
+  printer.printRegion(getBody(), /*printEntryBlockArgs=*/false);
+}
+
+LogicalResult ItemsOp::verifyRegions() {
+  if (getBody().getNumArguments() != getCounts().size())
+    return emitOpError() << "has " << getCounts().size() << " counts but "
+                         << getBody().getNumArguments() << " coordinates";
+  return success();
+}
+
+ParseResult ForKeysOp::parse(OpAsmParser &parser, OperationState &result) {
+  Builder &builder = parser.getBuilder();
+  Type index = builder.getIndexType();
+  OpAsmParser::Argument key;
+  SmallVector<OpAsmParser::UnresolvedOperand> bounds, inits;
+  SmallVector<OpAsmParser::Argument> arguments;
+  SmallVector<Type> types;
+  int64_t step;
+  key.type = index;
+  if (parser.parseArgument(key) || parser.parseKeyword("in") ||
+      parser.parseOperandList(bounds, 4, OpAsmParser::Delimiter::Paren) ||
+      parser.parseKeyword("step") || parser.parseInteger(step))
+    return failure();
+  SMLoc loc = parser.getCurrentLocation();
+  if (succeeded(parser.parseOptionalKeyword("iter_args"))) {
+    if (parser.parseAssignmentList(arguments, inits) ||
+        parser.parseArrowTypeList(types))
+      return failure();
+    if (types.size() != arguments.size())
+      return parser.emitError(loc)
+             << "expected " << arguments.size() << " types, got "
+             << types.size();
+  }
+  for (auto [argument, type] : llvm::zip_equal(arguments, types))
+    argument.type = type;
+  if (parser.parseOptionalAttrDictWithKeyword(result.attributes) ||
+      parser.resolveOperands(bounds, index, result.operands) ||
+      parser.resolveOperands(inits, types, loc, result.operands))
+    return failure();
+  arguments.insert(arguments.begin(), key);
+  if (parser.parseRegion(*result.addRegion(), arguments))
+    return failure();
+  ensureTerminator(*result.regions.front(), builder, result.location);
+  auto &properties = result.getOrAddProperties<Properties>();
+  properties.step = builder.getI64IntegerAttr(step);
+  result.addTypes(types);
+  return success();
+}
+
+void ForKeysOp::print(OpAsmPrinter &printer) {
+  printer << ' ' << getKey() << " in (" << getLo() << ", " << getFullLo()
+          << ", " << getFullHi() << ", " << getHi() << ") step " << getStep();
+  if (!getInits().empty()) {
+    printer << " iter_args(";
+    llvm::interleaveComma(
+        llvm::zip(getIterArgs(), getInits()), printer,
+        [&](auto pair) {
+          printer << std::get<0>(pair) << " = " << std::get<1>(pair);
+        });
+    printer << ") -> (" << getInits().getTypes() << ')';
+  }
+  printer.printOptionalAttrDictWithKeyword(
+      (*this)->getAttrs(), {"step"});
+  printer << ' ';
+  printer.printRegion(getRegion(), /*printEntryBlockArgs=*/false,
+                      /*printBlockTerminators=*/!getInits().empty());
+}
+
+LogicalResult ForKeysOp::verifyRegions() {
+  if (getBody()->getNumArguments() != getInits().size() + 1)
+    return emitOpError() << "body must have the key and "
+                         << getInits().size() << " iteration arguments";
+  auto same = [&](TypeRange types) {
+    return llvm::equal(types, getInits().getTypes());
+  };
+  if (!same(getResultTypes()) || !same(ValueRange(getIterArgs()).getTypes()) ||
+      !same(getYielded().getTypes()))
+    return emitOpError("initial values, iteration arguments, yielded values "
+                       "and results must have the same types");
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+LogicalResult DimOp::verify() {
+  if (getDim() >= static_cast<uint64_t>(getView().getType().getRank()))
+    return emitOpError() << "dim " << getDim() << " is not in a view of rank "
+                         << getView().getType().getRank();
+  return success();
+}
+
+OpFoldResult DimOp::fold(FoldAdaptor) {
+  int64_t size = getView().getType().getShape()[getDim()];
+  if (ShapedType::isDynamic(size))
+    return {};
+  return IntegerAttr::get(IndexType::get(getContext()), size);
+}
+
+static LogicalResult verifyAccess(Operation *op, AffineMap map,
+                                  ViewType view, TileType tile,
+                                  size_t coordinates) {
+  if (map.getNumDims() != 2 || map.getNumSymbols() != coordinates ||
+      map.getNumResults() != static_cast<unsigned>(view.getRank()))
+    return op->emitOpError()
+           << "needs a map from (row, column) and one symbol for each of the "
+           << coordinates << " coordinates to the " << view.getRank()
+           << " dims of the view, got " << AffineMapAttr::get(map);
+  if (tile.getElementType() != view.getElementType())
+    return op->emitOpError() << "element types differ: "
+                             << tile.getElementType() << " and "
+                             << view.getElementType();
+  return success();
+}
+
+LogicalResult LoadOp::verify() {
+  bool paged = getPageTable() != nullptr;
+  if (paged != getPageDim().has_value() || paged != getSeqDim().has_value() ||
+      paged != (getPageRow() != nullptr) || paged != (getPageSize() != nullptr))
+    return emitOpError("a paged load needs a table, a row, a size and dims");
+  if (paged) {
+    auto table = cast<ViewType>(getPageTable().getType());
+    if (table.getRank() != 2 || !table.getElementType().isInteger(32))
+      return emitOpError() << "the page table must be a view of rank 2 of "
+                              "i32, got "
+                           << table;
+    uint64_t rank = getView().getType().getRank();
+    if (*getPageDim() >= rank || *getSeqDim() >= rank ||
+        *getPageDim() == *getSeqDim())
+      return emitOpError() << "page and sequence dims must be two dims of the "
+                              "view, got "
+                           << *getPageDim() << " and " << *getSeqDim();
+  }
+  return verifyAccess(*this, getMap(), getView().getType(),
+                      getTile().getType(), getCoordinates().size());
+}
+
+LogicalResult StoreOp::verify() {
+  return verifyAccess(*this, getMap(), getView().getType(),
+                      getTile().getType(), getCoordinates().size());
+}
+
+LogicalResult LoadScalarOp::verify() {
+  auto view = cast<ViewType>(getView().getType());
+  if (view.getRank() != static_cast<int64_t>(getCoordinates().size()))
+    return emitOpError() << "needs " << view.getRank() << " coordinates, got "
+                         << getCoordinates().size();
+  bool isFloat = isa<FloatType>(view.getElementType());
+  if (isFloat != getValue().getType().isF32())
+    return emitOpError() << "a view of " << view.getElementType() << " gives "
+                         << (isFloat ? "f32" : "i32") << ", got "
+                         << getValue().getType();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Arithmetic on tiles
+//===----------------------------------------------------------------------===//
+
+LogicalResult SplatOp::verify() {
+  if (getValue().getType() != getTile().getType().getElementType())
+    return emitOpError() << "value and tile differ: " << getValue().getType()
+                         << " and " << getTile().getType();
+  return success();
+}
+
+LogicalResult DotOp::verify() {
+  TileType lhs = getLhs().getType(), rhs = getRhs().getType(),
+           result = getResult().getType();
+  int64_t m = getTransposeA() ? lhs.getCols() : lhs.getRows();
+  int64_t k = getTransposeA() ? lhs.getRows() : lhs.getCols();
+  int64_t kRhs = getTransposeB() ? rhs.getCols() : rhs.getRows();
+  int64_t n = getTransposeB() ? rhs.getRows() : rhs.getCols();
+  if (k != kRhs)
+    return emitOpError() << "inner sizes differ: " << k << " and " << kRhs;
+  if (result.getRows() != m || result.getCols() != n ||
+      !result.getElementType().isF32())
+    return emitOpError() << "the result must be " << m << "x" << n
+                         << "xf32, got " << result;
+  if (getAcc() && getAcc().getType() != result)
+    return emitOpError() << "acc must be of the result's type, got "
+                         << getAcc().getType();
+  return success();
+}
+
+static bool broadcasts(TileType from, TileType to) {
+  return (from.getRows() == to.getRows() || from.getRows() == 1) &&
+         (from.getCols() == to.getCols() || from.getCols() == 1);
+}
+
+static LogicalResult verifyBroadcast(Operation *op, ValueRange inputs,
+                                     TileType result) {
+  for (Value input : inputs)
+    if (!broadcasts(cast<TileType>(input.getType()), result))
+      return op->emitOpError() << "operand of type " << input.getType()
+                               << " does not broadcast to " << result;
+  return success();
+}
+
+static LogicalResult verifyElementRegion(Operation *op, Region &region,
+                                         ArrayRef<Type> arguments,
+                                         ArrayRef<Type> yields,
+                                         StringRef name) {
+  if (!region.hasOneBlock() ||
+      !llvm::equal(region.getArgumentTypes(), arguments))
+    return op->emitOpError() << "region '" << name
+                             << "' must have arguments of types ("
+                             << arguments << "), got ("
+                             << region.getArgumentTypes() << ")";
+  Block &block = region.front();
+  auto yield = block.empty() ? YieldOp() : dyn_cast<YieldOp>(block.back());
+  if (!yield || !llvm::equal(yield.getOperandTypes(), yields))
+    return op->emitOpError() << "region '" << name
+                             << "' must end in a tile.yield of (" << yields
+                             << ")";
+  return success();
+}
+
+LogicalResult MapOp::verifyRegions() {
+  TileType result = getResult().getType();
+  int64_t width = static_cast<int64_t>(getWidth());
+  if (result.getCols() % width)
+    return emitOpError() << "width " << width << " does not divide the "
+                         << result.getCols() << " columns";
+  if (failed(verifyBroadcast(*this, getInputs(), result)))
+    return failure();
+  SmallVector<Type> arguments;
+  for (Value input : getInputs())
+    arguments.append(width, cast<TileType>(input.getType()).getElementType());
+  arguments.append(2, IntegerType::get(getContext(), 32));
+  SmallVector<Type> yields(width, result.getElementType());
+  return verifyElementRegion(*this, getBody(), arguments, yields, "map");
+}
+
+LogicalResult SpeculateOp::verifyRegions() {
+  TileType result = getResult().getType();
+  if (result.getCols() % static_cast<int64_t>(getSlice()))
+    return emitOpError() << "slice " << getSlice() << " does not divide the "
+                         << result.getCols() << " columns";
+  if (failed(verifyBroadcast(*this, getInputs(), result)))
+    return failure();
+  Type i32 = IntegerType::get(getContext(), 32);
+  Type f32 = Float32Type::get(getContext());
+  SmallVector<Type> arguments;
+  for (Value input : getInputs())
+    arguments.push_back(cast<TileType>(input.getType()).getElementType());
+  arguments.append(2, i32);
+  Block &common = getCommon().front();
+  auto yield = common.empty() ? YieldOp() : dyn_cast<YieldOp>(common.back());
+  if (!yield || yield.getNumOperands() < 2 ||
+      yield.getOperand(0).getType() != f32)
+    return emitOpError("region 'common' must yield a guard (f32) and at least "
+                       "one shared value");
+  SmallVector<Type> shared(llvm::drop_begin(yield.getOperandTypes()));
+  SmallVector<Type> commonYields(yield.getOperandTypes());
+  if (failed(verifyElementRegion(*this, getCommon(), arguments, commonYields,
+                                 "common")))
+    return failure();
+  shared.append(2, i32);
+  Type element = result.getElementType();
+  if (failed(verifyElementRegion(*this, getFast(), shared, element, "fast")))
+    return failure();
+  return verifyElementRegion(*this, getExact(), shared, element, "exact");
+}
+
+LogicalResult MaskOp::verifyRegions() {
+  TileType result = getResult().getType();
+  if (failed(verifyBroadcast(*this, getCaptured(), result)))
+    return failure();
+  SmallVector<Type> arguments(2, IntegerType::get(getContext(), 32));
+  for (Value captured : getCaptured())
+    arguments.push_back(cast<TileType>(captured.getType()).getElementType());
+  return verifyElementRegion(*this, getBody(), arguments,
+                             {IntegerType::get(getContext(), 1)}, "mask");
+}
+
+LogicalResult ReduceOp::verify() {
+  TileType input = getInput().getType(), result = getResult().getType();
+  if (result.getRows() != input.getRows() || result.getCols() != 1 ||
+      result.getElementType() != input.getElementType())
+    return emitOpError() << "the result must be " << input.getRows() << "x1x"
+                         << input.getElementType() << ", got " << result;
+  return success();
+}
+
+LogicalResult CastOp::verify() {
+  TileType input = getInput().getType(), result = getResult().getType();
+  if (input.getRows() != result.getRows() ||
+      input.getCols() != result.getCols())
+    return emitOpError() << "shapes differ: " << input << " and " << result;
+  return success();
+}
+
+LogicalResult SoftmaxStepOp::verify() {
+  TileType input = getInput().getType(), max = getMax().getType();
+  if (max.getRows() != input.getRows() || max.getCols() != 1)
+    return emitOpError() << "the running maximum must be " << input.getRows()
+                         << "x1, got " << max;
+  return success();
+}

@@ -1,0 +1,17 @@
+//===- attnc-opt.cpp - Runs passes on IR files ----------------------------===//
+
+#include "dialects/attn/Attn.h"
+#include "dialects/tile/Tile.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Tools/mlir-opt/MlirOptMain.h"
+#include "mlir/Transforms/Passes.h"
+
+int main(int argc, char **argv) {
+  mlir::DialectRegistry registry;
+  registry.insert<attnc::attn::AttnDialect, attnc::tile::TileDialect,
+                  mlir::func::FuncDialect>();
+  mlir::registerTransformsPasses();
+  return mlir::asMainReturnCode(
+      mlir::MlirOptMain(argc, argv, "attnc optimizer driver\n", registry));
+}
