@@ -2,6 +2,7 @@
 
 #include "dialects/attn/Attn.h"
 #include "dialects/tile/Tile.h"
+#include "passes/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Tools/mlir-opt/MlirOptMain.h"
@@ -12,6 +13,7 @@ int main(int argc, char **argv) {
   registry.insert<attnc::attn::AttnDialect, attnc::tile::TileDialect,
                   mlir::func::FuncDialect>();
   mlir::registerTransformsPasses();
+  attnc::registerPasses();
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "attnc optimizer driver\n", registry));
 }

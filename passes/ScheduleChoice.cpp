@@ -1,0 +1,116 @@
+//===- ScheduleChoice.cpp - A schedule for a problem ----------------------===//
+
+#include "passes/ScheduleChoice.h"
+
+using namespace mlir;
+using namespace attnc::tile;
+
+namespace {
+
+constexpr StringLiteral kCpu = "cpu";
+constexpr StringLiteral kSm90a = "sm_90a";
+
+/// Half of a core's second-level cache on small server cores: the rest is for
+/// the next blocks of keys and values on their way in.
+constexpr int64_t kCpuCacheBudget = 256 * 1024;
+
+/// Shared memory one block may have, less the barriers.
+constexpr int64_t kSharedMemory = 227 * 1024 - 1024;
+constexpr int64_t kRowsPerConsumer = 64;
+
+int64_t bytesOf(Type type) { return (type.getIntOrFloatBitWidth() + 7) / 8; }
+int64_t roundUp(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+/// Query, key and value tiles, the logits and weights, the f32 output.
+int64_t cpuBytes(const ScheduleProblem &p, int64_t blockM, int64_t blockN) {
+  int64_t element = bytesOf(p.elementType);
+  return blockM * p.headDim * element +
+         blockN * (p.headDim + p.valueHeadDim) * element +
+         blockM * blockN * (4 + element) + blockM * p.valueHeadDim * 4;
+}
+
+/// Keys and values are read once for each query block, so a tall block saves
+/// the most traffic: take the tallest that fits, then the widest.
+ScheduleAttr chooseCpu(MLIRContext *context, const ScheduleProblem &p) {
+  for (int64_t blockM : {128, 64, 32, 16})
+    for (int64_t blockN : {64, 32, 16})
+      if (cpuBytes(p, blockM, blockN) <= kCpuCacheBudget)
+        return ScheduleAttr::get(context, blockM, blockN, 0, 0, Order::Serial,
+                                 false, false, false, 1, 0);
+  return ScheduleAttr::get(context, 16, 16, 0, 0, Order::Serial, false, false,
+                           false, 1, 0);
+}
+
+/// Registers of one thread for logits, weights and output of 64 rows: a
+/// warpgroup spreads 64 x n f32 over 128 threads.
+int64_t sm90Registers(const ScheduleProblem &p, int64_t blockN) {
+  return blockN / 2 + blockN / 4 + roundUp(p.valueHeadDim, 16) / 2;
+}
+
+/// What is left of the register file for the above (two consumers get 240 of
+/// which 24 are addresses and counters, three get 160).
+int64_t sm90RegisterBudget(int64_t consumers) {
+  return consumers == 3 ? 128 : 216;
+}
+
+int64_t sm90Bytes(const ScheduleProblem &p, int64_t blockM, int64_t blockN,
+                  int64_t stages) {
+  int64_t element = bytesOf(p.elementType);
+  int64_t d = roundUp(p.headDim, 16), dv = roundUp(p.valueHeadDim, 16);
+  return (blockM * d + stages * blockN * (d + dv)) * element;
+}
+
+/// The widest key block that registers and two stages of shared memory allow.
+int64_t sm90BlockN(const ScheduleProblem &p, int64_t consumers) {
+  int64_t blockN = 128;
+  while (
+      blockN > 16 &&
+      (sm90Registers(p, blockN) > sm90RegisterBudget(consumers) ||
+       sm90Bytes(p, consumers * kRowsPerConsumer, blockN, 2) > kSharedMemory))
+    blockN -= 16;
+  return blockN;
+}
+
+/// More consumers hide more of the elementwise work and reuse keys more, as
+/// long as that leaves a key block wide enough to feed the tensor cores.
+ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p) {
+  int64_t consumers = 1;
+  for (auto [count, minWidth] : {std::pair(3, 96), std::pair(2, 64)})
+    if (sm90BlockN(p, count) >= minWidth) {
+      consumers = count;
+      break;
+    }
+  int64_t blockM = consumers * kRowsPerConsumer;
+  int64_t blockN = sm90BlockN(p, consumers);
+  int64_t stages = 2;
+  while (stages < 4 &&
+         sm90Bytes(p, blockM, blockN, stages + 1) <= kSharedMemory)
+    ++stages;
+  // With three consumers a whole-tile check would not fit in registers.
+  int64_t slice = consumers == 3 ? 16 : blockN;
+  return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
+                           Order::Overlap, false, false, false, 1, slice);
+}
+
+} // namespace
+
+bool attnc::tile::isKnownTarget(StringRef target) {
+  return target == kCpu || target == kSm90a;
+}
+
+ScheduleAttr attnc::tile::chooseSchedule(MLIRContext *context, StringRef target,
+                                         const ScheduleProblem &problem) {
+  return target == kSm90a ? chooseSm90a(context, problem)
+                          : chooseCpu(context, problem);
+}
+
+ScheduleFootprint attnc::tile::getFootprint(StringRef target,
+                                            const ScheduleProblem &problem,
+                                            ScheduleAttr schedule) {
+  int64_t m = schedule.getBlockM(), n = schedule.getBlockN();
+  if (target != kSm90a)
+    return {cpuBytes(problem, m, n), kCpuCacheBudget, 0};
+  int64_t stages = std::max<int64_t>(schedule.getStages(), 1);
+  return {sm90Bytes(problem, m, n, stages), kSharedMemory,
+          sm90Registers(problem, n)};
+}

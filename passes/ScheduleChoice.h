@@ -1,0 +1,44 @@
+//===- ScheduleChoice.h - A schedule for a problem --------------*- C++ -*-===//
+//
+// The cost model behind the default schedules. It knows sizes and targets,
+// never a score function.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef ATTNC_PASSES_SCHEDULECHOICE_H
+#define ATTNC_PASSES_SCHEDULECHOICE_H
+
+#include "dialects/tile/Tile.h"
+
+namespace attnc::tile {
+
+/// What the choice may depend on: properties of the types, not of a call.
+struct ScheduleProblem {
+  int64_t headDim;
+  int64_t valueHeadDim;
+  mlir::Type elementType;
+};
+
+/// Why a schedule was chosen, for `attnc explain`.
+struct ScheduleFootprint {
+  /// CPU: bytes of all tiles of one work item. sm_90a: shared memory.
+  int64_t bytes;
+  int64_t budget;
+  /// sm_90a: accumulator registers a thread holds; 0 on the CPU.
+  int64_t registers;
+};
+
+/// The names `chooseSchedule` accepts.
+bool isKnownTarget(llvm::StringRef target);
+
+/// `target` must be known.
+ScheduleAttr chooseSchedule(mlir::MLIRContext *context, llvm::StringRef target,
+                            const ScheduleProblem &problem);
+
+ScheduleFootprint getFootprint(llvm::StringRef target,
+                               const ScheduleProblem &problem,
+                               ScheduleAttr schedule);
+
+} // namespace attnc::tile
+
+#endif // ATTNC_PASSES_SCHEDULECHOICE_H
