@@ -32,8 +32,8 @@ void TileDialect::initialize() {
 }
 
 static bool isElementType(Type type) {
-  return type.isF32() || type.isF16() || type.isBF16() ||
-         type.isInteger(1) || type.isInteger(8) || type.isInteger(32) ||
+  return type.isF32() || type.isF16() || type.isBF16() || type.isInteger(1) ||
+         type.isInteger(8) || type.isInteger(32) ||
          isa<Float8E4M3FNType, Float8E5M2Type>(type);
 }
 
@@ -108,11 +108,12 @@ void ViewType::print(AsmPrinter &printer) const {
 // Attributes
 //===----------------------------------------------------------------------===//
 
-LogicalResult ScheduleAttr::verify(
-    function_ref<InFlightDiagnostic()> emitError, int64_t blockM,
-    int64_t blockN, int64_t consumers, int64_t stages, Order order,
-    bool pingpong, bool pin, bool persistent, int64_t cluster,
-    int64_t slice) {
+LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                   int64_t blockM, int64_t blockN,
+                                   int64_t consumers, int64_t stages,
+                                   Order order, bool pingpong, bool pin,
+                                   bool persistent, int64_t cluster,
+                                   int64_t slice) {
   if (blockM < 1 || blockN < 1)
     return emitError() << "schedule: block_m and block_n must be at least 1, "
                           "got "

@@ -13,6 +13,112 @@ using namespace mlir;
 using namespace attnc::tile;
 
 //===----------------------------------------------------------------------===//
+// Names: what a person sees instead of %0, %1, ...
+//===----------------------------------------------------------------------===//
+
+/// The `tile.name` of a view that is an argument, or "".
+static StringRef getViewName(Value view) {
+  auto argument = dyn_cast<BlockArgument>(view);
+  if (!argument)
+    return "";
+  auto function =
+      dyn_cast<FunctionOpInterface>(argument.getOwner()->getParentOp());
+  if (!function)
+    return "";
+  auto name =
+      function.getArgAttrOfType<StringAttr>(argument.getArgNumber(), kNameAttr);
+  return name ? name.getValue() : "";
+}
+
+static void nameArguments(Region &region, OpAsmSetValueNameFn setName) {
+  for (BlockArgument argument : region.getArguments())
+    if (StringRef name = getViewName(argument); !name.empty())
+      setName(argument, name);
+}
+
+void ProgramOp::getAsmBlockArgumentNames(Region &region,
+                                         OpAsmSetValueNameFn setName) {
+  nameArguments(region, setName);
+}
+void KernelOp::getAsmBlockArgumentNames(Region &region,
+                                        OpAsmSetValueNameFn setName) {
+  nameArguments(region, setName);
+}
+void ItemsOp::getAsmBlockArgumentNames(Region &region,
+                                       OpAsmSetValueNameFn setName) {
+  for (BlockArgument argument : region.getArguments())
+    setName(argument, "item");
+}
+void ForKeysOp::getAsmBlockArgumentNames(Region &region,
+                                         OpAsmSetValueNameFn setName) {
+  setName(region.getArgument(0), "key");
+  for (BlockArgument argument : region.getArguments().drop_front())
+    setName(argument, "carried");
+}
+
+void DimOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  StringRef view = getViewName(getView());
+  if (!view.empty())
+    setName(getSize(), (view + "_dim" + Twine(getDim())).str());
+}
+void LoadOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  StringRef view = getViewName(getView());
+  setName(getTile(), view.empty() ? "tile" : (view + "_tile").str());
+}
+void SplatOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getTile(), "splat");
+}
+void DotOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getResult(), "dot");
+}
+void MapOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getResult(), "map");
+}
+void SpeculateOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getResult(), "speculated");
+}
+void MaskOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getResult(), "masked");
+}
+
+/// Elements first, then the position, as in tile.map.
+static void nameElements(Region &region, OpAsmSetValueNameFn setName) {
+  unsigned count = region.getNumArguments();
+  if (count < 2)
+    return;
+  for (BlockArgument argument : region.getArguments().drop_back(2))
+    setName(argument, "x");
+  setName(region.getArgument(count - 2), "row");
+  setName(region.getArgument(count - 1), "col");
+}
+
+void MapOp::getAsmBlockArgumentNames(Region &region,
+                                     OpAsmSetValueNameFn setName) {
+  nameElements(region, setName);
+}
+void SpeculateOp::getAsmBlockArgumentNames(Region &region,
+                                           OpAsmSetValueNameFn setName) {
+  nameElements(region, setName);
+}
+void MaskOp::getAsmBlockArgumentNames(Region &region,
+                                      OpAsmSetValueNameFn setName) {
+  for (auto [index, argument] : llvm::enumerate(region.getArguments()))
+    setName(argument, index == 0 ? "row" : index == 1 ? "col" : "x");
+}
+void ReduceOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getResult(), ("row_" + stringifyReduction(getKind())).str());
+}
+void CastOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getResult(), "cast");
+}
+void SoftmaxStepOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getWeights(), "weights");
+  setName(getAlpha(), "alpha");
+  setName(getNewMax(), "max");
+  setName(getNewSum(), "sum");
+}
+
+//===----------------------------------------------------------------------===//
 // Programs and kernels
 //===----------------------------------------------------------------------===//
 
@@ -62,16 +168,15 @@ static void printFunctionLike(OpAsmPrinter &printer,
   for (BlockArgument argument : function.getArguments()) {
     if (argument.getArgNumber())
       printer << ", ";
-    printer.printRegionArgument(
-        argument, function.getArgAttrs(argument.getArgNumber()));
+    printer.printRegionArgument(argument,
+                                function.getArgAttrs(argument.getArgNumber()));
   }
   printer << ')';
   if (schedule)
     printer << " schedule(" << schedule << ')';
   printer.printOptionalAttrDictWithKeyword(
-      function->getAttrs(),
-      {SymbolTable::getSymbolAttrName(), "function_type", "arg_attrs",
-       "res_attrs", "schedule"});
+      function->getAttrs(), {SymbolTable::getSymbolAttrName(), "function_type",
+                             "arg_attrs", "res_attrs", "schedule"});
   printer << ' ';
   printer.printRegion(function.getFunctionBody(), /*printEntryBlockArgs=*/false,
                       /*printBlockTerminators=*/true);
@@ -115,29 +220,26 @@ LogicalResult KernelOp::verifyRegions() {
   return success();
 }
 
-ItemsOp KernelOp::getItems() {
-  return cast<ItemsOp>(getBody().front().back());
-}
+ItemsOp KernelOp::getItems() { return cast<ItemsOp>(getBody().front().back()); }
 
 LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  Operation *symbol =
-      symbols.lookupNearestSymbolFrom(*this, getKernelAttr());
+  Operation *symbol = symbols.lookupNearestSymbolFrom(*this, getKernelAttr());
   if (!symbol)
     return emitOpError() << "no kernel named " << getKernelAttr();
   // A lowered kernel has the parameters its target chose.
   auto kernel = dyn_cast<KernelOp>(symbol);
   if (!kernel)
     return success();
-  if (kernel.getArgumentTypes() != ArrayRef<Type>(llvm::to_vector(
-                                       getArgs().getTypes())))
+  if (kernel.getArgumentTypes() !=
+      ArrayRef<Type>(llvm::to_vector(getArgs().getTypes())))
     return emitOpError() << "operand types do not match "
                          << kernel.getFunctionType();
   return success();
 }
 
 LogicalResult WorkspaceOp::verify() {
-  size_t dynamic = llvm::count_if(getView().getType().getShape(),
-                                  ShapedType::isDynamic);
+  size_t dynamic =
+      llvm::count_if(getView().getType().getShape(), ShapedType::isDynamic);
   if (dynamic != getSizes().size())
     return emitOpError() << "needs one size for each dynamic dim: expected "
                          << dynamic << ", got " << getSizes().size();
@@ -160,7 +262,12 @@ ParseResult ItemsOp::parse(OpAsmParser &parser, OperationState &result) {
     return failure();
   for (OpAsmParser::Argument &argument : arguments)
     argument.type = index;
-  return parser.parseRegion(*result.addRegion(), arguments);
+  Region &body = *result.addRegion();
+  if (parser.parseRegion(body, arguments))
+    return failure();
+  if (body.empty())
+    body.emplaceBlock();
+  return success();
 }
 
 void ItemsOp::print(OpAsmPrinter &printer) {
@@ -199,9 +306,8 @@ ParseResult ForKeysOp::parse(OpAsmParser &parser, OperationState &result) {
         parser.parseArrowTypeList(types))
       return failure();
     if (types.size() != arguments.size())
-      return parser.emitError(loc)
-             << "expected " << arguments.size() << " types, got "
-             << types.size();
+      return parser.emitError(loc) << "expected " << arguments.size()
+                                   << " types, got " << types.size();
   }
   for (auto [argument, type] : llvm::zip_equal(arguments, types))
     argument.type = type;
@@ -225,14 +331,12 @@ void ForKeysOp::print(OpAsmPrinter &printer) {
   if (!getInits().empty()) {
     printer << " iter_args(";
     llvm::interleaveComma(
-        llvm::zip(getIterArgs(), getInits()), printer,
-        [&](auto pair) {
+        llvm::zip(getIterArgs(), getInits()), printer, [&](auto pair) {
           printer << std::get<0>(pair) << " = " << std::get<1>(pair);
         });
     printer << ") -> (" << getInits().getTypes() << ')';
   }
-  printer.printOptionalAttrDictWithKeyword(
-      (*this)->getAttrs(), {"step"});
+  printer.printOptionalAttrDictWithKeyword((*this)->getAttrs(), {"step"});
   printer << ' ';
   printer.printRegion(getRegion(), /*printEntryBlockArgs=*/false,
                       /*printBlockTerminators=*/!getInits().empty());
@@ -240,8 +344,8 @@ void ForKeysOp::print(OpAsmPrinter &printer) {
 
 LogicalResult ForKeysOp::verifyRegions() {
   if (getBody()->getNumArguments() != getInits().size() + 1)
-    return emitOpError() << "body must have the key and "
-                         << getInits().size() << " iteration arguments";
+    return emitOpError() << "body must have the key and " << getInits().size()
+                         << " iteration arguments";
   auto same = [&](TypeRange types) {
     return llvm::equal(types, getInits().getTypes());
   };
@@ -270,9 +374,8 @@ OpFoldResult DimOp::fold(FoldAdaptor) {
   return IntegerAttr::get(IndexType::get(getContext()), size);
 }
 
-static LogicalResult verifyAccess(Operation *op, AffineMap map,
-                                  ViewType view, TileType tile,
-                                  size_t coordinates) {
+static LogicalResult verifyAccess(Operation *op, AffineMap map, ViewType view,
+                                  TileType tile, size_t coordinates) {
   if (map.getNumDims() != 2 || map.getNumSymbols() != coordinates ||
       map.getNumResults() != static_cast<unsigned>(view.getRank()))
     return op->emitOpError()
@@ -280,9 +383,9 @@ static LogicalResult verifyAccess(Operation *op, AffineMap map,
            << coordinates << " coordinates to the " << view.getRank()
            << " dims of the view, got " << AffineMapAttr::get(map);
   if (tile.getElementType() != view.getElementType())
-    return op->emitOpError() << "element types differ: "
-                             << tile.getElementType() << " and "
-                             << view.getElementType();
+    return op->emitOpError()
+           << "element types differ: " << tile.getElementType() << " and "
+           << view.getElementType();
   return success();
 }
 
@@ -304,13 +407,13 @@ LogicalResult LoadOp::verify() {
                               "view, got "
                            << *getPageDim() << " and " << *getSeqDim();
   }
-  return verifyAccess(*this, getMap(), getView().getType(),
-                      getTile().getType(), getCoordinates().size());
+  return verifyAccess(*this, getMap(), getView().getType(), getTile().getType(),
+                      getCoordinates().size());
 }
 
 LogicalResult StoreOp::verify() {
-  return verifyAccess(*this, getMap(), getView().getType(),
-                      getTile().getType(), getCoordinates().size());
+  return verifyAccess(*this, getMap(), getView().getType(), getTile().getType(),
+                      getCoordinates().size());
 }
 
 LogicalResult LoadScalarOp::verify() {
@@ -376,16 +479,15 @@ static LogicalResult verifyElementRegion(Operation *op, Region &region,
                                          StringRef name) {
   if (!region.hasOneBlock() ||
       !llvm::equal(region.getArgumentTypes(), arguments))
-    return op->emitOpError() << "region '" << name
-                             << "' must have arguments of types ("
-                             << arguments << "), got ("
-                             << region.getArgumentTypes() << ")";
+    return op->emitOpError()
+           << "region '" << name << "' must have arguments of types ("
+           << arguments << "), got (" << region.getArgumentTypes() << ")";
   Block &block = region.front();
   auto yield = block.empty() ? YieldOp() : dyn_cast<YieldOp>(block.back());
   if (!yield || !llvm::equal(yield.getOperandTypes(), yields))
-    return op->emitOpError() << "region '" << name
-                             << "' must end in a tile.yield of (" << yields
-                             << ")";
+    return op->emitOpError()
+           << "region '" << name << "' must end in a tile.yield of (" << yields
+           << ")";
   return success();
 }
 

@@ -22,6 +22,8 @@ def Tile_Scalar : AnyTypeOf<[F32, I32, Index]>;
 
 def Tile_ProgramOp : Tile_Op<"program",
     [FunctionOpInterface, IsolatedFromAbove, SingleBlock,
+     DeclareOpInterfaceMethods<OpAsmOpInterface,
+         ["getAsmBlockArgumentNames"]>,
      NoTerminator, HasParent<"::mlir::ModuleOp">]> {
   let summary = "The unit of compilation: kernels and their launch plan";
   let description = [{
@@ -52,6 +54,8 @@ def Tile_ProgramOp : Tile_Op<"program",
 
 def Tile_KernelOp : Tile_Op<"kernel",
     [FunctionOpInterface, IsolatedFromAbove, SingleBlock,
+     DeclareOpInterfaceMethods<OpAsmOpInterface,
+         ["getAsmBlockArgumentNames"]>,
      NoTerminator, HasParent<"::mlir::ModuleOp">]> {
   let summary = "What every work item of one launch does";
   let description = [{
@@ -121,7 +125,9 @@ def Tile_CheckOp : Tile_Op<"check", [HasParent<"ProgramOp">]> {
 }
 
 def Tile_ItemsOp : Tile_Op<"items",
-    [SingleBlock, NoTerminator, HasParent<"KernelOp">]> {
+    [SingleBlock, NoTerminator, HasParent<"KernelOp">,
+     DeclareOpInterfaceMethods<OpAsmOpInterface,
+         ["getAsmBlockArgumentNames"]>]> {
   let summary = "The grid of work items";
   let description = [{
     `tile.items (%b, %h, %m) in (%nb, %nh, %nm) { ... }`: the body runs once
@@ -140,7 +146,9 @@ def Tile_ItemsOp : Tile_Op<"items",
 //===----------------------------------------------------------------------===//
 
 def Tile_ForKeysOp : Tile_Op<"for_keys",
-    [SingleBlockImplicitTerminator<"YieldOp">]> {
+    [SingleBlockImplicitTerminator<"YieldOp">,
+     DeclareOpInterfaceMethods<OpAsmOpInterface,
+         ["getAsmBlockArgumentNames"]>]> {
   let summary = "The loop over blocks of keys";
   let description = [{
     `%r = tile.for_keys %j in (%lo, %fullLo, %fullHi, %hi) step 64
@@ -179,7 +187,8 @@ def Tile_YieldOp : Tile_Op<"yield", [Pure, Terminator, ReturnLike]> {
 // Memory
 //===----------------------------------------------------------------------===//
 
-def Tile_DimOp : Tile_Op<"dim", [Pure]> {
+def Tile_DimOp : Tile_Op<"dim", [Pure,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "The size of one dim of a view";
   let arguments = (ins Tile_ViewType:$view, I64Attr:$dim);
   let results = (outs Index:$size);
@@ -189,7 +198,8 @@ def Tile_DimOp : Tile_Op<"dim", [Pure]> {
 }
 
 def Tile_LoadOp : Tile_Op<"load",
-    [AttrSizedOperandSegments, MemoryEffects<[MemRead]>]> {
+    [AttrSizedOperandSegments, MemoryEffects<[MemRead]>,
+     DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "A tile from a view";
   let description = [{
     Element (r, c) of the tile is the view's element at
@@ -253,7 +263,8 @@ def Tile_LoadScalarOp : Tile_Op<"load_scalar", [MemoryEffects<[MemRead]>]> {
 // Arithmetic on tiles
 //===----------------------------------------------------------------------===//
 
-def Tile_SplatOp : Tile_Op<"splat", [Pure]> {
+def Tile_SplatOp : Tile_Op<"splat", [Pure,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "A tile with one value everywhere";
   let arguments = (ins Tile_Scalar:$value);
   let results = (outs Tile_TileType:$tile);
@@ -263,7 +274,8 @@ def Tile_SplatOp : Tile_Op<"splat", [Pure]> {
   let hasVerifier = 1;
 }
 
-def Tile_DotOp : Tile_Op<"dot", [Pure]> {
+def Tile_DotOp : Tile_Op<"dot", [Pure,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "acc + a * b";
   let description = [{
     a is M x K (K x M with `transpose_a`), b is K x N (N x K with
@@ -290,7 +302,9 @@ def Tile_DotOp : Tile_Op<"dot", [Pure]> {
   }];
 }
 
-def Tile_MapOp : Tile_Op<"map", [Pure, SingleBlock]> {
+def Tile_MapOp : Tile_Op<"map", [Pure, SingleBlock,
+    DeclareOpInterfaceMethods<OpAsmOpInterface,
+     ["getAsmResultNames", "getAsmBlockArgumentNames"]>]> {
   let summary = "An elementwise function of tiles";
   let description = [{
     The region computes `width` neighbouring elements of a row at once: its
@@ -310,7 +324,9 @@ def Tile_MapOp : Tile_Op<"map", [Pure, SingleBlock]> {
   let hasRegionVerifier = 1;
 }
 
-def Tile_SpeculateOp : Tile_Op<"speculate", [Pure]> {
+def Tile_SpeculateOp : Tile_Op<"speculate", [Pure,
+    DeclareOpInterfaceMethods<OpAsmOpInterface,
+     ["getAsmResultNames", "getAsmBlockArgumentNames"]>]> {
   let summary = "A cheap formula where it holds, the exact one elsewhere";
   let description = [{
     Per element, `common` (arguments as `tile.map` of width 1) yields a guard
@@ -334,7 +350,9 @@ def Tile_SpeculateOp : Tile_Op<"speculate", [Pure]> {
 }
 
 def Tile_MaskOp : Tile_Op<"mask",
-    [Pure, SingleBlock, AllTypesMatch<["input", "result"]>]> {
+    [Pure, SingleBlock, AllTypesMatch<["input", "result"]>,
+     DeclareOpInterfaceMethods<OpAsmOpInterface,
+     ["getAsmResultNames", "getAsmBlockArgumentNames"]>]> {
   let summary = "x where the predicate holds, else fill";
   let description = [{
     The region gets the row r and column c (i32) and one element of each
@@ -353,7 +371,8 @@ def Tile_MaskOp : Tile_Op<"mask",
   let hasRegionVerifier = 1;
 }
 
-def Tile_ReduceOp : Tile_Op<"reduce", [Pure]> {
+def Tile_ReduceOp : Tile_Op<"reduce", [Pure,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "Combines the columns of each row";
   let arguments = (ins Tile_Reduction:$kind, Tile_TileType:$input);
   let results = (outs Tile_TileType:$result);
@@ -363,7 +382,8 @@ def Tile_ReduceOp : Tile_Op<"reduce", [Pure]> {
   let hasVerifier = 1;
 }
 
-def Tile_CastOp : Tile_Op<"cast", [Pure]> {
+def Tile_CastOp : Tile_Op<"cast", [Pure,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "Rounds or widens the elements";
   let description = [{
     Float to a narrower float rounds to nearest even (S-round); widening and
@@ -377,7 +397,8 @@ def Tile_CastOp : Tile_Op<"cast", [Pure]> {
 
 def Tile_SoftmaxStepOp : Tile_Op<"softmax_step", [Pure,
     AllTypesMatch<["input", "weights"]>,
-    AllTypesMatch<["max", "sum", "alpha", "new_max", "new_sum"]>]> {
+    AllTypesMatch<["max", "sum", "alpha", "new_max", "new_sum"]>,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "One key block of the online softmax";
   let description = [{
     With the running row maximum m and row sum l:
