@@ -1,0 +1,329 @@
+//===- Ptxas.cpp - From PTX to machine code -------------------------------===//
+
+#include "lib/Target/NVPTX/Ptxas.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/ScopeExit.h"
+#include "llvm/ADT/SmallString.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/Process.h"
+#include "llvm/Support/Program.h"
+#include "llvm/Support/Regex.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <chrono>
+#include <csignal>
+#include <fcntl.h>
+#include <mutex>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+
+extern char **environ;
+
+namespace attnc {
+namespace {
+
+using llvm::SmallString;
+using llvm::StringRef;
+
+llvm::Error failure(const llvm::Twine &message) {
+  return llvm::createStringError(message);
+}
+
+/// A temporary file that goes away with the object.
+class TemporaryFile {
+public:
+  static llvm::Expected<TemporaryFile> create(StringRef suffix) {
+    TemporaryFile file;
+    if (std::error_code code =
+            llvm::sys::fs::createTemporaryFile("attnc", suffix, file.path))
+      return failure("cannot make a temporary file: " + code.message());
+    return std::move(file);
+  }
+  TemporaryFile(TemporaryFile &&other) : path(other.path) {
+    other.path.clear();
+  }
+  ~TemporaryFile() {
+    if (!path.empty())
+      llvm::sys::fs::remove(path);
+  }
+  const char *name() { return path.c_str(); }
+
+  llvm::Error write(StringRef content) {
+    std::error_code code;
+    llvm::raw_fd_ostream stream(path, code);
+    stream << content;
+    stream.close();
+    if (code || stream.has_error()) {
+      stream.clear_error();
+      return failure("cannot write " + path);
+    }
+    return llvm::Error::success();
+  }
+  llvm::Expected<std::string> read() {
+    auto buffer = llvm::MemoryBuffer::getFile(path);
+    if (!buffer)
+      return failure("cannot read " + path + ": " +
+                     buffer.getError().message());
+    return (*buffer)->getBuffer().str();
+  }
+
+private:
+  TemporaryFile() = default;
+  SmallString<128> path;
+};
+
+/// Runs a program in a process group of its own, its output going to `log`,
+/// and ends the whole group at the deadline.
+llvm::Expected<int> runProgram(llvm::ArrayRef<std::string> arguments,
+                               const char *log, double timeoutSeconds) {
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_TRUNC, 0);
+  posix_spawn_file_actions_adddup2(&actions, 1, 2);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  llvm::scope_exit cleanup([&] {
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+  });
+
+  std::vector<char *> argv;
+  for (const std::string &argument : arguments)
+    argv.push_back(const_cast<char *>(argument.c_str()));
+  argv.push_back(nullptr);
+  pid_t child = 0;
+  if (int code = posix_spawn(&child, argv[0], &actions, &attributes,
+                             argv.data(), environ))
+    return failure("cannot run " + arguments[0] + ": " + strerror(code));
+
+  using Clock = std::chrono::steady_clock;
+  auto deadline = Clock::now() + std::chrono::duration<double>(timeoutSeconds);
+  std::chrono::microseconds nap(500);
+  for (;;) {
+    int status = 0;
+    pid_t ended = waitpid(child, &status, WNOHANG);
+    if (ended == child)
+      return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (ended < 0 && errno != EINTR)
+      return failure("waiting for " + arguments[0] + ": " + strerror(errno));
+    if (Clock::now() > deadline) {
+      kill(-child, SIGKILL);
+      waitpid(child, &status, 0);
+      return failure(llvm::formatv("{0} did not finish in {1} s and was ended",
+                                   arguments[0], timeoutSeconds));
+    }
+    std::this_thread::sleep_for(nap);
+    nap = std::min<std::chrono::microseconds>(nap * 2,
+                                              std::chrono::milliseconds(5));
+  }
+}
+
+constexpr int oldestMajor = 12, oldestMinor = 4;
+
+/// An error if the program is not a ptxas that we can use.
+llvm::Error checkVersion(const std::string &program) {
+  auto log = TemporaryFile::create("log");
+  if (!log)
+    return log.takeError();
+  auto status = runProgram({program, "--version"}, log->name(), 20);
+  if (!status)
+    return status.takeError();
+  auto text = log->read();
+  if (!text)
+    return text.takeError();
+  llvm::SmallVector<StringRef> match;
+  int major = 0, minor = 0;
+  if (*status != 0 ||
+      !llvm::Regex("release ([0-9]+)\\.([0-9]+)").match(*text, &match) ||
+      match[1].getAsInteger(10, major) || match[2].getAsInteger(10, minor))
+    return failure("'" + program + " --version' is not that of a ptxas");
+  if (std::pair(major, minor) < std::pair(oldestMajor, oldestMinor))
+    return failure(llvm::formatv("{0} is of release {1}.{2}; {3}.{4} or later "
+                                 "is needed",
+                                 program, major, minor, oldestMajor,
+                                 oldestMinor));
+  return llvm::Error::success();
+}
+
+/// Where an assembler may be, best first. The nvidia packages of a Python
+/// environment lie in <prefix>/lib/python3.N/site-packages/nvidia/*/bin.
+std::vector<std::string> candidates() {
+  std::vector<std::string> found;
+  auto add = [&](const llvm::Twine &path) {
+    SmallString<256> text;
+    path.toVector(text);
+    if (llvm::sys::fs::can_execute(text))
+      found.push_back(text.str().str());
+  };
+  auto addPackages = [&](StringRef prefix) {
+    std::error_code code;
+    SmallString<256> lib(prefix);
+    llvm::sys::path::append(lib, "lib");
+    for (llvm::sys::fs::directory_iterator i(lib, code), end; !code && i != end;
+         i.increment(code))
+      if (llvm::sys::path::filename(i->path()).starts_with("python3")) {
+        std::error_code inner;
+        for (llvm::sys::fs::directory_iterator j(
+                 i->path() + "/site-packages/nvidia", inner);
+             !inner && j != end; j.increment(inner))
+          add(j->path() + "/bin/ptxas");
+      }
+  };
+  std::string self = llvm::sys::fs::getMainExecutable(
+      nullptr, reinterpret_cast<void *>(&candidates));
+  SmallString<256> folder(llvm::sys::path::parent_path(self));
+  add(folder + "/ptxas");
+  addPackages(llvm::sys::path::parent_path(folder));
+  if (auto environment = llvm::sys::Process::GetEnv("VIRTUAL_ENV"))
+    addPackages(*environment);
+  if (auto onPath = llvm::sys::findProgramByName("ptxas"))
+    add(*onPath);
+  for (const char *variable : {"CUDA_HOME", "CUDA_PATH"})
+    if (auto home = llvm::sys::Process::GetEnv(variable))
+      add(*home + "/bin/ptxas");
+  add("/usr/local/cuda/bin/ptxas");
+  return found;
+}
+
+llvm::Expected<std::string> searchPtxas() {
+  std::string rejected;
+  for (const std::string &program : candidates()) {
+    llvm::Error error = checkVersion(program);
+    if (!error)
+      return program;
+    rejected += "\n  " + llvm::toString(std::move(error));
+  }
+  return failure("no usable ptxas: looked beside this program, in "
+                 "$VIRTUAL_ENV, on PATH, in $CUDA_HOME and /usr/local/cuda. "
+                 "Install the PyPI package nvidia-cuda-nvcc (13.0) or a CUDA "
+                 "toolkit >= 12.4, or set ATTNC_PTXAS" +
+                 rejected);
+}
+
+int64_t toInt(StringRef text) {
+  int64_t value = 0;
+  text.getAsInteger(10, value);
+  return value;
+}
+
+/// "Used 168 registers, used 1 barriers, 1024 bytes smem"
+void parseUsage(StringRef line, KernelResources &kernel) {
+  llvm::SmallVector<StringRef> match;
+  if (llvm::Regex("Used ([0-9]+) registers").match(line, &match))
+    kernel.registers = toInt(match[1]);
+  if (llvm::Regex("used ([0-9]+) barriers").match(line, &match))
+    kernel.barriers = toInt(match[1]);
+  if (llvm::Regex("([0-9]+) bytes smem").match(line, &match))
+    kernel.sharedBytes = toInt(match[1]);
+}
+
+} // namespace
+
+llvm::Expected<std::string> findPtxas() {
+  if (auto chosen = llvm::sys::Process::GetEnv("ATTNC_PTXAS")) {
+    if (llvm::Error error = checkVersion(*chosen))
+      return failure("ATTNC_PTXAS: " + llvm::toString(std::move(error)));
+    return *chosen;
+  }
+  // The search runs programs: once is enough.
+  static std::mutex mutex;
+  static std::string cached;
+  std::lock_guard<std::mutex> lock(mutex);
+  if (!cached.empty())
+    return cached;
+  auto program = searchPtxas();
+  if (program)
+    cached = *program;
+  return program;
+}
+
+PtxasLog parsePtxasLog(StringRef text) {
+  PtxasLog log;
+  log.text = text.str();
+  llvm::Regex entry("Compiling entry function '([^']+)'");
+  llvm::Regex frame("([0-9]+) bytes stack frame, ([0-9]+) bytes spill "
+                    "stores, ([0-9]+) bytes spill loads");
+  llvm::Regex numbered("\\((C[0-9]+)\\) *(.*)");
+  llvm::SmallVector<StringRef> lines, match;
+  text.split(lines, '\n', -1, /*KeepEmpty=*/false);
+  for (StringRef line : lines) {
+    if (entry.match(line, &match)) {
+      log.kernels.emplace_back();
+      log.kernels.back().kernel = match[1].str();
+    } else if (numbered.match(line, &match)) {
+      log.remarks.push_back({match[1].str(), match[2].rtrim().str()});
+    } else if (!log.kernels.empty() && frame.match(line, &match)) {
+      KernelResources &kernel = log.kernels.back();
+      kernel.stackBytes = toInt(match[1]);
+      kernel.spillStoreBytes = toInt(match[2]);
+      kernel.spillLoadBytes = toInt(match[3]);
+    } else if (!log.kernels.empty() && line.contains("Used ")) {
+      parseUsage(line, log.kernels.back());
+    }
+  }
+  return log;
+}
+
+llvm::Error checkClean(const PtxasLog &log) {
+  std::string offences;
+  for (const KernelResources &kernel : log.kernels)
+    if (kernel.stackBytes || kernel.spillStoreBytes || kernel.spillLoadBytes)
+      offences += llvm::formatv(
+          "\n  {0}: {1} bytes of stack, {2} of spill stores, {3} of spill "
+          "loads ({4} registers at entry)",
+          kernel.kernel, kernel.stackBytes, kernel.spillStoreBytes,
+          kernel.spillLoadBytes, kernel.registers);
+  for (const PtxasRemark &remark : log.remarks)
+    if (StringRef(remark.code).starts_with("C75"))
+      offences += "\n  " + remark.code + ": " + remark.text;
+  if (offences.empty())
+    return llvm::Error::success();
+  return failure("the machine code is not clean:" + offences);
+}
+
+llvm::Expected<Cubin> assemble(StringRef ptx, const PtxasOptions &options) {
+  std::string program = options.program;
+  if (program.empty()) {
+    auto found = findPtxas();
+    if (!found)
+      return found.takeError();
+    program = *found;
+  }
+  auto input = TemporaryFile::create("ptx");
+  if (!input)
+    return input.takeError();
+  auto output = TemporaryFile::create("cubin");
+  if (!output)
+    return output.takeError();
+  auto log = TemporaryFile::create("log");
+  if (!log)
+    return log.takeError();
+  if (llvm::Error error = input->write(ptx))
+    return std::move(error);
+  auto status = runProgram({program, "-v", "-arch=" + options.chip, "-O3",
+                            input->name(), "-o", output->name()},
+                           log->name(), options.timeoutSeconds);
+  if (!status)
+    return status.takeError();
+  auto text = log->read();
+  if (!text)
+    return text.takeError();
+  if (*status != 0)
+    return failure(
+        llvm::formatv("ptxas failed (status {0}):\n{1}", *status, *text));
+  auto image = output->read();
+  if (!image)
+    return image.takeError();
+  return Cubin{std::move(*image), parsePtxasLog(*text)};
+}
+
+} // namespace attnc

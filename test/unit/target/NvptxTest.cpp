@@ -1,0 +1,162 @@
+//===- NvptxTest.cpp - The assembler as a child process -------------------===//
+
+#include "lib/Target/NVPTX/CubinStats.h"
+#include "lib/Target/NVPTX/Ptxas.h"
+
+#include "llvm/ADT/SmallString.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include "gtest/gtest.h"
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+using namespace attnc;
+
+namespace {
+
+std::string message(llvm::Error error) {
+  return llvm::toString(std::move(error));
+}
+
+TEST(PtxasLogTest, ReadsResourcesOfEachKernel) {
+  PtxasLog log = parsePtxasLog(
+      "ptxas info    : 0 bytes gmem\n"
+      "ptxas info    : Compiling entry function 'a' for 'sm_90a'\n"
+      "ptxas info    : Function properties for a\n"
+      "    160 bytes stack frame, 240 bytes spill stores, 244 bytes spill "
+      "loads\n"
+      "ptxas info    : Used 166 registers, used 3 barriers, 160 bytes "
+      "cumulative stack size\n"
+      "ptxas info    : Compiling entry function 'b' for 'sm_90a'\n"
+      "ptxas info    : Function properties for b\n"
+      "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+      "ptxas info    : Used 24 registers, used 1 barriers, 64 bytes smem\n");
+  ASSERT_EQ(log.kernels.size(), 2u);
+  EXPECT_EQ(log.kernels[0].kernel, "a");
+  EXPECT_EQ(log.kernels[0].registers, 166);
+  EXPECT_EQ(log.kernels[0].stackBytes, 160);
+  EXPECT_EQ(log.kernels[0].spillStoreBytes, 240);
+  EXPECT_EQ(log.kernels[0].spillLoadBytes, 244);
+  EXPECT_EQ(log.kernels[0].barriers, 3);
+  EXPECT_EQ(log.kernels[1].registers, 24);
+  EXPECT_EQ(log.kernels[1].sharedBytes, 64);
+  std::string text = message(checkClean(log));
+  EXPECT_NE(text.find("a: 160 bytes of stack, 240 of spill stores"),
+            std::string::npos)
+      << text;
+  EXPECT_EQ(text.find("b:"), std::string::npos) << text;
+}
+
+TEST(PtxasLogTest, SerialisationIsNotClean) {
+  PtxasLog log = parsePtxasLog(
+      "ptxas info    : (C7512) Potential Performance Loss: "
+      "wgmma.mma_async instructions are serialized due to insufficient "
+      "register resources for the function 'f'\n");
+  ASSERT_EQ(log.remarks.size(), 1u);
+  EXPECT_EQ(log.remarks[0].code, "C7512");
+  EXPECT_NE(message(checkClean(log)).find("insufficient register"),
+            std::string::npos);
+  EXPECT_FALSE(bool(checkClean(parsePtxasLog("ptxas info: fine\n"))));
+}
+
+/// A program that stands in for ptxas.
+class FakePtxas {
+public:
+  explicit FakePtxas(const std::string &script) {
+    llvm::sys::fs::createTemporaryFile("fake-ptxas", "sh", path);
+    std::error_code code;
+    llvm::raw_fd_ostream stream(path, code);
+    stream << "#!/bin/sh\n" << script;
+    stream.close();
+    llvm::sys::fs::setPermissions(path, llvm::sys::fs::owner_all);
+  }
+  ~FakePtxas() { llvm::sys::fs::remove(path); }
+  std::string name() { return path.str().str(); }
+
+private:
+  llvm::SmallString<128> path;
+};
+
+TEST(PtxasTest, AFailureCarriesItsOutput) {
+  FakePtxas program("echo 'line 7: no such register'; exit 3\n");
+  PtxasOptions options;
+  options.program = program.name();
+  auto cubin = assemble("", options);
+  ASSERT_FALSE(bool(cubin));
+  std::string text = message(cubin.takeError());
+  EXPECT_NE(text.find("status 3"), std::string::npos) << text;
+  EXPECT_NE(text.find("no such register"), std::string::npos) << text;
+}
+
+TEST(PtxasTest, TheDeadlineEndsTheWholeGroup) {
+  llvm::SmallString<128> pidFile;
+  llvm::sys::fs::createTemporaryFile("grandchild", "pid", pidFile);
+  FakePtxas program("sleep 30 & echo $! > " + pidFile.str().str() + "; wait\n");
+  PtxasOptions options;
+  options.program = program.name();
+  options.timeoutSeconds = 0.5;
+  auto begin = std::chrono::steady_clock::now();
+  auto cubin = assemble("", options);
+  ASSERT_FALSE(bool(cubin));
+  EXPECT_NE(message(cubin.takeError()).find("did not finish in 0.5"),
+            std::string::npos);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  FILE *file = fopen(pidFile.c_str(), "r");
+  ASSERT_TRUE(file);
+  int grandchild = 0;
+  EXPECT_EQ(fscanf(file, "%d", &grandchild), 1);
+  fclose(file);
+  llvm::sys::fs::remove(pidFile);
+  // Ended, though whoever inherits it may not have reaped it yet.
+  bool gone = false;
+  for (int i = 0; i < 100 && !gone; ++i) {
+    std::string path = "/proc/" + std::to_string(grandchild) + "/stat";
+    FILE *stat = fopen(path.c_str(), "r");
+    char state = 'X';
+    if (stat) {
+      EXPECT_EQ(fscanf(stat, "%*d (%*[^)]) %c", &state), 1);
+      fclose(stat);
+    }
+    gone = state == 'X' || state == 'Z';
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_TRUE(gone);
+}
+
+TEST(PtxasTest, TheSettingIsCheckedAndNamed) {
+  FakePtxas old("echo 'Cuda compilation tools, release 11.8, V11.8.89'\n");
+  const char *before = getenv("ATTNC_PTXAS");
+  std::string saved = before ? before : "";
+  setenv("ATTNC_PTXAS", old.name().c_str(), 1);
+  auto tooOld = findPtxas();
+  setenv("ATTNC_PTXAS", "/nonexistent/ptxas", 1);
+  auto missing = findPtxas();
+  if (before)
+    setenv("ATTNC_PTXAS", saved.c_str(), 1);
+  else
+    unsetenv("ATTNC_PTXAS");
+  ASSERT_FALSE(bool(tooOld));
+  std::string text = message(tooOld.takeError());
+  EXPECT_NE(text.find("ATTNC_PTXAS: "), std::string::npos) << text;
+  EXPECT_NE(text.find("release 11.8; 12.4 or later"), std::string::npos)
+      << text;
+  ASSERT_FALSE(bool(missing));
+  text = message(missing.takeError());
+  EXPECT_NE(text.find("/nonexistent/ptxas"), std::string::npos) << text;
+}
+
+TEST(CubinTest, WhatIsNoCubinIsAnError) {
+  for (const char *bytes : {"", "not an ELF file at all, but long enough to "
+                                "hold a header of one if it were"}) {
+    auto code = readCubin(bytes);
+    EXPECT_FALSE(bool(code));
+    llvm::consumeError(code.takeError());
+  }
+}
+
+} // namespace
