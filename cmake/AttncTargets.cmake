@@ -62,6 +62,16 @@ function(attnc_tablegen)
   add_public_tablegen_target(${ARG_TARGET})
 endfunction()
 
+# attnc_glob(variable pattern): the matching files of this folder. A new one
+# changes the folder, which makes CMake run again. (CONFIGURE_DEPENDS would do
+# it, too, but with it there is always something to do for ninja.)
+function(attnc_glob variable pattern)
+  set_property(DIRECTORY APPEND PROPERTY
+    CMAKE_CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}")
+  file(GLOB files RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" "${pattern}")
+  set(${variable} "${files}" PARENT_SCOPE)
+endfunction()
+
 function(attnc_library name)
   cmake_parse_arguments(ARG "NO_PCH" "" "DEPENDS;LINK" ${ARGN})
   add_library(${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
