@@ -17,7 +17,7 @@ def MaskOpInterface : OpInterface<"MaskOpInterface"> {
     InterfaceMethod<[{
         The tensors whose elements the predicate reads, each with the affine
         map from (b, h, i, j) to its dims (S-bias). The predicate gets one
-        scalar for each.
+        scalar for each, floats widened to f32 and integers to i32.
       }],
       "::llvm::SmallVector<::attnc::attn::Capture>", "getMaskCaptures">,
     InterfaceMethod<[{

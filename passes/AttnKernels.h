@@ -1,0 +1,61 @@
+//===- AttnKernels.h - The tile kernels of attn ops -------------*- C++ -*-===//
+//
+// Plain functions that write the body of one tile.kernel for one attn op;
+// `attn-to-tile` calls them and builds the program around them.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef ATTNC_PASSES_ATTNKERNELS_H
+#define ATTNC_PASSES_ATTNKERNELS_H
+
+#include "dialects/attn/Attn.h"
+#include "dialects/tile/Tile.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "llvm/ADT/DenseMap.h"
+
+namespace attnc {
+
+/// Which tensor dim each dim of a tensor's view is: (b, h, s, d) for queries,
+/// keys, values and outputs, whatever their layout; the identity otherwise.
+class ViewOrders {
+public:
+  /// The first use of a tensor decides.
+  void setLayout(mlir::Value tensor, attn::Layout layout);
+  llvm::SmallVector<int64_t> get(mlir::Value tensor) const;
+  tile::ViewType getViewType(mlir::Value tensor) const;
+
+  /// Reorders what stands for each tensor dim into what stands for each view
+  /// dim.
+  template <typename T>
+  llvm::SmallVector<T> toView(mlir::Value tensor,
+                              llvm::ArrayRef<T> perTensorDim) const {
+    llvm::SmallVector<T> perViewDim;
+    for (int64_t dim : get(tensor))
+      perViewDim.push_back(perTensorDim[dim]);
+    return perViewDim;
+  }
+
+private:
+  llvm::DenseMap<mlir::Value, llvm::SmallVector<int64_t>> orders;
+};
+
+/// A finished kernel and the values of the function that its arguments are.
+struct AttnKernel {
+  tile::KernelOp kernel;
+  llvm::SmallVector<mlir::Value> arguments;
+};
+
+AttnKernel buildFusedKernel(mlir::ImplicitLocOpBuilder &builder,
+                            llvm::StringRef name, attn::FusedOp op,
+                            const ViewOrders &orders,
+                            tile::ScheduleAttr schedule);
+
+AttnKernel buildRowNormKernel(mlir::ImplicitLocOpBuilder &builder,
+                              llvm::StringRef name, attn::RowNormOp op,
+                              const ViewOrders &orders,
+                              tile::ScheduleAttr schedule);
+
+} // namespace attnc
+
+#endif // ATTNC_PASSES_ATTNKERNELS_H

@@ -1,0 +1,488 @@
+//===- AttnToTile.cpp - Functions of attn ops become tile programs --------===//
+
+#include "passes/AttnKernels.h"
+#include "passes/Passes.h"
+#include "passes/ScheduleChoice.h"
+
+#include "mlir/AsmParser/AsmParser.h"
+#include "mlir/Dialect/Affine/Utils.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/ADT/StringSet.h"
+
+namespace attnc {
+#define GEN_PASS_DEF_ATTNTOTILE
+#include "passes/Passes.h.inc"
+} // namespace attnc
+
+using namespace mlir;
+using namespace attnc;
+
+/// A function's argument or result may name itself for callers.
+static constexpr StringLiteral kUserNameAttr = "attn.name";
+static constexpr StringLiteral kScheduleAttr = "tile.schedule";
+
+namespace {
+
+/// A size the call must agree on, and in words whose it is.
+struct Extent {
+  Value size;
+  std::string what;
+};
+
+//===----------------------------------------------------------------------===//
+// One program
+//===----------------------------------------------------------------------===//
+
+class ProgramBuilder {
+public:
+  ProgramBuilder(func::FuncOp function, StringRef target,
+                 tile::ScheduleAttr override)
+      : function(function), target(target), override(override),
+        b(function.getLoc(), function.getContext()) {}
+
+  LogicalResult build();
+
+  unsigned kernels = 0, workspaces = 0;
+
+private:
+  LogicalResult checkFunction();
+  LogicalResult checkResults();
+  void chooseLayouts();
+  void chooseNames();
+  void openProgram();
+  std::string uniqueName(StringRef wanted);
+  std::string kernelName(StringRef suffix);
+
+  Value dimOf(Value tensor, int64_t tensorDim);
+  Extent extent(Value tensor, int64_t tensorDim, StringRef unit);
+  void checkEqual(const Extent &a, const Extent &b);
+  void checkShapes(attn::FusedOp op);
+  void checkCapture(const attn::Capture &capture, ArrayRef<Extent> extents);
+  void checkGroups(const Extent &heads, const Extent &keyHeads);
+  void provideResult(Value result, ArrayRef<Extent> sizes);
+
+  tile::ScheduleAttr scheduleFor(Operation *op, Value query, Value value);
+  void launch(const AttnKernel &kernel);
+  void lower(attn::FusedOp op);
+  void lower(attn::RowNormOp op);
+
+  func::FuncOp function;
+  StringRef target;
+  tile::ScheduleAttr override;
+  ImplicitLocOpBuilder b;
+  ViewOrders orders;
+  /// Values of the function: returned ones first, then arguments' names.
+  llvm::MapVector<Value, std::string> names;
+  llvm::StringSet<> usedNames;
+  /// What stands for a value of the function in the program.
+  DenseMap<Value, Value> inProgram;
+  DenseSet<Value> inWorkspace;
+  tile::ProgramOp program;
+};
+
+LogicalResult ProgramBuilder::checkFunction() {
+  for (BlockArgument argument : function.getArguments()) {
+    Type type = argument.getType();
+    if (!isa<RankedTensorType>(type) && !type.isF32() && !type.isInteger(32))
+      return function.emitError()
+             << "argument " << argument.getArgNumber() << " of '"
+             << function.getName() << "' is " << type
+             << "; a program takes ranked tensors, f32 and i32";
+  }
+  if (!function.getBody().hasOneBlock())
+    return function.emitError()
+           << "'" << function.getName()
+           << "' has control flow; attention is straight-line code";
+  for (Operation &op : function.front().without_terminator()) {
+    if (isa<attn::FusedOp, attn::RowNormOp, attn::MaskOpInterface>(op))
+      continue;
+    if (isa<attn::AttnDialect>(op.getDialect()))
+      return op.emitOpError("is not fused: run attn-fuse before attn-to-tile");
+    bool scalar = llvm::none_of(op.getResultTypes(), llvm::IsaPred<ShapedType>);
+    if (!scalar || !isPure(&op) || op.getNumRegions())
+      return op.emitOpError("is not allowed here: a function of attn ops may "
+                            "hold attn ops and scalar arithmetic only");
+  }
+  return checkResults();
+}
+
+LogicalResult ProgramBuilder::checkResults() {
+  auto results = function.front().getTerminator()->getOperands();
+  if (results.empty())
+    return function.emitError()
+           << "'" << function.getName() << "' returns nothing";
+  DenseSet<Value> seen;
+  for (auto [index, value] : llvm::enumerate(results)) {
+    if (!isa_and_nonnull<attn::FusedOp, attn::RowNormOp>(value.getDefiningOp()))
+      return function.emitError()
+             << "result " << index << " of '" << function.getName()
+             << "' is not the result of an attn.fused or attn.row_norm";
+    if (!seen.insert(value).second)
+      return function.emitError()
+             << "result " << index << " of '" << function.getName()
+             << "' is returned twice";
+  }
+  return success();
+}
+
+void ProgramBuilder::chooseLayouts() {
+  for (Operation &op : function.front()) {
+    if (auto fused = dyn_cast<attn::FusedOp>(op))
+      for (Value tensor : {fused.getQuery(), fused.getKey(), fused.getValue(),
+                           fused.getOutput()})
+        orders.setLayout(tensor, fused.getLayout());
+    else if (auto norm = dyn_cast<attn::RowNormOp>(op))
+      orders.setLayout(norm.getInput(), norm.getLayout());
+  }
+}
+
+std::string ProgramBuilder::uniqueName(StringRef wanted) {
+  std::string name = wanted.str();
+  for (unsigned k = 1; !usedNames.insert(name).second; ++k)
+    name = (wanted + Twine(k)).str();
+  return name;
+}
+
+void ProgramBuilder::chooseNames() {
+  DenseMap<Value, std::string> wanted;
+  for (Operation &op : function.front()) {
+    if (auto fused = dyn_cast<attn::FusedOp>(op)) {
+      wanted.try_emplace(fused.getQuery(), "query");
+      wanted.try_emplace(fused.getKey(), "key");
+      wanted.try_emplace(fused.getValue(), "value");
+      wanted.try_emplace(fused.getOutput(), "output");
+      if (fused.getLse())
+        wanted.try_emplace(fused.getLse(), "lse");
+    } else if (auto norm = dyn_cast<attn::RowNormOp>(op)) {
+      wanted.try_emplace(norm.getResult(), "norm");
+    }
+  }
+  for (BlockArgument argument : function.getArguments()) {
+    unsigned number = argument.getArgNumber();
+    if (auto user =
+            function.getArgAttrOfType<StringAttr>(number, kUserNameAttr))
+      wanted[argument] = user.getValue().str();
+    wanted.try_emplace(argument, ("arg" + Twine(number)).str());
+    names[argument] = uniqueName(wanted[argument]);
+  }
+  for (auto [index, value] :
+       llvm::enumerate(function.front().getTerminator()->getOperands())) {
+    if (auto user =
+            function.getResultAttrOfType<StringAttr>(index, kUserNameAttr))
+      wanted[value] = user.getValue().str();
+    names[value] = uniqueName(wanted[value]);
+  }
+}
+
+/// The program's arguments: the function's, then its results.
+void ProgramBuilder::openProgram() {
+  SmallVector<Type> types;
+  SmallVector<Attribute> attrs;
+  for (auto &[value, name] : names) {
+    NamedAttrList list;
+    list.append(tile::kNameAttr, b.getStringAttr(name));
+    Type type = value.getType();
+    if (isa<RankedTensorType>(type)) {
+      type = orders.getViewType(value);
+      list.append(tile::kDimsAttr, b.getI64ArrayAttr(orders.get(value)));
+    }
+    if (!isa<BlockArgument>(value))
+      list.append(tile::kResultAttr, b.getUnitAttr());
+    types.push_back(type);
+    attrs.push_back(list.getDictionary(b.getContext()));
+  }
+  b.setInsertionPoint(function);
+  program = tile::ProgramOp::create(b, function.getName(),
+                                    b.getFunctionType(types, {}),
+                                    b.getArrayAttr(attrs), nullptr);
+  Block &body = program.getBody().emplaceBlock();
+  for (auto &[value, name] : names)
+    inProgram[value] =
+        body.addArgument(types[body.getNumArguments()], value.getLoc());
+  b.setInsertionPointToStart(&body);
+}
+
+//===----------------------------------------------------------------------===//
+// Shapes
+//===----------------------------------------------------------------------===//
+
+Value ProgramBuilder::dimOf(Value tensor, int64_t tensorDim) {
+  SmallVector<int64_t> order = orders.get(tensor);
+  return tile::DimOp::create(b, inProgram.lookup(tensor),
+                             llvm::find(order, tensorDim) - order.begin());
+}
+
+/// "query has {0} rows": the number is filled in by checkEqual.
+Extent ProgramBuilder::extent(Value tensor, int64_t tensorDim, StringRef unit) {
+  std::string name = names.lookup(tensor);
+  if (name.empty())
+    name = "an intermediate";
+  return {dimOf(tensor, tensorDim), (name + " has {} " + unit).str()};
+}
+
+/// Replaces the placeholder of Extent::what by the number of a value.
+static std::string numbered(const std::string &what, unsigned number) {
+  size_t at = what.find("{}");
+  return what.substr(0, at) + "{" + std::to_string(number) + "}" +
+         what.substr(at + 2);
+}
+
+void ProgramBuilder::checkEqual(const Extent &a, const Extent &c) {
+  if (a.size == c.size)
+    return;
+  Value same =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, a.size, c.size);
+  tile::CheckOp::create(b, same,
+                        numbered(a.what, 0) + " but " + numbered(c.what, 1),
+                        ValueRange{a.size, c.size});
+}
+
+/// S-gqa: any integer ratio; no key heads only if there are no query heads.
+void ProgramBuilder::checkGroups(const Extent &heads, const Extent &keyHeads) {
+  Value zero = arith::ConstantIndexOp::create(b, 0);
+  Value one = arith::ConstantIndexOp::create(b, 1);
+  Value divisor = arith::MaxUIOp::create(b, keyHeads.size, one);
+  Value rest = arith::RemUIOp::create(b, heads.size, divisor);
+  Value divides =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, rest, zero);
+  Value some =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::ne, keyHeads.size, zero);
+  Value none =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, heads.size, zero);
+  Value fits = arith::OrIOp::create(b, some, none);
+  tile::CheckOp::create(b, arith::AndIOp::create(b, divides, fits),
+                        numbered(heads.what, 0) +
+                            ", which is not a multiple of the " +
+                            "{1} key heads",
+                        ValueRange{heads.size, keyHeads.size});
+}
+
+/// Whether the largest value of `expr` is at the largest of its dims.
+static bool isMonotonic(AffineExpr expr) {
+  if (isa<AffineDimExpr>(expr))
+    return true;
+  if (auto constant = dyn_cast<AffineConstantExpr>(expr))
+    return constant.getValue() >= 0;
+  auto binary = dyn_cast<AffineBinaryOpExpr>(expr);
+  return binary && binary.getKind() != AffineExprKind::Mod &&
+         isMonotonic(binary.getLHS()) && isMonotonic(binary.getRHS());
+}
+
+/// S-bias: a captured operand must have exactly the elements that the
+/// positions ask for, as far as the map lets that be known.
+void ProgramBuilder::checkCapture(const attn::Capture &capture,
+                                  ArrayRef<Extent> extents) {
+  if (!isa<RankedTensorType>(capture.value.getType()) ||
+      inWorkspace.contains(capture.value))
+    return;
+  for (auto [dim, expr] : llvm::enumerate(capture.map.getResults())) {
+    std::string unit = ("elements in dim " + Twine(dim)).str();
+    Extent own = extent(capture.value, dim, unit);
+    if (auto position = dyn_cast<AffineDimExpr>(expr)) {
+      checkEqual(own, extents[position.getPosition()]);
+      continue;
+    }
+    if (!isMonotonic(expr))
+      continue;
+    Value one = arith::ConstantIndexOp::create(b, 1);
+    SmallVector<Value> last;
+    for (const Extent &e : extents)
+      last.push_back(arith::SubIOp::create(b, e.size, one));
+    Value needed = affine::expandAffineExpr(b, b.getLoc(), expr, last, {});
+    needed = arith::AddIOp::create(b, needed, one);
+    Value enough =
+        arith::CmpIOp::create(b, arith::CmpIPredicate::sge, own.size, needed);
+    tile::CheckOp::create(
+        b, enough, numbered(own.what, 0) + " but the positions reach {1}",
+        ValueRange{own.size, needed});
+  }
+}
+
+void ProgramBuilder::checkShapes(attn::FusedOp op) {
+  attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
+  Extent sequences = extent(op.getQuery(), d.b, "sequences");
+  Extent heads = extent(op.getQuery(), d.h, "heads");
+  Extent rows = extent(op.getQuery(), d.s, "rows");
+  Extent keyHeads = extent(op.getKey(), d.h, "heads");
+  Extent keys = extent(op.getKey(), d.s, "rows");
+  checkEqual(sequences, extent(op.getKey(), d.b, "sequences"));
+  checkEqual(sequences, extent(op.getValue(), d.b, "sequences"));
+  checkEqual(keyHeads, extent(op.getValue(), d.h, "heads"));
+  checkEqual(keys, extent(op.getValue(), d.s, "rows"));
+  checkGroups(heads, keyHeads);
+  for (Value lengths : {op.getQLen(), op.getKLen()})
+    if (lengths)
+      checkEqual(extent(lengths, 0, "lengths"), sequences);
+  Extent columns = extent(op.getValue(), d.d, "columns");
+  auto checkAll = [&](ValueRange values, ArrayAttr maps, const Extent &last) {
+    for (auto [value, map] : llvm::zip_equal(values, maps))
+      checkCapture({value, cast<AffineMapAttr>(map).getValue()},
+                   {sequences, heads, rows, last});
+  };
+  checkAll(op.getScoreCaptures(), op.getScoreMaps(), keys);
+  checkAll(op.getEpilogueCaptures(), op.getEpilogueMaps(), columns);
+  for (Value mask : op.getMasks())
+    for (const attn::Capture &capture :
+         cast<attn::MaskOpInterface>(mask.getDefiningOp()).getMaskCaptures())
+      checkCapture(capture, {sequences, heads, rows, keys});
+  SmallVector<Extent> sizes(4);
+  sizes[d.b] = sequences;
+  sizes[d.h] = heads;
+  sizes[d.s] = rows;
+  sizes[d.d] = columns;
+  provideResult(op.getOutput(), sizes);
+  if (op.getLse())
+    provideResult(op.getLse(), {sequences, heads, rows});
+}
+
+/// A returned result is the caller's memory, whose sizes are checked; another
+/// one is workspace. `sizes` are of the tensor's dims.
+void ProgramBuilder::provideResult(Value result, ArrayRef<Extent> sizes) {
+  if (inProgram.contains(result)) {
+    static constexpr StringLiteral units[] = {
+        "elements in dim 0", "elements in dim 1", "elements in dim 2",
+        "elements in dim 3"};
+    for (auto [dim, size] : llvm::enumerate(sizes))
+      checkEqual(extent(result, dim, units[dim]), size);
+    return;
+  }
+  tile::ViewType type = orders.getViewType(result);
+  SmallVector<Value> dynamic;
+  SmallVector<int64_t> order = orders.get(result);
+  for (auto [viewDim, tensorDim] : llvm::enumerate(order))
+    if (ShapedType::isDynamic(type.getShape()[viewDim]))
+      dynamic.push_back(sizes[tensorDim].size);
+  inProgram[result] = tile::WorkspaceOp::create(b, type, dynamic);
+  inWorkspace.insert(result);
+  ++workspaces;
+}
+
+//===----------------------------------------------------------------------===//
+// Kernels
+//===----------------------------------------------------------------------===//
+
+tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op, Value query,
+                                               Value value) {
+  if (override)
+    return override;
+  if (auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr))
+    return own;
+  auto type = cast<RankedTensorType>(query.getType());
+  return tile::chooseSchedule(
+      b.getContext(), target,
+      {type.getShape().back(),
+       cast<RankedTensorType>(value.getType()).getShape().back(),
+       type.getElementType()});
+}
+
+std::string ProgramBuilder::kernelName(StringRef suffix) {
+  auto module = function->getParentOfType<ModuleOp>();
+  std::string wanted = (function.getName() + "_" + suffix).str(), name = wanted;
+  for (unsigned k = 1; module.lookupSymbol(name); ++k)
+    name = (wanted + Twine(k)).str();
+  return name;
+}
+
+void ProgramBuilder::launch(const AttnKernel &kernel) {
+  SmallVector<Value> arguments;
+  for (Value outer : kernel.arguments)
+    arguments.push_back(inProgram.lookup(outer));
+  tile::KernelOp op = kernel.kernel;
+  tile::LaunchOp::create(b, op.getName(), arguments, Value());
+  ++kernels;
+}
+
+void ProgramBuilder::lower(attn::FusedOp op) {
+  b.setLoc(op.getLoc());
+  checkShapes(op);
+  tile::ScheduleAttr schedule = scheduleFor(op, op.getQuery(), op.getValue());
+  std::string name = kernelName("attention");
+  ImplicitLocOpBuilder at(op.getLoc(), b.getContext());
+  at.setInsertionPoint(function);
+  launch(buildFusedKernel(at, name, op, orders, schedule));
+}
+
+void ProgramBuilder::lower(attn::RowNormOp op) {
+  b.setLoc(op.getLoc());
+  attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
+  provideResult(op.getResult(), {extent(op.getInput(), d.b, "sequences"),
+                                 extent(op.getInput(), d.h, "heads"),
+                                 extent(op.getInput(), d.s, "rows")});
+  tile::ScheduleAttr schedule = scheduleFor(op, op.getInput(), op.getInput());
+  std::string name = kernelName("row_norm");
+  ImplicitLocOpBuilder at(op.getLoc(), b.getContext());
+  at.setInsertionPoint(function);
+  launch(buildRowNormKernel(at, name, op, orders, schedule));
+}
+
+LogicalResult ProgramBuilder::build() {
+  if (failed(checkFunction()))
+    return failure();
+  chooseLayouts();
+  chooseNames();
+  openProgram();
+  for (Operation &op : function.front()) {
+    if (auto fused = dyn_cast<attn::FusedOp>(op))
+      lower(fused);
+    else if (auto norm = dyn_cast<attn::RowNormOp>(op))
+      lower(norm);
+  }
+  function.erase();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
+
+struct AttnToTile : attnc::impl::AttnToTileBase<AttnToTile> {
+  using AttnToTileBase::AttnToTileBase;
+
+  FailureOr<tile::ScheduleAttr> parseSchedule();
+  void runOnOperation() override;
+};
+
+FailureOr<tile::ScheduleAttr> AttnToTile::parseSchedule() {
+  if (schedule.empty())
+    return tile::ScheduleAttr();
+  std::string text = schedule;
+  if (text[0] != '#')
+    text = "#tile.schedule<" + text + ">";
+  if (auto parsed = dyn_cast_or_null<tile::ScheduleAttr>(
+          parseAttribute(text, &getContext())))
+    return parsed;
+  return getOperation().emitError() << "schedule '" << schedule
+                                    << "' is not a #tile.schedule<...>; try "
+                                       "'block_m = 128, block_n = 64'";
+}
+
+bool hasAttention(func::FuncOp function) {
+  if (function.isExternal())
+    return false;
+  for (Operation &op : function.getBody().getOps())
+    if (isa<attn::AttnDialect>(op.getDialect()))
+      return true;
+  return false;
+}
+
+void AttnToTile::runOnOperation() {
+  if (!tile::isKnownTarget(target)) {
+    getOperation().emitError()
+        << "unknown target '" << target << "': expected cpu or sm_90a";
+    return signalPassFailure();
+  }
+  FailureOr<tile::ScheduleAttr> override = parseSchedule();
+  if (failed(override))
+    return signalPassFailure();
+  auto functions = llvm::to_vector(llvm::make_filter_range(
+      getOperation().getOps<func::FuncOp>(), hasAttention));
+  for (func::FuncOp function : functions) {
+    ProgramBuilder program(function, target, *override);
+    if (failed(program.build()))
+      return signalPassFailure();
+    numKernels += program.kernels;
+    numWorkspaces += program.workspaces;
+  }
+}
+
+} // namespace
