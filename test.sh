@@ -23,16 +23,14 @@ summed() {
     awk '{ n += $1 } END { print n + 0 }'
 }
 
-# counts LOG: "passed failed" as lit or a closing `N passed, N failed` says.
+# counts LOG: "passed failed", of lit's summaries and the closing line
+# `N passed, N failed` together: a stage may have either or both.
 counts() {
-  if grep -q '^Total Discovered Tests' "$1"; then
-    echo "$(summed 'Passed\|Passed With Retry\|Expectedly Failed' "$1")" \
-      "$(summed 'Failed\|Timed Out\|Unresolved\|Unexpectedly Passed' "$1")"
-  else
-    line=$(sed -n 's/^\(.* \)\{0,1\}\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed.*/\2 \3/p' \
-      "$1" | tail -n 1)
-    echo "${line:-0 0}"
-  fi
+  line=$(sed -n 's/^\(.*[ :]\)\{0,1\}\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed.*/\2 \3/p' \
+    "$1" | tail -n 1)
+  line=${line:-0 0}
+  echo "$((${line% *} + $(summed 'Passed\|Passed With Retry\|Expectedly Failed' "$1")))" \
+    "$((${line#* } + $(summed 'Failed\|Timed Out\|Unresolved\|Unexpectedly Passed' "$1")))"
 }
 
 # stage NAME COMMAND...: runs it, adds its counts, shows its log if it failed.
@@ -82,6 +80,8 @@ stage roundtrip ninja -C "$build" check-lit-roundtrip
 stage unit ninja -C "$build" check-unit
 stage format checked scripts/check-format.sh
 stage docs checked scripts/make-reference.sh --check
+stage sanitizers scripts/check-sanitizers.sh
+stage fuzz scripts/check-fuzz.sh 60
 
 for name in $chosen; do
   case " $ran " in *" $name "*) ;; *)

@@ -36,6 +36,15 @@ target_compile_options(attnc_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions>
   -ffunction-sections -fdata-sections)
 
+# LLVM's own libraries stay as Debian built them: no checks that need both
+# sides of a call instrumented (vptr, function). Coverage is for the fuzzer.
+if(ATTNC_SANITIZE)
+  target_compile_options(attnc_flags INTERFACE
+    -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize=vptr,function
+    -fno-sanitize-recover=all -fno-omit-frame-pointer -gline-tables-only)
+  target_link_options(attnc_flags INTERFACE -fsanitize=address,undefined)
+endif()
+
 file(WRITE "${CMAKE_BINARY_DIR}/pch.cpp.in" "// Only carries the precompiled header.\n")
 configure_file("${CMAKE_BINARY_DIR}/pch.cpp.in" "${CMAKE_BINARY_DIR}/pch.cpp"
   COPYONLY)
