@@ -1,0 +1,47 @@
+//===- Commands.h - The subcommands of attnc --------------------*- C++ -*-===//
+
+#ifndef ATTNC_TOOLS_ATTNC_COMMANDS_H
+#define ATTNC_TOOLS_ATTNC_COMMANDS_H
+
+#include "tools/attnc/Options.h"
+
+#include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+
+#include <memory>
+
+namespace attnc {
+
+struct CompileOptions;
+
+/// One subcommand: its options and what it does with them.
+class Command {
+public:
+  virtual ~Command() = default;
+  /// The options, bound to members of the command.
+  virtual OptionTable &table() = 0;
+  /// The process's exit status, or why there is none.
+  virtual llvm::Expected<int> run() = 0;
+};
+
+struct CommandInfo {
+  llvm::StringLiteral name;
+  llvm::StringLiteral summary;
+  std::unique_ptr<Command> (*make)();
+};
+
+std::unique_ptr<Command> makeCompileCommand();
+std::unique_ptr<Command> makeGenCommand();
+
+/// Options that every compiling command has.
+struct TargetFlags {
+  std::string target = "cpu", schedule, cpu, features;
+
+  void addTo(OptionTable &table);
+  llvm::Expected<CompileOptions> get() const;
+};
+
+} // namespace attnc
+
+#endif // ATTNC_TOOLS_ATTNC_COMMANDS_H

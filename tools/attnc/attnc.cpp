@@ -1,0 +1,123 @@
+//===- attnc.cpp - The compiler's command line ----------------------------===//
+
+#include "lib/Compiler/Phase.h"
+#include "tools/attnc/Commands.h"
+
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/Support/ErrorHandling.h"
+#include "llvm/Support/WithColor.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <unistd.h>
+
+using namespace attnc;
+using namespace llvm;
+
+static constexpr CommandInfo commands[] = {
+    {"compile", "takes a program from one phase to another (the default)",
+     makeCompileCommand},
+    {"gen", "writes attention from flags, as IR", makeGenCommand},
+};
+
+static void printPhases(raw_ostream &os) {
+  for (Target target : {Target::CPU, Target::SM90a}) {
+    os << "phases of --target=" << targetName(target) << ":\n";
+    for (const PhaseStep &step : phasesOf(target)) {
+      os << "  " << left_justify(step.name, 9) << ' ' << step.description
+         << '\n';
+      // The passes, so that attnc-opt can do the same by hand.
+    }
+  }
+}
+
+static void printOverview(raw_ostream &os) {
+  os << "attnc compiles attention: any elementwise score function, or "
+        "softmax.\n\n"
+        "usage: attnc IN.mlir [-o OUT] [--target=cpu] [--emit=PHASE]\n"
+        "       attnc COMMAND ...\n\ncommands:\n";
+  for (const CommandInfo &command : commands)
+    os << "  " << left_justify(command.name, 9) << ' ' << command.summary
+       << '\n';
+  os << "  help      explains a command, or 'phases'\n\n"
+        "try:\n"
+        "  attnc gen --score=sigmoid --causal -o a.mlir\n"
+        "  attnc a.mlir --emit=fused\n";
+}
+
+static int fail(const Twine &message) {
+  std::string text = message.str();
+  // Messages about a place in a file say so themselves.
+  if (!StringRef(text).contains(": error: "))
+    WithColor(errs(), HighlightColor::Error) << "attnc: error: ";
+  errs() << text << '\n';
+  return 1;
+}
+
+static std::unique_ptr<Command> findCommand(StringRef name) {
+  for (const CommandInfo &command : commands)
+    if (command.name == name)
+      return command.make();
+  return nullptr;
+}
+
+static int help(ArrayRef<StringRef> arguments) {
+  if (arguments.empty()) {
+    printOverview(outs());
+    return 0;
+  }
+  if (arguments[0] == "phases") {
+    printPhases(outs());
+    return 0;
+  }
+  if (auto command = findCommand(arguments[0])) {
+    command->table().printHelp(outs());
+    return 0;
+  }
+  SmallVector<StringRef> names{"phases"};
+  for (const CommandInfo &command : commands)
+    names.push_back(command.name);
+  return fail("no help on '" + arguments[0] + "'" +
+              didYouMean(arguments[0], names) + "; expected one of " +
+              join(names, ", "));
+}
+
+/// A failure inside LLVM ends here instead of in an abort.
+static void onFatalError(void *, const char *reason, bool) {
+  errs() << "attnc: error: the code generator gave up: " << reason
+         << "; this is a bug in attnc, please report it with the input\n";
+  errs().flush();
+  _exit(1);
+}
+
+int main(int argc, char **argv) {
+  install_fatal_error_handler(onFatalError);
+  SmallVector<StringRef> arguments(argv + 1, argv + argc);
+  if (arguments.empty()) {
+    printOverview(errs());
+    return 1;
+  }
+  if (arguments[0] == "--version") {
+    outs() << "attnc " ATTNC_VERSION " (LLVM " LLVM_VERSION_STRING ")\n";
+    return 0;
+  }
+  if (arguments[0] == "--help" || arguments[0] == "-h")
+    return help({});
+  if (arguments[0] == "help")
+    return help(ArrayRef(arguments).drop_front());
+
+  auto command = findCommand(arguments[0]);
+  if (command)
+    arguments.erase(arguments.begin());
+  else
+    command = makeCompileCommand();
+  if (is_contained(arguments, "--help") || is_contained(arguments, "-h")) {
+    command->table().printHelp(outs());
+    return 0;
+  }
+  if (Error error = command->table().parse(arguments))
+    return fail(toString(std::move(error)));
+  Expected<int> status = command->run();
+  if (!status)
+    return fail(toString(status.takeError()));
+  return *status;
+}
