@@ -1,6 +1,6 @@
 #!/bin/sh
-# check-fuzz.sh [SECONDS]: fuzzes the parser and the pipeline, from all IR in
-# test/ and examples/, in the sanitizer build. One crash, hang or report fails;
+# check-fuzz.sh [SECONDS]: fuzzes the parser and the pipeline in the sanitizer
+# build, starting from all IR in test/ and examples/ and what attnc gen writes. One crash, hang or report fails;
 # the input is kept in build-sanitize/fuzz.
 
 set -eu
@@ -12,7 +12,8 @@ seconds=${1:-60}
 
 [ -f "$build/build.ninja" ] ||
   quietly "$build/cmake.log" cmake --preset sanitize
-quietly "$build/build.log" ninja -C "$build" -j "$(job_limit)" attnc-fuzz
+quietly "$build/build.log" ninja -C "$build" -j "$(job_limit)" \
+  attnc-fuzz attnc
 
 work=$build/fuzz
 rm -rf "$work"
@@ -22,6 +23,16 @@ git ls-files -- 'test/*.mlir' 'examples/*.mlir' | while read -r file; do
   awk -v out="$work/seeds/$(echo "$file" | tr / -)" '
     /^\/\/ -----/ { part++; next }
     { sub(/^ *\/\/.*/, ""); if ($0 != "") print > (out "-" part + 0) }' "$file"
+done
+for score in sigmoid softmax relu rela softcap softplus cosine gaussian; do
+  for flags in '' '--causal --heads=4 --kv-heads=2' '--window=8,0 --alibi' \
+    '--mask documents --layout=bshd --dtype=bf16' '--gate --lse --kv-len'; do
+    # Some of these do not go together; then there is no seed.
+    # shellcheck disable=SC2086
+    "$build/bin/attnc" gen --score=$score $flags \
+      -o "$work/seeds/gen-$score-$(echo "$flags" | tr -c 'a-z0-9\n' -)" \
+      2>/dev/null || :
+  done
 done
 
 code=0
