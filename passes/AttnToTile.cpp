@@ -385,9 +385,16 @@ std::string ProgramBuilder::kernelName(StringRef suffix) {
 
 void ProgramBuilder::launch(const AttnKernel &kernel) {
   SmallVector<Value> arguments;
-  for (Value outer : kernel.arguments)
-    arguments.push_back(inProgram.lookup(outer));
   tile::KernelOp op = kernel.kernel;
+  for (auto [index, outer] : llvm::enumerate(kernel.arguments)) {
+    arguments.push_back(inProgram.lookup(outer));
+    // Names travel down, so that a reader of the kernel's IR sees them.
+    auto argument = dyn_cast<BlockArgument>(arguments.back());
+    if (Attribute name = argument ? program.getArgAttr(argument.getArgNumber(),
+                                                       tile::kNameAttr)
+                                  : Attribute())
+      op.setArgAttr(index, tile::kNameAttr, name);
+  }
   tile::LaunchOp::create(b, op.getName(), arguments, Value());
   ++kernels;
 }

@@ -18,8 +18,8 @@
 // CHECK: tile.launch @sigmoid_attention(
 
 // CHECK-LABEL: tile.kernel @sigmoid_attention(
-// CHECK-SAME: %[[Q:[a-z0-9]+]]: !tile.view<?x?x?x64xbf16>, %[[K:[a-z0-9]+]]: !tile.view<?x?x?x64xbf16>
-// CHECK-SAME: %[[V:[a-z0-9]+]]: !tile.view<?x?x?x64xbf16>, %[[O:[a-z0-9]+]]: !tile.view<?x?x?x64xbf16>, %[[B:[a-z0-9]+]]: f32)
+// CHECK-SAME: %[[Q:[a-z0-9]+]]: !tile.view<?x?x?x64xbf16> {tile.name = "query"}, %[[K:[a-z0-9]+]]: !tile.view
+// CHECK-SAME: %[[V:[a-z0-9]+]]: !tile.view<?x?x?x64xbf16> {tile.name = "value"}, %[[O:[a-z0-9]+]]: !tile.view<?x?x?x64xbf16> {tile.name = "output"}, %[[B:[a-z0-9]+]]: f32 {tile.name = "offset"})
 // CHECK-SAME: schedule(#tile.schedule<block_m = 128, block_n = 64>)
 // CHECK-DAG: %[[SCALE:.*]] = arith.constant 1.250000e-01 : f32
 // CHECK-DAG: %[[C0:.*]] = arith.constant 0 : index
