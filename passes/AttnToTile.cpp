@@ -7,6 +7,7 @@
 #include "mlir/AsmParser/AsmParser.h"
 #include "mlir/Dialect/Affine/Utils.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/Matchers.h"
 #include "llvm/ADT/StringSet.h"
 
 namespace attnc {
@@ -207,6 +208,9 @@ void ProgramBuilder::openProgram() {
 //===----------------------------------------------------------------------===//
 
 Value ProgramBuilder::dimOf(Value tensor, int64_t tensorDim) {
+  auto type = cast<RankedTensorType>(tensor.getType());
+  if (!type.isDynamicDim(tensorDim))
+    return arith::ConstantIndexOp::create(b, type.getDimSize(tensorDim));
   SmallVector<int64_t> order = orders.get(tensor);
   return tile::DimOp::create(b, inProgram.lookup(tensor),
                              llvm::find(order, tensorDim) - order.begin());
@@ -227,8 +231,10 @@ static std::string numbered(const std::string &what, unsigned number) {
          what.substr(at + 2);
 }
 
+/// Sizes that the types state agree already, by the ops' verifiers.
 void ProgramBuilder::checkEqual(const Extent &a, const Extent &c) {
-  if (a.size == c.size)
+  if (a.size == c.size || (matchPattern(a.size, m_Constant()) &&
+                           matchPattern(c.size, m_Constant())))
     return;
   Value same =
       arith::CmpIOp::create(b, arith::CmpIPredicate::eq, a.size, c.size);

@@ -14,6 +14,40 @@ include "mlir/Pass/PassBase.td"
 // attn -> attn
 //===----------------------------------------------------------------------===//
 
+def AttnRaiseIdioms : Pass<"attn-raise-idioms"> {
+  let summary = "Spelled-out functions become the ops that name them";
+  let description = [{
+    Finds a function however it was written, so that later passes choose a
+    formula for it:
+
+        1 / (1 + exp(-x)), exp(x) / (1 + exp(x)),
+        0.5 * tanh(0.5 * x) + 0.5, 1 - logistic(-x)  ->  attn.logistic
+        log(1 + exp(x)), log1p(exp(x))  ->  max(x, 0) + log1p(exp(-|x|))
+        x / c                           ->  x * (1 / c)
+        pow(x, 2)                       ->  x * x
+
+    The softplus on the right overflows nowhere.
+  }];
+  let dependentDialects = ["::attnc::attn::AttnDialect"];
+  let statistics = [
+    Statistic<"numRaised", "raised", "idioms replaced">];
+}
+
+def AttnFuse : Pass<"attn-fuse", "::mlir::func::FuncOp"> {
+  let summary = "A chain of steps becomes one attn.fused";
+  let description = [{
+    attn.scores, then any of attn.bias, attn.score_mod and attn.mask, then
+    attn.activation or attn.softmax (neither: the weights are the logits), then
+    attn.apply and at most one attn.epilogue become one attn.fused; an attn.lse
+    of the softmax's logits becomes its second result. Attributes of attn.apply
+    move to the fused op. A step that is left over is an error: an n x n value
+    never exists.
+  }];
+  let dependentDialects = ["::attnc::attn::AttnDialect"];
+  let statistics = [
+    Statistic<"numFused", "fused", "chains fused">];
+}
+
 //===----------------------------------------------------------------------===//
 // attn -> tile
 //===----------------------------------------------------------------------===//

@@ -78,6 +78,10 @@ LayoutDims getLayoutDims(Layout layout);
 /// The permutation that leads from logical dims (b, h, s, d) to tensor dims.
 llvm::SmallVector<int64_t> getLayoutPermutation(Layout layout);
 
+/// What a region gets for one element of a captured operand: f32 for a float,
+/// i32 for an integer.
+mlir::Type getElementScalarType(mlir::Type captured);
+
 } // namespace attnc::attn
 
 #endif // ATTNC_DIALECTS_ATTN_ATTN_H

@@ -3,6 +3,7 @@
 #include "dialects/attn/Attn.h"
 
 #include "mlir/IR/DialectImplementation.h"
+#include "mlir/IR/TypeUtilities.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 #include "dialects/attn/AttnDialect.cpp.inc"
@@ -38,4 +39,11 @@ LayoutDims attnc::attn::getLayoutDims(Layout layout) {
 SmallVector<int64_t> attnc::attn::getLayoutPermutation(Layout layout) {
   LayoutDims dims = getLayoutDims(layout);
   return {dims.b, dims.h, dims.s, dims.d};
+}
+
+Type attnc::attn::getElementScalarType(Type captured) {
+  MLIRContext *context = captured.getContext();
+  if (isa<FloatType>(getElementTypeOrSelf(captured)))
+    return Float32Type::get(context);
+  return IntegerType::get(context, 32);
 }

@@ -11,7 +11,8 @@
 int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
   registry.insert<attnc::attn::AttnDialect, attnc::tile::TileDialect,
-                  mlir::func::FuncDialect>();
+                  mlir::arith::ArithDialect, mlir::func::FuncDialect,
+                  mlir::math::MathDialect, mlir::scf::SCFDialect>();
   mlir::registerTransformsPasses();
   attnc::registerPasses();
   return mlir::asMainReturnCode(
