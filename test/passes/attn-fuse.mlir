@@ -1,7 +1,4 @@
 // RUN: attnc-opt %s --pass-pipeline='builtin.module(func.func(attn-fuse))' | FileCheck %s
-// RUN: attnc-opt %s --pass-pipeline='builtin.module(func.func(attn-fuse))' --mlir-pass-statistics 2>&1 | FileCheck %s --check-prefix=STATS
-
-// STATS: 8 fused
 
 !t = tensor<?x?x?x64xf32>
 !h = tensor<?x?x?x64xbf16>

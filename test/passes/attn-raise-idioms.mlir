@@ -1,7 +1,4 @@
 // RUN: attnc-opt %s --attn-raise-idioms | FileCheck %s
-// RUN: attnc-opt %s --attn-raise-idioms --mlir-pass-statistics 2>&1 | FileCheck %s --check-prefix=STATS
-
-// STATS: 15 raised
 
 // CHECK-LABEL: func.func @quotient(
 // CHECK-SAME: %[[X:.*]]: f32)
