@@ -82,6 +82,48 @@ def AttnToTile : Pass<"attn-to-tile", "::mlir::ModuleOp"> {
 // tile -> tile: TileOnlineSoftmax, TileSelectFormula
 //===----------------------------------------------------------------------===//
 
+def TileOnlineSoftmax : Pass<"tile-online-softmax", "::mlir::ModuleOp"> {
+  let summary = "Expands tile.softmax_step";
+  let description = [{
+    Into reductions and maps. Exponentials are powers of 2: the maximum is
+    multiplied by log2(e) once a row, so that a weight costs one multiply-add
+    and one exp2. A row that has seen no key yet has weights 0 and alpha 1,
+    never NaN.
+  }];
+  let dependentDialects = ["::attnc::tile::TileDialect",
+                           "::mlir::arith::ArithDialect",
+                           "::mlir::math::MathDialect"];
+  let statistics = [Statistic<"numSteps", "steps", "softmax steps expanded">];
+}
+
+def TileSelectFormula : Pass<"tile-select-formula", "::mlir::ModuleOp"> {
+  let summary = "Chooses a formula for each elementwise function";
+  let description = [{
+    Replaces the elementwise functions in kernels by the formulas of the op
+    table: arithmetic, integer arithmetic on the bits of floats, division,
+    math.sqrt and math.exp2 with `afn`. Constant factors of exponents are
+    folded into run-time scalars, which leaves one multiply-add for scale and
+    bias of a logit.
+
+    Where the schedule has a `slice`, a map that ends in a function with a
+    checked form becomes `tile.speculate`.
+  }];
+  let dependentDialects = ["::attnc::tile::TileDialect",
+                           "::mlir::arith::ArithDialect",
+                           "::mlir::math::MathDialect"];
+  let options = [
+    Option<"target", "target", "std::string", /*default=*/"\"cpu\"",
+           "whose formulas: cpu or sm_90a">,
+    Option<"formula", "formula", "std::string", /*default=*/"\"checked\"",
+           "checked: cheap formulas behind a check where the schedule has a "
+           "slice; exact: none of them">];
+  let statistics = [
+    Statistic<"numExpanded", "expanded", "functions replaced by formulas">,
+    Statistic<"numFolded", "folded", "constant factors folded">,
+    Statistic<"numFused", "fused", "multiplications fused with an addition">,
+    Statistic<"numSpeculated", "speculated", "maps with a checked formula">];
+}
+
 //===----------------------------------------------------------------------===//
 // tile -> tile: TilePlanLaunches
 //===----------------------------------------------------------------------===//

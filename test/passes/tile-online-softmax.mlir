@@ -1,0 +1,51 @@
+// RUN: attnc-opt %s --tile-online-softmax | FileCheck %s
+
+!s = !tile.tile<4x8xf32>
+!r = !tile.tile<4x1xf32>
+!v = !tile.view<?x8xf32>
+!w = !tile.view<?x1xf32>
+
+// CHECK-LABEL: tile.kernel @step
+// CHECK: %[[X:.*]] = tile.load
+// CHECK: %[[M:.*]] = tile.load
+// CHECK: %[[L:.*]] = tile.load
+// CHECK: %[[BLOCK:.*]] = tile.reduce max %[[X]]
+// CHECK: %[[MAX:.*]] = tile.map(%[[M]], %[[BLOCK]] :
+// CHECK:   arith.maximumf
+// No key yet: the shift is 0, not -inf.
+// CHECK: %[[SHIFT:.*]] = tile.map(%[[MAX]] :
+// CHECK:   %[[T:.*]] = arith.mulf %{{.*}}, %{{.*}} : f32
+// CHECK:   %[[EMPTY:.*]] = arith.cmpf oeq, %{{.*}}, %{{.*}} : f32
+// CHECK:   arith.select %[[EMPTY]], %{{.*}}, %[[T]]
+// A weight is one multiply-add and one exp2.
+// CHECK: %[[P:.*]] = tile.map(%[[X]], %[[SHIFT]] :
+// CHECK:   arith.negf
+// CHECK:   arith.mulf %{{.*}} fastmath<contract>
+// CHECK:   %[[A:.*]] = arith.addf %{{.*}} fastmath<contract>
+// CHECK:   math.exp2 %[[A]] fastmath<afn>
+// CHECK: %[[BEFORE:.*]] = tile.map(%[[M]] :
+// CHECK: %[[ALPHA:.*]] = tile.map(%[[M]], %[[MAX]], %[[BEFORE]], %[[SHIFT]] :
+// CHECK:   %[[D:.*]] = arith.subf %{{.*}} : f32
+// CHECK:   %[[E:.*]] = math.exp2 %[[D]] fastmath<afn>
+// CHECK:   %[[STAYS:.*]] = arith.cmpf oeq
+// CHECK:   arith.select %[[STAYS]], %{{.*}}, %[[E]]
+// CHECK: %[[SUM:.*]] = tile.reduce add %[[P]]
+// CHECK: %[[NEW:.*]] = tile.map(%[[L]], %[[ALPHA]], %[[SUM]] :
+// CHECK: tile.store %[[P]]
+// CHECK: tile.store %[[ALPHA]]
+// CHECK: tile.store %[[MAX]]
+// CHECK: tile.store %[[NEW]]
+// CHECK-NOT: tile.softmax_step
+tile.kernel @step(%x: !v, %m: !w, %l: !w, %a: !w) {
+  %one = arith.constant 1 : index
+  tile.items (%b) in (%one) {
+    %xt = tile.load %x[%b] by affine_map<(r, c)[b] -> (b + r, c)> : !v -> !s
+    %mt = tile.load %m[%b] by affine_map<(r, c)[b] -> (b + r, c)> : !w -> !r
+    %lt = tile.load %l[%b] by affine_map<(r, c)[b] -> (b + r, c)> : !w -> !r
+    %p, %alpha, %m2, %l2 = tile.softmax_step %xt, %mt, %lt : !s, !r
+    tile.store %p, %x[%b] by affine_map<(r, c)[b] -> (b + r, c)> : !s, !v
+    tile.store %alpha, %a[%b] by affine_map<(r, c)[b] -> (b + r, c)> : !r, !w
+    tile.store %m2, %m[%b] by affine_map<(r, c)[b] -> (b + r, c)> : !r, !w
+    tile.store %l2, %l[%b] by affine_map<(r, c)[b] -> (b + r, c)> : !r, !w
+  }
+}
