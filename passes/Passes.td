@@ -136,8 +136,33 @@ def TileSelectFormula : Pass<"tile-select-formula", "::mlir::ModuleOp"> {
 // tile -> hopper
 //===----------------------------------------------------------------------===//
 
+def TileToHopper : Pass<"tile-to-hopper", "::mlir::ModuleOp"> {
+  let summary = "Schedules tile kernels on Hopper's roles, rings and wgmma";
+  let description = [{
+    Replaces each `tile.kernel` by a `hopper.kernel` of the same name, as its
+    `#tile.schedule` asks. A schedule that does not fit is an error that says
+    what is needed and what there is.
+  }];
+  let statistics = [Statistic<"numScheduled", "num-scheduled",
+                              "Number of kernels scheduled">];
+  let dependentDialects = ["::attnc::hopper::HopperDialect",
+                           "::mlir::affine::AffineDialect"];
+}
+
 //===----------------------------------------------------------------------===//
 // hopper -> LLVM and NVVM
 //===----------------------------------------------------------------------===//
+
+def HopperToLLVM : Pass<"hopper-to-llvm", "::mlir::ModuleOp"> {
+  let summary = "Lowers hopper kernels to LLVM, NVVM intrinsics and PTX";
+  let description = [{
+    Each `hopper.kernel` becomes an `llvm.func` of the same name with the
+    attribute `attnc.kernel`, which tells a launcher the number of threads,
+    the shared memory and where each parameter comes from.
+  }];
+  let statistics = [Statistic<"numLowered", "num-lowered",
+                              "Number of kernels lowered">];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
+}
 
 #endif // ATTNC_PASSES_TD

@@ -1,6 +1,7 @@
 //===- attnc-opt.cpp - Runs passes on IR files ----------------------------===//
 
 #include "dialects/attn/Attn.h"
+#include "dialects/hopper/Hopper.h"
 #include "dialects/tile/Tile.h"
 #include "passes/Passes.h"
 
@@ -11,8 +12,9 @@
 int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
   registry.insert<attnc::attn::AttnDialect, attnc::tile::TileDialect,
-                  mlir::arith::ArithDialect, mlir::func::FuncDialect,
-                  mlir::math::MathDialect, mlir::scf::SCFDialect>();
+                  attnc::hopper::HopperDialect, mlir::arith::ArithDialect,
+                  mlir::func::FuncDialect, mlir::math::MathDialect,
+                  mlir::scf::SCFDialect>();
   mlir::registerTransformsPasses();
   attnc::registerPasses();
   return mlir::asMainReturnCode(

@@ -1,0 +1,416 @@
+//===- HopperOps.td - The ops of the hopper dialect -----------------------===//
+
+#ifndef ATTNC_HOPPER_OPS_TD
+#define ATTNC_HOPPER_OPS_TD
+
+include "dialects/hopper/HopperDialect.td"
+include "dialects/tile/TileDialect.td"
+include "mlir/IR/OpAsmInterface.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/ControlFlowInterfaces.td"
+include "mlir/Interfaces/FunctionInterfaces.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+class Hopper_Op<string opMnemonic, list<Trait> traits = []>
+    : Op<Hopper_Dialect, opMnemonic, traits>;
+
+// Ops that wait, signal or issue declare a read and a write of everything:
+// generic passes then keep their order.
+def Hopper_Ordered : MemoryEffects<[MemRead, MemWrite]>;
+
+//===----------------------------------------------------------------------===//
+// Kernels and roles
+//===----------------------------------------------------------------------===//
+
+def Hopper_KernelOp : Hopper_Op<"kernel",
+    [FunctionOpInterface, IsolatedFromAbove, SingleBlock,
+     NoTerminator, HasParent<"::mlir::ModuleOp">]> {
+  let summary = "A kernel: what all threads know, and two roles";
+  let description = [{
+    The arguments are those of the `tile.kernel` it was scheduled from. The
+    body is pure index arithmetic, tensor maps and rings, then one
+    `hopper.producer` and one `hopper.consumers`.
+  }];
+  let arguments = (ins SymbolNameAttr:$sym_name,
+    TypeAttrOf<FunctionType>:$function_type,
+    OptionalAttr<DictArrayAttr>:$arg_attrs,
+    OptionalAttr<DictArrayAttr>:$res_attrs,
+    Hopper_RolesAttr:$roles);
+  let regions = (region SizedRegion<1>:$body);
+  let hasCustomAssemblyFormat = 1;
+  let hasRegionVerifier = 1;
+  let extraClassDeclaration = [{
+    ::mlir::ArrayRef<::mlir::Type> getArgumentTypes() {
+      return getFunctionType().getInputs();
+    }
+    ::mlir::ArrayRef<::mlir::Type> getResultTypes() {
+      return getFunctionType().getResults();
+    }
+    ::mlir::Region *getCallableRegion() { return &getBody(); }
+  }];
+}
+
+def Hopper_ProducerOp : Hopper_Op<"producer",
+    [SingleBlock, NoTerminator, HasParent<"KernelOp">]> {
+  let summary = "What one elected thread of the producer warpgroup does";
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = "$body attr-dict";
+}
+
+def Hopper_ConsumersOp : Hopper_Op<"consumers",
+    [SingleBlock, NoTerminator, HasParent<"KernelOp">]> {
+  let summary = "What each consumer warpgroup does";
+  let description = [{
+    The argument is the number of the warpgroup among the consumers.
+  }];
+  let regions = (region SizedRegion<1>:$body);
+  let hasCustomAssemblyFormat = 1;
+  let hasRegionVerifier = 1;
+}
+
+def Hopper_BlockOp : Hopper_Op<"block", [Pure]> {
+  let summary = "The number of this thread block in the grid";
+  let results = (outs Index:$id);
+  let assemblyFormat = "attr-dict";
+}
+
+def Hopper_GridOp : Hopper_Op<"grid", [Pure]> {
+  let summary = "How many thread blocks the grid has";
+  let results = (outs Index:$size);
+  let assemblyFormat = "attr-dict";
+}
+
+//===----------------------------------------------------------------------===//
+// Rings and copies
+//===----------------------------------------------------------------------===//
+
+def Hopper_TensorMapOp : Hopper_Op<"tensor_map", [Pure]> {
+  let summary = "The tensor map of a view, made by the launcher";
+  let description = [{
+    `order` lists the dims of the view, the fastest (of stride 1) first;
+    `box` is what one copy moves, in the same order: 64 columns of 16 bits,
+    then rows. The swizzle is 128B.
+  }];
+  let arguments = (ins Tile_ViewType:$view, DenseI64ArrayAttr:$order,
+                       DenseI64ArrayAttr:$box);
+  let results = (outs Hopper_TensorMapType:$map);
+  let assemblyFormat = [{
+    $view `order` $order `box` $box attr-dict `:` type($view)
+  }];
+  let hasVerifier = 1;
+}
+
+def Hopper_RingOp : Hopper_Op<"ring",
+    [MemoryEffects<[MemAlloc]>, HasParent<"KernelOp">]> {
+  let summary = "Shared memory for a ring";
+  let description = [{
+    `name` is for readers of the IR.
+  }];
+  let arguments = (ins StrAttr:$name);
+  let results = (outs Hopper_RingType:$ring);
+  let assemblyFormat = "$name attr-dict `:` type($ring)";
+}
+
+def Hopper_StartOp : Hopper_Op<"start", [Pure]> {
+  let summary = "The first slot of a ring, in its first phase";
+  let results = (outs Hopper_CursorType:$cursor);
+  let assemblyFormat = "attr-dict";
+}
+
+def Hopper_NextOp : Hopper_Op<"next", [Pure]> {
+  let summary = "The next slot; the phase flips on wrap-around";
+  let arguments = (ins Hopper_CursorType:$cursor, Hopper_RingType:$ring);
+  let results = (outs Hopper_CursorType:$next);
+  let assemblyFormat = "$cursor `in` $ring attr-dict `:` type($ring)";
+}
+
+def Hopper_AcquireOp : Hopper_Op<"acquire", [Hopper_Ordered]> {
+  let summary = "Producer: waits until the consumers released the slot";
+  let arguments = (ins Hopper_RingType:$ring, Hopper_CursorType:$cursor);
+  let assemblyFormat = "$ring `[` $cursor `]` attr-dict `:` type($ring)";
+}
+
+def Hopper_CopyOp : Hopper_Op<"copy", [Hopper_Ordered]> {
+  let summary = "Producer: starts to fill a slot by TMA";
+  let description = [{
+    `coordinates` of the first element, in the order of the tensor map. What
+    lies outside the tensor is 0. One copy for each panel of 64 columns; the
+    slot is full when all have arrived.
+  }];
+  let arguments = (ins Hopper_TensorMapType:$map,
+    Variadic<Index>:$coordinates, Hopper_RingType:$ring,
+    Hopper_CursorType:$cursor);
+  let assemblyFormat = [{
+    $map `[` $coordinates `]` `to` $ring `[` $cursor `]` attr-dict
+    `:` type($ring)
+  }];
+}
+
+def Hopper_AwaitOp : Hopper_Op<"await", [Hopper_Ordered]> {
+  let summary = "Consumer: waits until the slot is full";
+  let arguments = (ins Hopper_RingType:$ring, Hopper_CursorType:$cursor);
+  let results = (outs Hopper_SmemType:$slot);
+  let assemblyFormat = [{
+    $ring `[` $cursor `]` attr-dict `:` type($ring) `->` type($slot)
+  }];
+  let hasVerifier = 1;
+}
+
+def Hopper_ZeroRowsOp : Hopper_Op<"zero_rows", [Hopper_Ordered]> {
+  let summary = "Consumer: zeroes the rows of a slot from `first` on";
+  let description = [{
+    Rows beyond a sequence's length hold whatever the tensor has there; a
+    product would read them, and 0 times NaN is NaN. Each warpgroup zeroes
+    all of them itself, so that it need not wait for the others.
+  }];
+  let arguments = (ins Hopper_SmemType:$slot, Index:$first);
+  let assemblyFormat = "$slot `from` $first attr-dict `:` type($slot)";
+}
+
+def Hopper_ReleaseOp : Hopper_Op<"release", [Hopper_Ordered]> {
+  let summary = "Consumer: this warpgroup will not read the slot again";
+  let description = [{
+    Comes after the wait that retired every wgmma that reads the slot.
+  }];
+  let arguments = (ins Hopper_RingType:$ring, Hopper_CursorType:$cursor);
+  let assemblyFormat = "$ring `[` $cursor `]` attr-dict `:` type($ring)";
+}
+
+def Hopper_RowsOp : Hopper_Op<"rows", [Pure]> {
+  let summary = "64 rows of a block in shared memory";
+  let description = [{
+    Rows 64 * index and the next 63.
+  }];
+  let arguments = (ins Hopper_SmemType:$slot, Index:$index);
+  let results = (outs Hopper_SmemType:$result);
+  let assemblyFormat = [{
+    $slot `[` $index `]` attr-dict `:` type($slot) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
+// Products
+//===----------------------------------------------------------------------===//
+
+def Hopper_WgmmaOp : Hopper_Op<"wgmma", [Hopper_Ordered]> {
+  let summary = "Starts acc + a * b on the tensor core";
+  let description = [{
+    a is 64 x K, in shared memory or a fragment of layout `a`; b is K x N in
+    shared memory, or N x K with `transpose_b`. Without `acc` the sum starts
+    at 0. K counts up to the next multiple of 16 and N to the next of 8: what
+    copies leave there is 0.
+
+    `acc` is consumed: the pending value takes over its registers. Until the
+    wait, nothing may write the registers of a register operand.
+  }];
+  let arguments = (ins AnyTypeOf<[Hopper_SmemType, Hopper_FragType]>:$lhs,
+    Hopper_SmemType:$rhs, Optional<Hopper_FragType>:$acc,
+    UnitAttr:$transpose_b);
+  let results = (outs Hopper_PendingType:$result);
+  let assemblyFormat = [{
+    $lhs `,` $rhs (`acc` $acc^ `:` type($acc))? (`transpose_b` $transpose_b^)?
+    attr-dict `:` type($lhs) `,` type($rhs) `->` type($result)
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    int64_t getK();
+    int64_t getN();
+    ::mlir::Type getOperandElementType() {
+      return getRhs().getType().getElementType();
+    }
+  }];
+}
+
+def Hopper_CommitOp : Hopper_Op<"commit", [Hopper_Ordered]> {
+  let summary = "Makes one group of the products started since the last";
+  let assemblyFormat = "attr-dict";
+}
+
+def Hopper_WaitOp : Hopper_Op<"wait", [Hopper_Ordered]> {
+  let summary = "Waits for products and gives their readable fragments";
+  let description = [{
+    The products must have been started and committed in the same block. How
+    many younger groups may stay in flight follows from the IR: those
+    committed after the youngest group waited for.
+  }];
+  let arguments = (ins Variadic<Hopper_PendingType>:$pendings);
+  let results = (outs Variadic<Hopper_FragType>:$results);
+  let assemblyFormat = [{
+    $pendings attr-dict `:` type($pendings) `->` type($results)
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    /// Groups that may stay in flight.
+    int64_t getInFlight();
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// Turns
+//===----------------------------------------------------------------------===//
+
+def Hopper_TurnInitOp : Hopper_Op<"turn_init", [Hopper_Ordered]> {
+  let summary = "Gives the first turn to the first consumer";
+  let arguments = (ins Index:$consumer);
+  let assemblyFormat = "$consumer attr-dict";
+}
+
+def Hopper_TurnWaitOp : Hopper_Op<"turn_wait", [Hopper_Ordered]> {
+  let summary = "Waits for this warpgroup's turn to start products";
+  let description = [{
+    Ping-pong: while one warpgroup starts its products, the others are kept
+    at their elementwise work.
+  }];
+  let arguments = (ins Index:$consumer);
+  let assemblyFormat = "$consumer attr-dict";
+}
+
+def Hopper_TurnPassOp : Hopper_Op<"turn_pass", [Hopper_Ordered]> {
+  let summary = "Passes the turn to the next consumer";
+  let arguments = (ins Index:$consumer);
+  let assemblyFormat = "$consumer attr-dict";
+}
+
+//===----------------------------------------------------------------------===//
+// Fragments
+//===----------------------------------------------------------------------===//
+
+def Hopper_YieldOp : Hopper_Op<"yield", [Pure, Terminator, ReturnLike]> {
+  let summary = "Values that a region gives";
+  let arguments = (ins Variadic<AnyType>:$values);
+  let assemblyFormat = "($values^ `:` type($values))? attr-dict";
+  let builders = [OpBuilder<(ins), [{ }]>];
+}
+
+def Hopper_SplatOp : Hopper_Op<"splat", [Pure]> {
+  let summary = "A fragment with one value everywhere";
+  let arguments = (ins AnyTypeOf<[F32, I32]>:$value);
+  let results = (outs Hopper_FragType:$frag);
+  let assemblyFormat = [{
+    $value attr-dict `:` type($value) `->` type($frag)
+  }];
+}
+
+def Hopper_LoadOp : Hopper_Op<"load",
+    [AttrSizedOperandSegments, MemoryEffects<[MemRead]>]> {
+  let summary = "A fragment straight from global memory";
+  let description = [{
+    As `tile.load`, with rows and columns counted in the fragment.
+  }];
+  let arguments = (ins Arg<Tile_ViewType, "source", [MemRead]>:$view,
+    Variadic<Index>:$coordinates, AffineMapAttr:$map, Optional<Index>:$rows);
+  let results = (outs Hopper_FragType:$frag);
+  let assemblyFormat = [{
+    $view `[` $coordinates `]` `by` $map (`rows` $rows^)?
+    attr-dict `:` type($view) `->` type($frag)
+  }];
+}
+
+def Hopper_StoreOp : Hopper_Op<"store",
+    [AttrSizedOperandSegments, MemoryEffects<[MemWrite]>]> {
+  let summary = "Writes a fragment to global memory";
+  let description = [{
+    As `tile.store`, with rows and columns counted in the fragment.
+  }];
+  let arguments = (ins Hopper_FragType:$frag,
+    Arg<Tile_ViewType, "destination", [MemWrite]>:$view,
+    Variadic<Index>:$coordinates, AffineMapAttr:$map, Optional<Index>:$rows);
+  let assemblyFormat = [{
+    $frag `,` $view `[` $coordinates `]` `by` $map (`rows` $rows^)?
+    attr-dict `:` type($frag) `,` type($view)
+  }];
+}
+
+def Hopper_MapOp : Hopper_Op<"map", [Pure, SingleBlock]> {
+  let summary = "An elementwise function of fragments";
+  let description = [{
+    As `tile.map`: `width` neighbours of a row at once, then row and column
+    (i32) in the fragment. `row` and `col` operands are broadcast. In `acc`
+    one thread holds two neighbours, so the width is 1 or 2.
+  }];
+  let arguments = (ins Variadic<Hopper_FragType>:$inputs,
+    DefaultValuedAttr<ConfinedAttr<I64Attr, [IntPositive]>, "1">:$width);
+  let results = (outs Hopper_FragType:$result);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    `(` ($inputs^ `:` type($inputs))? `)` (`width` $width^)? $body attr-dict
+    `:` type($result)
+  }];
+  let hasRegionVerifier = 1;
+}
+
+def Hopper_SpeculateOp : Hopper_Op<"speculate", [Pure]> {
+  let summary = "A cheap formula where it holds, the exact one elsewhere";
+  let description = [{
+    As `tile.speculate`. One decision for the 16 rows of a warp and `slice`
+    columns, by a vote of the warp.
+  }];
+  let arguments = (ins Variadic<Hopper_FragType>:$inputs,
+    ConfinedAttr<I64Attr, [IntPositive]>:$slice, F32Attr:$limit);
+  let results = (outs Hopper_FragType:$result);
+  let regions = (region SizedRegion<1>:$common, SizedRegion<1>:$fast,
+                        SizedRegion<1>:$exact);
+  let assemblyFormat = [{
+    `(` $inputs `:` type($inputs) `)` `slice` $slice `limit` $limit
+    `common` $common `fast` $fast `exact` $exact attr-dict `:` type($result)
+  }];
+  let hasRegionVerifier = 1;
+}
+
+def Hopper_MaskOp : Hopper_Op<"mask",
+    [Pure, SingleBlock, AllTypesMatch<["input", "result"]>]> {
+  let summary = "x where the predicate holds, else fill";
+  let description = [{
+    As `tile.mask`, with row and column in the fragment.
+  }];
+  let arguments = (ins Hopper_FragType:$input,
+                       Variadic<Hopper_FragType>:$captured, F32Attr:$fill);
+  let results = (outs Hopper_FragType:$result);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    $input (`captured` `(` $captured^ `:` type($captured) `)`)?
+    `fill` $fill $body attr-dict `:` type($result)
+  }];
+  let hasRegionVerifier = 1;
+}
+
+def Hopper_ReduceOp : Hopper_Op<"reduce", [Pure]> {
+  let summary = "Combines the columns of each row";
+  let description = [{
+    First the columns a thread holds, in order, then the four lanes of a row
+    by two exchanges.
+  }];
+  let arguments = (ins Tile_Reduction:$kind, Hopper_FragType:$input);
+  let results = (outs Hopper_FragType:$result);
+  let assemblyFormat = [{
+    $kind $input attr-dict `:` type($input) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def Hopper_ConvertOp : Hopper_Op<"convert", [Pure]> {
+  let summary = "Rounds or widens the elements; packs `acc` into `a`";
+  let description = [{
+    `acc` of f32 to `a` of a 16-bit type packs neighbours: registers are
+    renamed, nothing moves between threads.
+  }];
+  let arguments = (ins Hopper_FragType:$input);
+  let results = (outs Hopper_FragType:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input) `->` type($result)";
+  let hasVerifier = 1;
+}
+
+def Hopper_PinOp : Hopper_Op<"pin", [Hopper_Ordered]> {
+  let summary = "Holds elementwise work before what follows";
+  let description = [{
+    ptxas moves arithmetic below a later wait, which undoes the overlap that
+    the schedule asks for. A branch that is never taken, and would store the
+    values, keeps them where they are.
+  }];
+  let arguments = (ins Hopper_FragType:$frag);
+  let assemblyFormat = "$frag attr-dict `:` type($frag)";
+}
+
+#endif // ATTNC_HOPPER_OPS_TD

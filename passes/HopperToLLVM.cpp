@@ -1,0 +1,1548 @@
+//===- HopperToLLVM.cpp - Hopper kernels become LLVM and PTX --------------===//
+//
+// One walk over a hopper kernel that emits an llvm.func: a fragment becomes
+// the scalars that a thread holds of it, structured control flow becomes
+// branches, and what has no intrinsic becomes inline PTX. Scalar arith and
+// math ops are copied and converted at the end by the upstream patterns.
+//
+// Rules that keep ptxas from serialising wgmma: one asm for each product with
+// its accumulators tied, a wait that ties what it makes readable, and no
+// reads in between.
+//
+//===----------------------------------------------------------------------===//
+
+#include "dialects/hopper/Hopper.h"
+#include "dialects/hopper/Layout.h"
+#include "dialects/tile/Tile.h"
+#include "passes/Passes.h"
+
+#include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
+#include "mlir/Conversion/LLVMCommon/ConversionTarget.h"
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
+#include "mlir/Conversion/MathToLLVM/MathToLLVM.h"
+#include "mlir/Dialect/Arith/Transforms/Passes.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/TypeSwitch.h"
+#include <map>
+
+namespace attnc {
+#define GEN_PASS_DEF_HOPPERTOLLVM
+#include "passes/Passes.h.inc"
+} // namespace attnc
+
+using namespace mlir;
+using namespace attnc;
+using namespace attnc::hopper;
+
+namespace {
+
+constexpr StringLiteral kSharedName = "attnc_shared";
+/// Address spaces of NVPTX.
+constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3, kClusterSpace = 7;
+/// Named barriers: turns use 1..4, single warpgroups 8..11.
+constexpr int64_t kFirstGroupBarrier = 8;
+
+using Values = SmallVector<Value>;
+
+/// Where the launcher finds a parameter; the dictionary of `attnc.kernel`.
+enum class ParamKind { Pointer, Size, Stride, Scalar, Items, TensorMap };
+
+struct RingInfo {
+  int64_t base, slot, full, empty;
+  RingType type;
+};
+
+class KernelLowering {
+public:
+  KernelLowering(KernelOp kernel)
+      : kernel(kernel), b(kernel), loc(kernel.getLoc()) {
+    i32 = b.getI32Type();
+    i64 = b.getI64Type();
+    f32 = b.getF32Type();
+  }
+
+  LogicalResult run();
+
+private:
+  // Constants, intrinsics, asm.
+  Value constant(int64_t value, Type type = {}) {
+    type = type ? type : i32;
+    return arith::ConstantOp::create(
+        b, loc, cast<TypedAttr>(b.getIntegerAttr(type, value)));
+  }
+  Value intrinsic(StringRef name, Type result, ValueRange args) {
+    StringAttr id = b.getStringAttr(name);
+    if (!result) {
+      LLVM::CallIntrinsicOp::create(b, loc, id, args);
+      return {};
+    }
+    return LLVM::CallIntrinsicOp::create(b, loc, result, id, args)
+        ->getResult(0);
+  }
+  Values assembly(StringRef text, StringRef constraints, TypeRange results,
+                  ValueRange operands, bool effects = true);
+  Value add(Value x, Value y) { return arith::AddIOp::create(b, loc, x, y); }
+  Value add(Value x, int64_t y) {
+    return y ? add(x, constant(y, x.getType())) : x;
+  }
+  Value mul(Value x, Value y) { return arith::MulIOp::create(b, loc, x, y); }
+  Value mul(Value x, int64_t y) { return mul(x, constant(y, x.getType())); }
+  Value andi(Value x, Value y) { return arith::AndIOp::create(b, loc, x, y); }
+  Value compare(arith::CmpIPredicate predicate, Value x, Value y) {
+    return arith::CmpIOp::create(b, loc, predicate, x, y);
+  }
+  Value equals(Value x, int64_t y) {
+    return compare(arith::CmpIPredicate::eq, x, constant(y, x.getType()));
+  }
+  Value extend(Value x) { return arith::ExtSIOp::create(b, loc, i64, x); }
+
+  // Parameters.
+  Value getParam(ParamKind kind, unsigned arg, int64_t dim = 0);
+  Value getSize(Value view, int64_t dim);
+  Value getStride(Value view, int64_t dim);
+  void finishSignature();
+
+  // Control flow.
+  Block *newBlock(TypeRange arguments = {}) {
+    Block *block = new Block();
+    func.getBody().push_back(block);
+    for (Type type : arguments)
+      block->addArgument(type, loc);
+    return block;
+  }
+  void branch(Block *to, ValueRange args = {}) {
+    LLVM::BrOp::create(b, loc, args, to);
+  }
+  void branchIf(Value condition, Block *yes, Block *no, ValueRange yesArgs = {},
+                ValueRange noArgs = {}) {
+    LLVM::CondBrOp::create(b, loc, condition, yes, yesArgs, no, noArgs);
+  }
+  /// Blocks lie in the order in which they are filled.
+  void at(Block *block) {
+    if (block != entry)
+      block->moveBefore(&func.getBody(), func.getBody().end());
+    b.setInsertionPointToEnd(block);
+  }
+
+  // The frame of a kernel.
+  void layOutSharedMemory();
+  void emitEntry(Block *produce, Block *consume);
+  LogicalResult emitProducer(ProducerOp role);
+  LogicalResult emitConsumers(ConsumersOp role);
+
+  // Ops.
+  LogicalResult lowerBlock(Block &block);
+  LogicalResult lower(Operation *op);
+  LogicalResult lowerScalar(Operation *op, DenseMap<Value, Value> *local = {});
+  LogicalResult lowerFor(scf::ForOp op);
+  LogicalResult lowerIf(scf::IfOp op);
+  void lowerNext(NextOp op);
+  void lowerCopy(CopyOp op);
+  void lowerAwait(AwaitOp op);
+  void lowerZeroRows(ZeroRowsOp op);
+  void lowerRelease(ReleaseOp op);
+  LogicalResult lowerWgmma(WgmmaOp op);
+  void lowerWait(WaitOp op);
+  void lowerTurn(Operation *op, Value consumer);
+  void lowerPin(PinOp op);
+  LogicalResult lowerLoad(LoadOp op);
+  LogicalResult lowerStore(StoreOp op);
+  LogicalResult lowerMap(MapOp op);
+  LogicalResult lowerSpeculate(SpeculateOp op);
+  LogicalResult lowerMask(MaskOp op);
+  LogicalResult lowerReduce(ReduceOp op);
+  LogicalResult lowerConvert(ConvertOp op);
+  LogicalResult lowerMath(Operation *op, ValueRange operands, Value &result);
+
+  // Helpers of ops.
+  Value get(Value value) { return getAll(value).front(); }
+  ArrayRef<Value> getAll(Value value);
+  void set(Value value, Values lowered) {
+    values[value.getAsOpaquePointer()] = std::move(lowered);
+  }
+  Type convertType(Type type) { return type.isIndex() ? Type(i32) : type; }
+  SmallVector<Type> convertTypes(TypeRange types);
+  Value sharedPointer(Value address);
+  Value barrier(const RingInfo &ring, int64_t first, Value stage);
+  void waitBarrier(Value address, Value parity);
+  FragOffset offsetOf(FragType type, int64_t index);
+  Value broadcast(Value frag, FragOffset offset);
+  Value getRow(FragType type, FragOffset offset);
+  Value getCol(FragType type, FragOffset offset);
+  LogicalResult inlineBody(Region &region, ArrayRef<Value> arguments,
+                           Values &results);
+  Value evaluate(AffineExpr expr, Value row, Value col,
+                 ArrayRef<Value> symbols);
+  struct Access {
+    Value offset;   // elements, i64
+    Value inBounds; // i1, may be null: always
+  };
+  Access getAccess(Value view, AffineMap map, ArrayRef<Value> symbols,
+                   Value rows, Value row, Value col);
+  Value elementPointer(Value view, Value offset);
+  void storePairs(StoreOp op);
+  void storeElements(StoreOp op);
+  Value emitLoad(Type element, Value pointer, Value inBounds);
+  void emitStore(Value value, Value pointer, Value inBounds);
+  Value packPair(Value low, Value high, Type element);
+
+  KernelOp kernel;
+  OpBuilder b;
+  Location loc;
+  Type i32, i64, f32;
+  LLVM::LLVMFuncOp func;
+  Block *entry = nullptr, *exit = nullptr;
+  /// References to what is in it stay valid.
+  std::map<const void *, Values> values;
+  llvm::MapVector<Value, RingInfo> rings;
+  int64_t sharedBytes = 0;
+
+  llvm::MapVector<std::tuple<ParamKind, unsigned, int64_t>, Value> params;
+  SmallVector<DictionaryAttr> paramAttrs;
+  SmallVector<Attribute> recipes;
+
+  // Of this thread.
+  Value base, tid, warp, lane, never, groupNumber;
+  Value firstRow, firstCol;
+};
+
+//===----------------------------------------------------------------------===//
+// Parameters
+//===----------------------------------------------------------------------===//
+
+Value KernelLowering::getParam(ParamKind kind, unsigned arg, int64_t dim) {
+  Value &param = params[{kind, arg, dim}];
+  if (param)
+    return param;
+  MLIRContext *context = b.getContext();
+  auto recipe = [&](StringRef name, bool hasArg, bool hasDim) {
+    NamedAttrList list;
+    list.set("kind", b.getStringAttr(name));
+    if (hasArg)
+      list.set("arg", b.getI64IntegerAttr(arg));
+    if (hasDim)
+      list.set("dim", b.getI64IntegerAttr(dim));
+    recipes.push_back(list.getDictionary(context));
+    paramAttrs.push_back(b.getDictionaryAttr({}));
+  };
+  Type type = i64;
+  switch (kind) {
+  case ParamKind::Pointer:
+    type = LLVM::LLVMPointerType::get(context, kGlobalSpace);
+    recipe("pointer", true, false);
+    break;
+  case ParamKind::Size:
+    recipe("size", true, true);
+    break;
+  case ParamKind::Stride:
+    recipe("stride", true, true);
+    break;
+  case ParamKind::Items:
+    recipe("items", false, false);
+    break;
+  case ParamKind::Scalar:
+    type = kernel.getArgumentTypes()[arg];
+    type = type.isIndex() ? i64 : type;
+    recipe("scalar", true, false);
+    break;
+  case ParamKind::TensorMap:
+    break; // Made where the recipe is known.
+  }
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(entry);
+  param = entry->addArgument(type, loc);
+  // Sizes and indices are computed with 32 bits, strides with 64.
+  if (kind == ParamKind::Size || (kind == ParamKind::Scalar && type == i64))
+    param = arith::TruncIOp::create(b, loc, i32, param);
+  return param;
+}
+
+/// What `value` was lowered to; scalar arguments become parameters when used.
+ArrayRef<Value> KernelLowering::getAll(Value value) {
+  Values &lowered = values[value.getAsOpaquePointer()];
+  if (lowered.empty())
+    lowered.push_back(
+        getParam(ParamKind::Scalar, cast<BlockArgument>(value).getArgNumber()));
+  return lowered;
+}
+
+static unsigned argumentNumber(Value view) {
+  return cast<BlockArgument>(view).getArgNumber();
+}
+
+Value KernelLowering::getSize(Value view, int64_t dim) {
+  int64_t size = cast<tile::ViewType>(view.getType()).getShape()[dim];
+  if (!ShapedType::isDynamic(size))
+    return constant(size);
+  return getParam(ParamKind::Size, argumentNumber(view), dim);
+}
+
+Value KernelLowering::getStride(Value view, int64_t dim) {
+  return getParam(ParamKind::Stride, argumentNumber(view), dim);
+}
+
+void KernelLowering::finishSignature() {
+  auto type =
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(b.getContext()),
+                                  llvm::to_vector(entry->getArgumentTypes()));
+  func.setFunctionType(type);
+  func.setAllArgAttrs(paramAttrs);
+  RolesAttr roles = kernel.getRoles();
+  NamedAttrList recipe;
+  recipe.set("threads", b.getI64IntegerAttr(128 * (roles.getConsumers() + 1)));
+  recipe.set("smem", b.getI64IntegerAttr(sharedBytes));
+  recipe.set("cluster", b.getI64IntegerAttr(1));
+  recipe.set("persistent", b.getBoolAttr(roles.getPersistent()));
+  recipe.set("params", b.getArrayAttr(recipes));
+  func->setAttr("attnc.kernel", recipe.getDictionary(b.getContext()));
+}
+
+//===----------------------------------------------------------------------===//
+// The frame
+//===----------------------------------------------------------------------===//
+
+Values KernelLowering::assembly(StringRef text, StringRef constraints,
+                                TypeRange results, ValueRange operands,
+                                bool effects) {
+  Type type;
+  if (results.size() == 1)
+    type = results[0];
+  else if (results.size() > 1)
+    type = LLVM::LLVMStructType::getLiteral(b.getContext(),
+                                            llvm::to_vector(results));
+  std::string all = constraints.str();
+  if (effects)
+    all += all.empty() ? "~{memory}" : ",~{memory}";
+  auto op = LLVM::InlineAsmOp::create(
+      b, loc, type ? TypeRange(type) : TypeRange(), operands, text, all,
+      effects, /*is_align_stack=*/false, LLVM::tailcallkind::TailCallKind::None,
+      /*asm_dialect=*/LLVM::AsmDialectAttr(), /*operand_attrs=*/ArrayAttr());
+  Values out;
+  if (results.size() == 1)
+    out.push_back(op.getRes());
+  else
+    for (size_t i = 0; i < results.size(); ++i)
+      out.push_back(LLVM::ExtractValueOp::create(b, loc, op.getRes(),
+                                                 static_cast<int64_t>(i)));
+  return out;
+}
+
+SmallVector<Type> KernelLowering::convertTypes(TypeRange types) {
+  SmallVector<Type> out;
+  for (Type type : types) {
+    if (auto frag = dyn_cast<FragType>(type))
+      out.append(frag.getCount(),
+                 frag.getLayout() == Layout::A ? i32 : frag.getElementType());
+    else if (isa<CursorType>(type))
+      out.append(2, i32);
+    else
+      out.push_back(convertType(type));
+  }
+  return out;
+}
+
+/// Slots first, each aligned to a swizzle atom; then the barriers.
+void KernelLowering::layOutSharedMemory() {
+  int64_t offset = 0;
+  kernel->walk([&](RingOp op) {
+    RingType type = op.getRing().getType();
+    int64_t slot = slotBytes(type.getRows(), type.getCols());
+    rings[op.getRing()] = RingInfo{offset, slot, 0, 0, type};
+    offset += slot * type.getStages();
+  });
+  for (auto &[value, ring] : rings) {
+    ring.full = offset;
+    offset += 8 * ring.type.getStages();
+    ring.empty = offset;
+    offset += 8 * ring.type.getStages();
+  }
+  sharedBytes = offset;
+}
+
+Value KernelLowering::sharedPointer(Value address) {
+  return LLVM::IntToPtrOp::create(
+      b, loc, LLVM::LLVMPointerType::get(b.getContext(), kSharedSpace),
+      address);
+}
+
+void KernelLowering::emitEntry(Block *produce, Block *consume) {
+  auto pointer = LLVM::LLVMPointerType::get(b.getContext(), kSharedSpace);
+  Value shared = LLVM::AddressOfOp::create(b, loc, pointer, kSharedName);
+  base = LLVM::PtrToIntOp::create(b, loc, i32, shared);
+  tid = intrinsic("llvm.nvvm.read.ptx.sreg.tid.x", i32, {});
+  // The same in all lanes, and ptxas can see it.
+  Value number = arith::ShRUIOp::create(b, loc, tid, constant(5));
+  warp = intrinsic("llvm.nvvm.shfl.sync.idx.i32", i32,
+                   {constant(-1), number, constant(0), constant(31)});
+  lane = andi(tid, constant(31));
+  Value group = arith::ShRUIOp::create(b, loc, warp, constant(2));
+  groupNumber = arith::SubIOp::create(b, loc, group, constant(1));
+  Block *init = newBlock(), *ready = newBlock();
+  branchIf(equals(tid, 0), init, ready);
+  at(init);
+  int64_t arrivals = 4 * kernel.getRoles().getConsumers();
+  for (auto &[value, ring] : rings)
+    for (int64_t s = 0; s < ring.type.getStages(); ++s)
+      for (auto [offset, count] : {std::pair<int64_t, int64_t>(ring.full, 1),
+                                   std::pair(ring.empty, arrivals)})
+        intrinsic("llvm.nvvm.mbarrier.init.shared", {},
+                  {sharedPointer(add(base, offset + 8 * s)), constant(count)});
+  intrinsic("llvm.nvvm.fence.mbarrier_init.release.cluster", {}, {});
+  branch(ready);
+  at(ready);
+  intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", {}, {constant(0)});
+  branchIf(equals(group, 0), produce, consume);
+}
+
+LogicalResult KernelLowering::emitProducer(ProducerOp role) {
+  intrinsic("llvm.nvvm.setmaxnreg.dec.sync.aligned.u32", {},
+            {constant(kernel.getRoles().getProducerRegisters())});
+  Block *one = newBlock(), *elected = newBlock();
+  branchIf(equals(warp, 0), one, exit);
+  at(one);
+  auto pair =
+      LLVM::LLVMStructType::getLiteral(b.getContext(), {i32, b.getI1Type()});
+  Value result = intrinsic("llvm.nvvm.elect.sync", pair, {constant(-1)});
+  branchIf(LLVM::ExtractValueOp::create(b, loc, result, 1), elected, exit);
+  at(elected);
+  if (failed(lowerBlock(role.getBody().front())))
+    return failure();
+  branch(exit);
+  return success();
+}
+
+LogicalResult KernelLowering::emitConsumers(ConsumersOp role) {
+  intrinsic("llvm.nvvm.setmaxnreg.inc.sync.aligned.u32", {},
+            {constant(kernel.getRoles().getConsumerRegisters())});
+  set(role.getBody().getArgument(0), {groupNumber});
+  // ptxas cannot know the size of dynamic shared memory.
+  Value size = assembly("mov.u32 $0, %dynamic_smem_size;", "=r", i32, {},
+                        /*effects=*/false)[0];
+  never = equals(size, -1);
+  // Of the four warps of a group, this one's first row; see accOffset.
+  Value inGroup = andi(warp, constant(3));
+  firstRow =
+      add(mul(inGroup, 16), arith::ShRUIOp::create(b, loc, lane, constant(2)));
+  firstCol = mul(andi(lane, constant(3)), 2);
+  if (failed(lowerBlock(role.getBody().front())))
+    return failure();
+  branch(exit);
+  return success();
+}
+
+LogicalResult KernelLowering::run() {
+  b.setInsertionPoint(kernel);
+  auto type =
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(b.getContext()), {});
+  std::string name = kernel.getSymName().str();
+  func = LLVM::LLVMFuncOp::create(b, loc, name, type);
+  func->setAttr("nvvm.kernel", b.getUnitAttr());
+  int32_t threads = 128 * (kernel.getRoles().getConsumers() + 1);
+  func->setAttr("nvvm.reqntid", b.getDenseI32ArrayAttr({threads}));
+  func->setAttr("nvvm.minctasm", b.getI32IntegerAttr(1));
+  entry = newBlock();
+  exit = newBlock();
+  at(entry);
+  layOutSharedMemory();
+  Block *produce = newBlock(), *consume = newBlock();
+  // All threads compute what the kernel's body computes.
+  ProducerOp producer;
+  ConsumersOp consumers;
+  for (Operation &op : kernel.getBody().front()) {
+    if (auto role = dyn_cast<ProducerOp>(op))
+      producer = role;
+    else if (auto role = dyn_cast<ConsumersOp>(op))
+      consumers = role;
+    else if (failed(lower(&op)))
+      return failure();
+  }
+  emitEntry(produce, consume);
+  at(produce);
+  if (failed(emitProducer(producer)))
+    return failure();
+  at(consume);
+  if (failed(emitConsumers(consumers)))
+    return failure();
+  at(exit);
+  LLVM::ReturnOp::create(b, loc, ValueRange());
+  finishSignature();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Structured control flow
+//===----------------------------------------------------------------------===//
+
+LogicalResult KernelLowering::lowerBlock(Block &block) {
+  for (Operation &op : block) {
+    if (isa<scf::YieldOp>(op))
+      continue;
+    if (failed(lower(&op)))
+      return failure();
+  }
+  return success();
+}
+
+/// Tested at the end, so that the body is one block for ptxas where it can be.
+LogicalResult KernelLowering::lowerFor(scf::ForOp op) {
+  Values init = {get(op.getLowerBound())};
+  for (Value value : op.getInitArgs())
+    llvm::append_range(init, getAll(value));
+  SmallVector<Type> types(ValueRange(init).getTypes());
+  SmallVector<Type> resultTypes(llvm::drop_begin(types));
+  Block *body = newBlock(types), *done = newBlock(resultTypes);
+  Value end = get(op.getUpperBound()), step = get(op.getStep());
+  auto rest = [](Values &values) { return ValueRange(values).drop_front(); };
+  branchIf(compare(arith::CmpIPredicate::slt, init[0], end), body, done, init,
+           rest(init));
+  at(body);
+  set(op.getInductionVar(), {body->getArgument(0)});
+  auto arguments = body->getArguments().drop_front();
+  for (auto arg : op.getRegionIterArgs()) {
+    size_t count = convertTypes(arg.getType()).size();
+    set(arg, Values(arguments.take_front(count)));
+    arguments = arguments.drop_front(count);
+  }
+  if (failed(lowerBlock(*op.getBody())))
+    return failure();
+  Values next = {add(body->getArgument(0), step)};
+  for (Value value : op.getBody()->getTerminator()->getOperands())
+    llvm::append_range(next, getAll(value));
+  branchIf(compare(arith::CmpIPredicate::slt, next[0], end), body, done, next,
+           rest(next));
+  at(done);
+  auto results = done->getArguments();
+  for (Value result : op.getResults()) {
+    size_t count = convertTypes(result.getType()).size();
+    set(result, Values(results.take_front(count)));
+    results = results.drop_front(count);
+  }
+  return success();
+}
+
+LogicalResult KernelLowering::lowerIf(scf::IfOp op) {
+  SmallVector<Type> types = convertTypes(op.getResultTypes());
+  Block *yes = newBlock(), *done = newBlock(types);
+  Block *no = op.elseBlock() ? newBlock() : done;
+  branchIf(get(op.getCondition()), yes, no);
+  for (auto [block, from] :
+       {std::pair(yes, op.thenBlock()), std::pair(no, op.elseBlock())}) {
+    if (!from)
+      continue;
+    at(block);
+    if (failed(lowerBlock(*from)))
+      return failure();
+    Values out;
+    for (Value value : from->getTerminator()->getOperands())
+      llvm::append_range(out, getAll(value));
+    branch(done, out);
+  }
+  at(done);
+  auto results = done->getArguments();
+  for (Value result : op.getResults()) {
+    size_t count = convertTypes(result.getType()).size();
+    set(result, Values(results.take_front(count)));
+    results = results.drop_front(count);
+  }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Scalars
+//===----------------------------------------------------------------------===//
+
+/// Functions with one instruction on the special function unit. The flags of
+/// the op decide between that and the exact form where there is one.
+LogicalResult KernelLowering::lowerMath(Operation *op, ValueRange operands,
+                                        Value &result) {
+  auto unary = [&](StringRef name) {
+    result = intrinsic(name, f32, operands[0]);
+    return success();
+  };
+  if (op->getNumResults() != 1 || !op->getResult(0).getType().isF32())
+    return failure();
+  if (isa<math::Exp2Op>(op))
+    return unary("llvm.nvvm.ex2.approx.ftz.f32");
+  if (isa<math::Log2Op>(op))
+    return unary("llvm.nvvm.lg2.approx.ftz.f");
+  if (isa<math::RsqrtOp>(op))
+    return unary("llvm.nvvm.rsqrt.approx.ftz.f");
+  if (isa<math::SqrtOp>(op))
+    return unary("llvm.nvvm.sqrt.approx.ftz.f");
+  if (auto divide = dyn_cast<arith::DivFOp>(op)) {
+    auto flags = arith::FastMathFlags::afn;
+    bool fast = arith::bitEnumContainsAll(divide.getFastmath(), flags);
+    // Correct rounding would take a subroutine call; two units in the last
+    // place do not.
+    if (!fast) {
+      result = assembly("div.full.f32 $0, $1, $2;", "=f,f,f", f32, operands,
+                        /*effects=*/false)[0];
+      return success();
+    }
+    Value inverse = intrinsic("llvm.nvvm.rcp.approx.ftz.f", f32, operands[1]);
+    APFloat one(1.0f);
+    bool isOne = matchPattern(divide.getLhs(), m_ConstantFloat(&one)) &&
+                 one.isExactlyValue(1.0);
+    result = isOne ? inverse
+                   : Value(arith::MulFOp::create(b, loc, operands[0], inverse));
+    return success();
+  }
+  return failure();
+}
+
+/// Copies an op on scalars; `index` has 32 bits.
+LogicalResult KernelLowering::lowerScalar(Operation *op,
+                                          DenseMap<Value, Value> *local) {
+  auto lookup = [&](Value value) -> Value {
+    if (local)
+      if (auto found = local->find(value); found != local->end())
+        return found->second;
+    return get(value);
+  };
+  auto store = [&](Value value, Value lowered) {
+    if (local)
+      (*local)[value] = lowered;
+    else
+      set(value, {lowered});
+  };
+  if (auto constantOp = dyn_cast<arith::ConstantOp>(op)) {
+    TypedAttr value = constantOp.getValue();
+    if (constantOp.getType().isIndex())
+      value = b.getIntegerAttr(i32, cast<IntegerAttr>(value).getInt());
+    store(constantOp, arith::ConstantOp::create(b, loc, value));
+    return success();
+  }
+  Values operands;
+  for (Value operand : op->getOperands())
+    operands.push_back(lookup(operand));
+  if (isa<arith::IndexCastOp, arith::IndexCastUIOp>(op)) {
+    auto from = cast<IntegerType>(operands[0].getType());
+    auto to = cast<IntegerType>(convertType(op->getResult(0).getType()));
+    Value result = operands[0];
+    if (from.getWidth() > to.getWidth())
+      result = arith::TruncIOp::create(b, loc, to, result);
+    else if (from.getWidth() < to.getWidth())
+      result = isa<arith::IndexCastOp>(op)
+                   ? Value(arith::ExtSIOp::create(b, loc, to, result))
+                   : Value(arith::ExtUIOp::create(b, loc, to, result));
+    store(op->getResult(0), result);
+    return success();
+  }
+  Value result;
+  if (succeeded(lowerMath(op, operands, result))) {
+    store(op->getResult(0), result);
+    return success();
+  }
+  StringRef dialect = op->getName().getDialectNamespace();
+  if (op->getNumRegions() || (dialect != "arith" && dialect != "math"))
+    return op->emitError("has no lowering to a GPU thread; formulas are "
+                         "chosen by tile-select-formula");
+  OperationState state(loc, op->getName());
+  state.addOperands(operands);
+  state.addTypes(convertTypes(op->getResultTypes()));
+  state.addAttributes(op->getAttrs());
+  if (op->getPropertiesStorage())
+    state.propertiesAttr = op->getPropertiesAsAttribute();
+  Operation *made = b.create(state);
+  for (auto [old, value] : llvm::zip(op->getResults(), made->getResults()))
+    store(old, value);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Rings
+//===----------------------------------------------------------------------===//
+
+Value KernelLowering::barrier(const RingInfo &ring, int64_t first,
+                              Value stage) {
+  return add(add(base, mul(stage, 8)), first);
+}
+
+void KernelLowering::waitBarrier(Value address, Value parity) {
+  Value pointer = sharedPointer(address);
+  Block *spin = newBlock(), *done = newBlock();
+  branch(spin);
+  at(spin);
+  Value ok = intrinsic("llvm.nvvm.mbarrier.try.wait.parity.scope.cta.space.cta",
+                       b.getI1Type(), {pointer, parity});
+  branchIf(ok, done, spin);
+  at(done);
+}
+
+void KernelLowering::lowerNext(NextOp op) {
+  ArrayRef<Value> cursor = getAll(op.getCursor());
+  int64_t stages = op.getRing().getType().getStages();
+  Value step = add(cursor[0], 1);
+  Value wrap = equals(step, stages);
+  Value flip = arith::ExtUIOp::create(b, loc, i32, wrap);
+  Value stage = arith::SelectOp::create(b, loc, wrap, constant(0), step);
+  Value phase = arith::XOrIOp::create(b, loc, cursor[1], flip);
+  set(op.getNext(), {stage, phase});
+}
+
+void KernelLowering::lowerCopy(CopyOp op) {
+  const RingInfo &ring = rings.find(op.getRing())->second;
+  Value stage = getAll(op.getCursor())[0];
+  Value full = sharedPointer(barrier(ring, ring.full, stage));
+  int64_t panel = ring.type.getRows() * kPanelBytes;
+  int64_t panels = panelCount(ring.type.getCols());
+  // Bytes that are outside the tensor count too.
+  intrinsic("llvm.nvvm.mbarrier.arrive.expect.tx.scope.cta.space.cta", i64,
+            {full, constant(panels * panel)});
+  Value slot = add(add(base, mul(stage, ring.slot)), ring.base);
+  auto cluster = LLVM::LLVMPointerType::get(b.getContext(), kClusterSpace);
+  std::string name = "llvm.nvvm.cp.async.bulk.tensor.g2s.tile." +
+                     std::to_string(op.getCoordinates().size()) + "d";
+  Value no = constant(0, b.getI1Type());
+  for (int64_t p = 0; p < panels; ++p) {
+    Value to = LLVM::AddrSpaceCastOp::create(
+        b, loc, cluster, sharedPointer(add(slot, p * panel)));
+    Values args = {to, full, get(op.getMap())};
+    for (auto [k, coordinate] : llvm::enumerate(op.getCoordinates()))
+      args.push_back(k ? get(coordinate)
+                       : add(get(coordinate), p * kPanelColumns));
+    args.append(
+        {constant(0, b.getI16Type()), constant(0, i64), no, no, constant(0)});
+    intrinsic(name, {}, args);
+  }
+}
+
+void KernelLowering::lowerAwait(AwaitOp op) {
+  const RingInfo &ring = rings.find(op.getRing())->second;
+  ArrayRef<Value> cursor = getAll(op.getCursor());
+  Value stage = cursor[0], phase = cursor[1];
+  waitBarrier(barrier(ring, ring.full, stage), phase);
+  set(op.getSlot(), {add(add(base, mul(stage, ring.slot)), ring.base)});
+}
+
+/// One arrival for each warp.
+void KernelLowering::lowerRelease(ReleaseOp op) {
+  const RingInfo &ring = rings.find(op.getRing())->second;
+  Value stage = getAll(op.getCursor())[0];
+  Value leader = arith::ExtUIOp::create(b, loc, i32, equals(lane, 0));
+  assembly("{\n.reg .pred p;\nsetp.ne.b32 p, $1, 0;\n"
+           "@p mbarrier.arrive.shared::cta.b64 _, [$0];\n}",
+           "r,r", {}, {barrier(ring, ring.empty, stage), leader});
+}
+
+/// 16 bytes at a time: row r of panel p begins at (p * rows + r) * 128, and
+/// swizzling only permutes the bytes within a row.
+void KernelLowering::lowerZeroRows(ZeroRowsOp op) {
+  SmemType type = op.getSlot().getType();
+  int64_t chunks = kPanelBytes / 16;
+  Value slot = get(op.getSlot());
+  Value first = arith::MaxSIOp::create(b, loc, get(op.getFirst()), constant(0));
+  Value thread = andi(tid, constant(127));
+  Value begin = add(mul(first, chunks), thread);
+  Value end = constant(type.getRows() * chunks);
+  Value zero = constant(0);
+  Block *body = newBlock(i32), *done = newBlock();
+  branchIf(compare(arith::CmpIPredicate::slt, begin, end), body, done, begin);
+  at(body);
+  Value chunk = body->getArgument(0);
+  for (int64_t p = 0; p < panelCount(type.getCols()); ++p)
+    assembly("st.shared.v4.b32 [$0], {$1, $1, $1, $1};", "r,r", {},
+             {add(add(slot, mul(chunk, 16)), p * type.getRows() * kPanelBytes),
+              zero});
+  Value next = add(chunk, 128);
+  branchIf(compare(arith::CmpIPredicate::slt, next, end), body, done, next);
+  at(done);
+  // wgmma reads through another proxy, and reads what all four warps wrote.
+  assembly("fence.proxy.async.shared::cta;", "", {}, {});
+  intrinsic("llvm.nvvm.barrier.cta.sync.aligned.count", {},
+            {add(groupNumber, kFirstGroupBarrier), constant(128)});
+}
+
+/// Barrier 1 + c is the turn of consumer c; two warpgroups meet in it: the
+/// one that waits and the one that passes the turn on.
+void KernelLowering::lowerTurn(Operation *op, Value consumer) {
+  int64_t last = kernel.getRoles().getConsumers() - 1;
+  if (last == 0)
+    return; // Alone, it is always its turn.
+  Value index = get(consumer);
+  if (isa<TurnWaitOp>(op)) {
+    intrinsic("llvm.nvvm.barrier.cta.sync.aligned.count", {},
+              {add(index, 1), constant(256)});
+    return;
+  }
+  Value isLast = equals(index, last);
+  if (isa<TurnPassOp>(op)) {
+    Value next =
+        arith::SelectOp::create(b, loc, isLast, constant(1), add(index, 2));
+    intrinsic("llvm.nvvm.barrier.cta.arrive.aligned.count", {},
+              {next, constant(256)});
+    return;
+  }
+  Block *first = newBlock(), *done = newBlock();
+  branchIf(isLast, first, done);
+  at(first);
+  intrinsic("llvm.nvvm.barrier.cta.arrive.aligned.count", {},
+            {constant(1), constant(256)});
+  branch(done);
+  at(done);
+}
+
+//===----------------------------------------------------------------------===//
+// Products
+//===----------------------------------------------------------------------===//
+
+/// `$first,$first+1,...`
+static std::string operandList(int64_t first, int64_t count) {
+  std::string text;
+  for (int64_t i = 0; i < count; ++i)
+    text += (i ? ",$" : "$") + std::to_string(first + i);
+  return text;
+}
+
+static void repeat(std::string &text, StringRef what, int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
+    text += (text.empty() ? "" : ",") + what.str();
+}
+
+/// One asm for all K steps. A descriptor's start address never carries into
+/// its high word, so 32-bit additions step it.
+LogicalResult KernelLowering::lowerWgmma(WgmmaOp op) {
+  bool packed = isa<FragType>(op.getLhs().getType());
+  SmemType rhs = op.getRhs().getType();
+  int64_t n = roundUp(op.getN(), 8), steps = roundUp(op.getK(), kWgmmaK) / 16;
+  int64_t outs = n / 2;
+  bool accumulates = op.getAcc() != nullptr;
+  StringRef element = op.getOperandElementType().isBF16() ? "bf16" : "f16";
+
+  // Operands: the right descriptor, then the left one or its registers, then
+  // the accumulators tied to the results.
+  auto descriptor = [&](Value slot, uint64_t bits) -> Value {
+    Value low = arith::ShRUIOp::create(b, loc, slot, constant(4));
+    Value wide = arith::ExtUIOp::create(b, loc, i64, low);
+    return arith::OrIOp::create(b, loc, wide,
+                                constant(static_cast<int64_t>(bits), i64));
+  };
+  bool kMajor = op.getTransposeB();
+  Values operands = {
+      descriptor(get(op.getRhs()), kMajor ? kMajorDescriptor()
+                                          : mnMajorDescriptor(rhs.getRows()))};
+  std::string constraints;
+  repeat(constraints, "=f", outs);
+  constraints += ",l";
+  std::string setUp = "{\n.reg .b64 da, db;\n.reg .b32 al, ah, bl, bh, x;\n"
+                      "mov.b64 {bl, bh}, $" +
+                      std::to_string(outs) + ";\n";
+  // The rows that the panels of the left operand have in shared memory.
+  int64_t lhsRows = 0;
+  if (packed) {
+    ArrayRef<Value> registers = getAll(op.getLhs());
+    llvm::append_range(operands, registers);
+    repeat(constraints, "r", registers.size());
+  } else {
+    auto rows = op.getLhs().getDefiningOp<RowsOp>();
+    lhsRows = rows ? rows.getSlot().getType().getRows()
+                   : cast<SmemType>(op.getLhs().getType()).getRows();
+    operands.push_back(descriptor(get(op.getLhs()), kMajorDescriptor()));
+    constraints += ",l";
+    setUp += "mov.b64 {al, ah}, $" + std::to_string(outs + 1) + ";\n";
+  }
+  if (accumulates) {
+    ArrayRef<Value> acc = getAll(op.getAcc());
+    llvm::append_range(operands, acc);
+    for (int64_t i = 0; i < outs; ++i)
+      constraints += "," + std::to_string(i);
+  }
+
+  std::string text = setUp + "wgmma.fence.sync.aligned;\n";
+  std::string shape = "wgmma.mma_async.sync.aligned.m64n" + std::to_string(n) +
+                      "k16.f32." + element.str() + "." + element.str() + " {" +
+                      operandList(0, outs) + "}, ";
+  for (int64_t step = 0; step < steps; ++step) {
+    int64_t right =
+        (kMajor ? kMajorStep(rhs.getRows(), step) : mnMajorStep(step)) >> 4;
+    std::string scale = accumulates || step ? "1" : "0";
+    std::string left;
+    if (packed) {
+      left = "{" + operandList(outs + 1 + 4 * step, 4) + "}";
+    } else {
+      left = "da";
+      text += "add.u32 x, al, " +
+              std::to_string(kMajorStep(lhsRows, step) >> 4) +
+              ";\nmov.b64 da, {x, ah};\n";
+    }
+    text += "add.u32 x, bl, " + std::to_string(right) +
+            ";\nmov.b64 db, {x, bh};\n" + shape + left + ", db, " + scale +
+            ", 1, 1" + (packed ? "" : ", 0") + (kMajor ? ", 0" : ", 1") + ";\n";
+  }
+  text += "}";
+  SmallVector<Type> types(outs, f32);
+  set(op.getResult(), assembly(text, constraints, types, operands));
+  return success();
+}
+
+/// Reads of the accumulators depend on the asm, so none can move above it.
+void KernelLowering::lowerWait(WaitOp op) {
+  Values operands;
+  for (Value pending : op.getPendings())
+    llvm::append_range(operands, getAll(pending));
+  std::string constraints;
+  repeat(constraints, "=f", operands.size());
+  for (size_t i = 0; i < operands.size(); ++i)
+    constraints += "," + std::to_string(i);
+  SmallVector<Type> types(operands.size(), f32);
+  Values results = assembly("wgmma.wait_group.sync.aligned " +
+                                std::to_string(op.getInFlight()) + ";",
+                            constraints, types, operands);
+  ArrayRef<Value> rest = results;
+  for (Value result : op.getResults()) {
+    size_t count = cast<FragType>(result.getType()).getCount();
+    set(result, Values(rest.take_front(count)));
+    rest = rest.drop_front(count);
+  }
+}
+
+void KernelLowering::lowerPin(PinOp op) {
+  Block *cold = newBlock(), *done = newBlock();
+  branchIf(never, cold, done);
+  at(cold);
+  Value pointer = sharedPointer(base);
+  for (Value value : getAll(op.getFrag()))
+    LLVM::StoreOp::create(b, loc, value, pointer, /*alignment=*/0,
+                          /*isVolatile=*/true);
+  branch(done);
+  at(done);
+}
+
+//===----------------------------------------------------------------------===//
+// Elementwise
+//===----------------------------------------------------------------------===//
+
+/// Where value `index` lies from the thread's first row and column.
+FragOffset KernelLowering::offsetOf(FragType type, int64_t index) {
+  switch (type.getLayout()) {
+  case Layout::Row:
+    return {index * 8, 0};
+  case Layout::Col:
+    return {0, index / 2 * 8 + index % 2};
+  default:
+    return accOffset(index);
+  }
+}
+
+/// The value of `frag` for the element of another fragment at `offset`.
+Value KernelLowering::broadcast(Value frag, FragOffset offset) {
+  auto type = cast<FragType>(frag.getType());
+  ArrayRef<Value> all = getAll(frag);
+  if (type.getLayout() == Layout::Row)
+    return all[offset.row / 8];
+  if (type.getLayout() == Layout::Col)
+    return all.size() == 1 ? all[0] : all[offset.col / 8 * 2 + offset.col % 2];
+  return all[accIndex(offset)];
+}
+
+Value KernelLowering::getRow(FragType type, FragOffset offset) {
+  return type.getLayout() == Layout::Col ? constant(0)
+                                         : add(firstRow, offset.row);
+}
+
+Value KernelLowering::getCol(FragType type, FragOffset offset) {
+  return type.getCols() == 1 ? constant(0) : add(firstCol, offset.col);
+}
+
+LogicalResult KernelLowering::inlineBody(Region &region,
+                                         ArrayRef<Value> arguments,
+                                         Values &results) {
+  DenseMap<Value, Value> local;
+  Block &block = region.front();
+  for (auto [from, to] : llvm::zip_equal(block.getArguments(), arguments))
+    local[from] = to;
+  for (Operation &op : block.without_terminator())
+    if (failed(lowerScalar(&op, &local)))
+      return failure();
+  for (Value value : block.getTerminator()->getOperands()) {
+    auto found = local.find(value);
+    results.push_back(found == local.end() ? get(value) : found->second);
+  }
+  return success();
+}
+
+LogicalResult KernelLowering::lowerMap(MapOp op) {
+  FragType type = op.getResult().getType();
+  int64_t width = op.getWidth(), count = type.getCount();
+  Values results;
+  for (int64_t i = 0; i < count; i += width) {
+    Values arguments;
+    for (Value input : op.getInputs())
+      for (int64_t k = 0; k < width; ++k)
+        arguments.push_back(broadcast(input, offsetOf(type, i + k)));
+    arguments.push_back(getRow(type, offsetOf(type, i)));
+    arguments.push_back(getCol(type, offsetOf(type, i)));
+    if (failed(inlineBody(op.getBody(), arguments, results)))
+      return failure();
+  }
+  set(op.getResult(), results);
+  return success();
+}
+
+LogicalResult KernelLowering::lowerMask(MaskOp op) {
+  FragType type = op.getResult().getType();
+  Value fill =
+      arith::ConstantOp::create(b, loc, FloatAttr::get(f32, op.getFill()));
+  if (!type.getElementType().isF32())
+    return op.emitError() << "masks f32 only, got " << type;
+  Values results;
+  for (int64_t i = 0; i < type.getCount(); ++i) {
+    FragOffset offset = offsetOf(type, i);
+    Values arguments = {getRow(type, offset), getCol(type, offset)}, keep;
+    for (Value captured : op.getCaptured())
+      arguments.push_back(broadcast(captured, offset));
+    if (failed(inlineBody(op.getBody(), arguments, keep)))
+      return failure();
+    results.push_back(arith::SelectOp::create(
+        b, loc, keep[0], broadcast(op.getInput(), offset), fill));
+  }
+  set(op.getResult(), results);
+  return success();
+}
+
+/// Guards are never negative, so their bits order like unsigned integers; a
+/// NaN orders above everything and so chooses `exact`. Four chains of
+/// three-operand maxima, for latency.
+LogicalResult KernelLowering::lowerSpeculate(SpeculateOp op) {
+  FragType type = op.getResult().getType();
+  int64_t slice = accCount(op.getSlice());
+  uint32_t limit = op.getLimit().bitcastToAPInt().getZExtValue();
+  Type element = type.getElementType();
+  Values results;
+  for (int64_t first = 0; first < type.getCount(); first += slice) {
+    SmallVector<Values> shared;
+    Values tops;
+    for (int64_t i = first; i < first + slice; ++i) {
+      FragOffset offset = offsetOf(type, i);
+      Values arguments, common;
+      for (Value input : op.getInputs())
+        arguments.push_back(broadcast(input, offset));
+      arguments.push_back(getRow(type, offset));
+      arguments.push_back(getCol(type, offset));
+      if (failed(inlineBody(op.getCommon(), arguments, common)))
+        return failure();
+      Value bits = arith::BitcastOp::create(b, loc, i32, common[0]);
+      if (tops.size() < 4)
+        tops.push_back(bits);
+      else
+        tops[i % 4] = arith::MaxUIOp::create(b, loc, tops[i % 4], bits);
+      Values rest(llvm::drop_begin(common));
+      rest.append(arguments.end() - 2, arguments.end());
+      shared.push_back(rest);
+    }
+    while (tops.size() > 1) {
+      Value last = tops.pop_back_val();
+      tops.back() = arith::MaxUIOp::create(b, loc, tops.back(), last);
+    }
+    Value high = compare(arith::CmpIPredicate::ugt, tops[0], constant(limit));
+    high = intrinsic("llvm.nvvm.vote.any.sync", b.getI1Type(),
+                     {constant(-1), high});
+    Block *exact = newBlock(), *fast = newBlock();
+    Block *done = newBlock(SmallVector<Type>(slice, element));
+    branchIf(high, exact, fast);
+    for (auto [block, region] :
+         {std::pair(fast, &op.getFast()), std::pair(exact, &op.getExact())}) {
+      at(block);
+      Values out;
+      for (const Values &arguments : shared)
+        if (failed(inlineBody(*region, arguments, out)))
+          return failure();
+      branch(done, out);
+    }
+    at(done);
+    llvm::append_range(results, done->getArguments());
+  }
+  set(op.getResult(), results);
+  return success();
+}
+
+LogicalResult KernelLowering::lowerReduce(ReduceOp op) {
+  FragType type = op.getInput().getType();
+  if (!type.getElementType().isF32() || type.getCols() % 8)
+    return op.emitError() << "reduces f32 in a multiple of 8 columns, got "
+                          << type;
+  auto combine = [&](Value x, Value y) -> Value {
+    if (op.getKind() == tile::Reduction::Add)
+      return arith::AddFOp::create(b, loc, x, y);
+    return arith::MaxNumFOp::create(b, loc, x, y);
+  };
+  Values results;
+  for (int64_t row : {0, 8}) {
+    Values parts;
+    for (int64_t i = 0; i < type.getCount(); ++i)
+      if (accOffset(i).row == row)
+        parts.push_back(getAll(op.getInput())[i]);
+    while (parts.size() > 1) {
+      Values next;
+      for (size_t i = 0; i + 1 < parts.size(); i += 2)
+        next.push_back(combine(parts[i], parts[i + 1]));
+      if (parts.size() % 2)
+        next.push_back(parts.back());
+      parts = next;
+    }
+    Value value = parts[0];
+    // The four lanes of a row.
+    for (int64_t distance : {1, 2}) {
+      Value other =
+          intrinsic("llvm.nvvm.shfl.sync.bfly.f32", f32,
+                    {constant(-1), value, constant(distance), constant(31)});
+      value = combine(value, other);
+    }
+    results.push_back(value);
+  }
+  set(op.getResult(), results);
+  return success();
+}
+
+/// Two f32 as a register of two 16-bit elements, the first one low.
+Value KernelLowering::packPair(Value low, Value high, Type element) {
+  StringRef name =
+      element.isBF16() ? "llvm.nvvm.ff2bf16x2.rn" : "llvm.nvvm.ff2f16x2.rn";
+  return intrinsic(name, VectorType::get(2, element), {high, low});
+}
+
+LogicalResult KernelLowering::lowerConvert(ConvertOp op) {
+  FragType from = op.getInput().getType(), to = op.getResult().getType();
+  ArrayRef<Value> input = getAll(op.getInput());
+  Type element = to.getElementType();
+  Values results;
+  bool pairs = from.getElementType().isF32() &&
+               (element.isBF16() || element.isF16()) && input.size() % 2 == 0;
+  for (size_t i = 0; pairs && i < input.size(); i += 2) {
+    Value pair = packPair(input[i], input[i + 1], element);
+    if (to.getLayout() == Layout::A)
+      results.push_back(LLVM::BitcastOp::create(b, loc, i32, pair));
+    else
+      for (int64_t k : {0, 1})
+        results.push_back(
+            LLVM::ExtractElementOp::create(b, loc, pair, constant(k)));
+  }
+  if (!pairs)
+    for (Value value : input) {
+      Type type = value.getType();
+      if (type == element)
+        results.push_back(value);
+      else if (isa<IntegerType>(type))
+        results.push_back(arith::SIToFPOp::create(b, loc, element, value));
+      else if (type.getIntOrFloatBitWidth() < element.getIntOrFloatBitWidth())
+        results.push_back(arith::ExtFOp::create(b, loc, element, value));
+      else
+        results.push_back(arith::TruncFOp::create(b, loc, element, value));
+    }
+  set(op.getResult(), results);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Global memory
+//===----------------------------------------------------------------------===//
+
+Value KernelLowering::evaluate(AffineExpr expr, Value row, Value col,
+                               ArrayRef<Value> symbols) {
+  if (auto constantExpr = dyn_cast<AffineConstantExpr>(expr))
+    return constant(constantExpr.getValue());
+  if (auto dim = dyn_cast<AffineDimExpr>(expr))
+    return dim.getPosition() ? col : row;
+  if (auto symbol = dyn_cast<AffineSymbolExpr>(expr))
+    return symbols[symbol.getPosition()];
+  auto binary = cast<AffineBinaryOpExpr>(expr);
+  Value x = evaluate(binary.getLHS(), row, col, symbols);
+  Value y = evaluate(binary.getRHS(), row, col, symbols);
+  switch (expr.getKind()) {
+  case AffineExprKind::Add:
+    return add(x, y);
+  case AffineExprKind::Mul:
+    return mul(x, y);
+  case AffineExprKind::Mod: {
+    Value floor = arith::FloorDivSIOp::create(b, loc, x, y);
+    return arith::SubIOp::create(b, loc, x, mul(floor, y));
+  }
+  case AffineExprKind::CeilDiv:
+    return arith::CeilDivSIOp::create(b, loc, x, y);
+  default:
+    return arith::FloorDivSIOp::create(b, loc, x, y);
+  }
+}
+
+/// The element that (row, col) stands for, and whether it may be touched. A
+/// negative position is a large unsigned one.
+KernelLowering::Access KernelLowering::getAccess(Value view, AffineMap map,
+                                                 ArrayRef<Value> symbols,
+                                                 Value rows, Value row,
+                                                 Value col) {
+  Access access = {constant(0, i64), {}};
+  auto require = [&](Value condition) {
+    access.inBounds =
+        access.inBounds ? andi(access.inBounds, condition) : condition;
+  };
+  if (rows)
+    require(compare(arith::CmpIPredicate::slt, row, rows));
+  for (auto [dim, expr] : llvm::enumerate(map.getResults())) {
+    Value position = evaluate(expr, row, col, symbols);
+    require(compare(arith::CmpIPredicate::ult, position, getSize(view, dim)));
+    access.offset =
+        add(access.offset, mul(extend(position), getStride(view, dim)));
+  }
+  if (!access.inBounds)
+    access.inBounds = constant(1, b.getI1Type());
+  return access;
+}
+
+Value KernelLowering::elementPointer(Value view, Value offset) {
+  Type element = cast<tile::ViewType>(view.getType()).getElementType();
+  if (element.isInteger(1))
+    element = b.getI8Type();
+  Value pointer = getParam(ParamKind::Pointer, argumentNumber(view));
+  return LLVM::GEPOp::create(b, loc, pointer.getType(), element, pointer,
+                             ArrayRef<LLVM::GEPArg>{offset});
+}
+
+/// A load under a predicate: 0 elsewhere, without a branch.
+Value KernelLowering::emitLoad(Type element, Value pointer, Value inBounds) {
+  unsigned bits = std::max(element.getIntOrFloatBitWidth(), 8u);
+  std::string width = "b" + std::to_string(bits);
+  std::string reg = bits == 32 ? "b32" : "b16";
+  Type raw = bits == 32 ? i32 : Type(b.getI16Type());
+  std::string text = "{\n.reg .pred p;\nsetp.ne.b32 p, $2, 0;\nmov." + reg +
+                     " $0, 0;\n@p ld.global." + width + " $0, [$1];\n}";
+  Value predicate = arith::ExtUIOp::create(b, loc, i32, inBounds);
+  Value value = assembly(text, bits == 32 ? "=r,l,r" : "=h,l,r", raw,
+                         {pointer, predicate}, /*effects=*/false)[0];
+  if (bits == 8)
+    value = arith::TruncIOp::create(b, loc, b.getI8Type(), value);
+  if (element.isInteger(1))
+    return compare(arith::CmpIPredicate::ne, value, constant(0, b.getI8Type()));
+  return isa<FloatType>(element)
+             ? Value(LLVM::BitcastOp::create(b, loc, element, value))
+             : value;
+}
+
+void KernelLowering::emitStore(Value value, Value pointer, Value inBounds) {
+  Type element = value.getType();
+  if (element.isInteger(1)) {
+    value = arith::ExtUIOp::create(b, loc, b.getI8Type(), value);
+    element = value.getType();
+  }
+  unsigned bits = element.getIntOrFloatBitWidth();
+  if (isa<FloatType>(element))
+    value = LLVM::BitcastOp::create(b, loc, b.getIntegerType(bits), value);
+  if (bits == 8)
+    value = arith::ExtUIOp::create(b, loc, b.getI16Type(), value);
+  Value predicate = arith::ExtUIOp::create(b, loc, i32, inBounds);
+  assembly("{\n.reg .pred p;\nsetp.ne.b32 p, $2, 0;\n@p st.global.b" +
+               std::to_string(bits) + " [$1], $0;\n}",
+           bits == 32 ? "r,l,r" : "h,l,r", {}, {value, pointer, predicate});
+}
+
+LogicalResult KernelLowering::lowerLoad(LoadOp op) {
+  FragType type = op.getFrag().getType();
+  Type element = type.getElementType();
+  if (type.getLayout() == Layout::A)
+    return op.emitError("loads no packed operands");
+  Values symbols, results;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(get(coordinate));
+  Value rows = op.getRows() ? get(op.getRows()) : Value();
+  for (int64_t i = 0; i < type.getCount(); ++i) {
+    FragOffset offset = offsetOf(type, i);
+    Access access = getAccess(op.getView(), op.getMap(), symbols, rows,
+                              getRow(type, offset), getCol(type, offset));
+    // Columns that only padding has.
+    if (type.getCols() % 8 && type.getCols() > 1)
+      access.inBounds =
+          andi(access.inBounds,
+               compare(arith::CmpIPredicate::slt, getCol(type, offset),
+                       constant(type.getCols())));
+    results.push_back(emitLoad(
+        element, elementPointer(op.getView(), access.offset), access.inBounds));
+  }
+  set(op.getFrag(), results);
+  return success();
+}
+
+/// Where the columns of the view are dense, two neighbours go at once.
+void KernelLowering::storePairs(StoreOp op) {
+  FragType type = op.getFrag().getType();
+  Values symbols;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(get(coordinate));
+  Value rows = op.getRows() ? get(op.getRows()) : Value();
+  Type element = type.getElementType();
+  ArrayRef<Value> input = getAll(op.getFrag());
+  auto vector = VectorType::get(2, element);
+  int64_t colDim = -1;
+  for (auto [dim, expr] : llvm::enumerate(op.getMap().getResults()))
+    if (expr.isFunctionOfDim(1))
+      colDim = dim;
+  Value size = getSize(op.getView(), colDim);
+  int64_t known = op.getView().getType().getShape()[colDim];
+  for (int64_t row : {0, 8}) {
+    Access access = getAccess(op.getView(), op.getMap(), symbols, rows,
+                              add(firstRow, row), constant(0));
+    Block *store = newBlock(), *done = newBlock();
+    branchIf(access.inBounds, store, done);
+    at(store);
+    Value pointer =
+        elementPointer(op.getView(), add(access.offset, extend(firstCol)));
+    for (int64_t col = 0; col < roundUp(type.getCols(), 8); col += 8) {
+      Value pair = LLVM::UndefOp::create(b, loc, vector);
+      for (int64_t k : {0, 1})
+        pair = LLVM::InsertElementOp::create(
+            b, loc, pair, input[accIndex({row, col + k})], constant(k));
+      Value to = LLVM::GEPOp::create(
+          b, loc, pointer.getType(), element, pointer,
+          ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(col)});
+      unsigned bytes = element.getIntOrFloatBitWidth() / 4;
+      if (col + 8 <= known) {
+        LLVM::StoreOp::create(b, loc, pair, to, bytes);
+        continue;
+      }
+      Value inside =
+          compare(arith::CmpIPredicate::slt, add(firstCol, col), size);
+      Block *yes = newBlock(), *on = newBlock();
+      branchIf(inside, yes, on);
+      at(yes);
+      LLVM::StoreOp::create(b, loc, pair, to, bytes);
+      branch(on);
+      at(on);
+    }
+    branch(done);
+    at(done);
+  }
+}
+
+void KernelLowering::storeElements(StoreOp op) {
+  FragType type = op.getFrag().getType();
+  Values symbols;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(get(coordinate));
+  Value rows = op.getRows() ? get(op.getRows()) : Value();
+  for (int64_t i = 0; i < type.getCount(); ++i) {
+    FragOffset offset = offsetOf(type, i);
+    Value row = getRow(type, offset), col = getCol(type, offset);
+    Access access =
+        getAccess(op.getView(), op.getMap(), symbols, rows, row, col);
+    Value mine = access.inBounds;
+    // Threads that hold the same value: one of them writes.
+    if (type.getLayout() == Layout::Row || type.getCols() == 1)
+      mine = andi(mine, equals(firstCol, 0));
+    if (type.getLayout() == Layout::Col)
+      mine = andi(mine, equals(firstRow, 0));
+    if (type.getCols() % 8 && type.getCols() > 1)
+      mine = andi(mine, compare(arith::CmpIPredicate::slt, col,
+                                constant(type.getCols())));
+    emitStore(getAll(op.getFrag())[i],
+              elementPointer(op.getView(), access.offset), mine);
+  }
+}
+
+/// Two ways, chosen at run time: pairs where the view allows them.
+LogicalResult KernelLowering::lowerStore(StoreOp op) {
+  FragType type = op.getFrag().getType();
+  if (type.getLayout() == Layout::A)
+    return op.emitError("stores no packed operands");
+  int64_t colDim = -1;
+  bool simple = type.getLayout() == Layout::Acc &&
+                type.getElementType().getIntOrFloatBitWidth() >= 16;
+  AffineExpr col = getAffineDimExpr(1, b.getContext());
+  for (auto [dim, expr] : llvm::enumerate(op.getMap().getResults())) {
+    if (!expr.isFunctionOfDim(1))
+      continue;
+    simple &= expr == col && colDim < 0;
+    colDim = dim;
+  }
+  if (!simple || colDim < 0) {
+    storeElements(op);
+    return success();
+  }
+  Value odd = constant(0, i64);
+  for (int64_t dim = 0; dim < op.getView().getType().getRank(); ++dim)
+    if (dim != colDim)
+      odd = arith::OrIOp::create(b, loc, odd, getStride(op.getView(), dim));
+  Value size =
+      arith::ExtUIOp::create(b, loc, i64, getSize(op.getView(), colDim));
+  odd = andi(arith::OrIOp::create(b, loc, odd, size), constant(1, i64));
+  Value pointer = getParam(ParamKind::Pointer, argumentNumber(op.getView()));
+  Value address = LLVM::PtrToIntOp::create(b, loc, i64, pointer);
+  int64_t bytes = type.getElementType().getIntOrFloatBitWidth() / 4;
+  Value unaligned = andi(address, constant(bytes - 1, i64));
+  Value pairs = andi(equals(arith::OrIOp::create(b, loc, odd, unaligned), 0),
+                     equals(getStride(op.getView(), colDim), 1));
+  Block *dense = newBlock(), *any = newBlock(), *done = newBlock();
+  branchIf(pairs, dense, any);
+  at(dense);
+  storePairs(op);
+  branch(done);
+  at(any);
+  storeElements(op);
+  branch(done);
+  at(done);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// One op
+//===----------------------------------------------------------------------===//
+
+LogicalResult KernelLowering::lower(Operation *op) {
+  MLIRContext *context = b.getContext();
+  return TypeSwitch<Operation *, LogicalResult>(op)
+      .Case<RingOp>([&](RingOp) { return success(); })
+      .Case<TensorMapOp>([&](TensorMapOp map) {
+        NamedAttrList list;
+        list.set("kind", b.getStringAttr("tensor_map"));
+        list.set("arg", b.getI64IntegerAttr(argumentNumber(map.getView())));
+        list.set("order", b.getI64ArrayAttr(map.getOrder()));
+        list.set("box", b.getI64ArrayAttr(map.getBox()));
+        list.set("swizzle", b.getStringAttr("128B"));
+        recipes.push_back(list.getDictionary(context));
+        // Without grid_constant the map would be copied to local memory,
+        // where TMA cannot read it.
+        auto bytes = LLVM::LLVMArrayType::get(b.getI8Type(), 128);
+        paramAttrs.push_back(b.getDictionaryAttr(
+            {b.getNamedAttr("llvm.byval", TypeAttr::get(bytes)),
+             b.getNamedAttr("llvm.align", b.getI64IntegerAttr(64)),
+             b.getNamedAttr("nvvm.grid_constant", b.getUnitAttr())}));
+        set(map,
+            {entry->addArgument(LLVM::LLVMPointerType::get(context), loc)});
+        return success();
+      })
+      .Case<BlockOp>([&](BlockOp block) {
+        set(block, {intrinsic("llvm.nvvm.read.ptx.sreg.ctaid.x", i32, {})});
+        return success();
+      })
+      .Case<GridOp>([&](GridOp grid) {
+        set(grid, {intrinsic("llvm.nvvm.read.ptx.sreg.nctaid.x", i32, {})});
+        return success();
+      })
+      .Case<StartOp>([&](StartOp start) {
+        set(start, {constant(0), constant(0)});
+        return success();
+      })
+      .Case<AcquireOp>([&](AcquireOp acquire) {
+        // A fresh barrier counts as "phase 1 done": the first round passes.
+        const RingInfo &ring = rings.find(acquire.getRing())->second;
+        ArrayRef<Value> cursor = getAll(acquire.getCursor());
+        Value stage = cursor[0];
+        Value parity = arith::XOrIOp::create(b, loc, cursor[1], constant(1));
+        waitBarrier(barrier(ring, ring.empty, stage), parity);
+        return success();
+      })
+      .Case<RowsOp>([&](RowsOp rows) {
+        set(rows, {add(get(rows.getSlot()),
+                       mul(get(rows.getIndex()), kWgmmaRows * kPanelBytes))});
+        return success();
+      })
+      .Case<CommitOp>([&](CommitOp) {
+        assembly("wgmma.commit_group.sync.aligned;", "", {}, {});
+        return success();
+      })
+      .Case<SplatOp>([&](SplatOp splat) {
+        set(splat, Values(splat.getFrag().getType().getCount(),
+                          get(splat.getValue())));
+        return success();
+      })
+      .Case<tile::DimOp>([&](tile::DimOp dim) {
+        set(dim, {getSize(dim.getView(), dim.getDim())});
+        return success();
+      })
+      .Case<tile::LoadScalarOp>([&](tile::LoadScalarOp load) {
+        Value view = load.getView();
+        auto type = cast<tile::ViewType>(view.getType());
+        Values symbols;
+        for (Value coordinate : load.getCoordinates())
+          symbols.push_back(get(coordinate));
+        AffineMap map = AffineMap::get(
+            2, type.getRank(),
+            llvm::map_to_vector(
+                llvm::seq<unsigned>(0, type.getRank()),
+                [&](unsigned i) { return getAffineSymbolExpr(i, context); }),
+            context);
+        Access access = getAccess(view, map, symbols, {}, {}, {});
+        Type element = type.getElementType();
+        Value value = emitLoad(element, elementPointer(view, access.offset),
+                               access.inBounds);
+        if (isa<FloatType>(element) && !element.isF32())
+          value = arith::ExtFOp::create(b, loc, f32, value);
+        else if (element.isInteger(1))
+          value = arith::ExtUIOp::create(b, loc, i32, value);
+        else if (element.isInteger(8))
+          value = arith::ExtSIOp::create(b, loc, i32, value);
+        set(load, {value});
+        return success();
+      })
+      .Case<scf::ForOp>([&](scf::ForOp loop) { return lowerFor(loop); })
+      .Case<scf::IfOp>([&](scf::IfOp choice) { return lowerIf(choice); })
+      .Case<NextOp>([&](NextOp next) { return lowerNext(next), success(); })
+      .Case<CopyOp>([&](CopyOp copy) { return lowerCopy(copy), success(); })
+      .Case<AwaitOp>(
+          [&](AwaitOp await) { return lowerAwait(await), success(); })
+      .Case<ZeroRowsOp>(
+          [&](ZeroRowsOp zero) { return lowerZeroRows(zero), success(); })
+      .Case<ReleaseOp>(
+          [&](ReleaseOp release) { return lowerRelease(release), success(); })
+      .Case<WgmmaOp>([&](WgmmaOp wgmma) { return lowerWgmma(wgmma); })
+      .Case<WaitOp>([&](WaitOp wait) { return lowerWait(wait), success(); })
+      .Case<TurnInitOp, TurnWaitOp, TurnPassOp>([&](auto turn) {
+        return lowerTurn(turn, turn.getConsumer()), success();
+      })
+      .Case<PinOp>([&](PinOp pin) { return lowerPin(pin), success(); })
+      .Case<LoadOp>([&](LoadOp load) { return lowerLoad(load); })
+      .Case<StoreOp>([&](StoreOp store) { return lowerStore(store); })
+      .Case<MapOp>([&](MapOp map) { return lowerMap(map); })
+      .Case<SpeculateOp>(
+          [&](SpeculateOp guess) { return lowerSpeculate(guess); })
+      .Case<MaskOp>([&](MaskOp mask) { return lowerMask(mask); })
+      .Case<ReduceOp>([&](ReduceOp reduce) { return lowerReduce(reduce); })
+      .Case<ConvertOp>([&](ConvertOp convert) { return lowerConvert(convert); })
+      .Default([&](Operation *other) { return lowerScalar(other); });
+}
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
+
+struct HopperToLLVMPass
+    : public attnc::impl::HopperToLLVMBase<HopperToLLVMPass> {
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    SmallVector<KernelOp> kernels(module.getOps<KernelOp>());
+    if (kernels.empty())
+      return;
+    declareSharedMemory(module);
+    for (KernelOp kernel : kernels) {
+      if (failed(KernelLowering(kernel).run()))
+        return signalPassFailure();
+      kernel.erase();
+      ++numLowered;
+    }
+    for (auto func : module.getOps<LLVM::LLVMFuncOp>())
+      if (failed(convertScalars(func)))
+        return signalPassFailure();
+  }
+
+  /// All dynamic shared memory; kernels use it one at a time.
+  void declareSharedMemory(ModuleOp module) {
+    auto b = OpBuilder::atBlockBegin(module.getBody());
+    auto type = LLVM::LLVMArrayType::get(b.getI8Type(), 0);
+    LLVM::GlobalOp::create(b, module.getLoc(), type, /*isConstant=*/false,
+                           LLVM::Linkage::External, kSharedName, Attribute(),
+                           kAtomBytes, kSharedSpace);
+  }
+
+  LogicalResult convertScalars(LLVM::LLVMFuncOp func) {
+    LowerToLLVMOptions options(&getContext());
+    options.overrideIndexBitwidth(32);
+    LLVMTypeConverter converter(&getContext(), options);
+    RewritePatternSet patterns(&getContext());
+    arith::populateCeilFloorDivExpandOpsPatterns(patterns);
+    arith::populateArithToLLVMConversionPatterns(converter, patterns);
+    populateMathToLLVMConversionPatterns(converter, patterns);
+    LLVMConversionTarget target(getContext());
+    target.addIllegalDialect<arith::ArithDialect, math::MathDialect>();
+    return applyPartialConversion(func, target, std::move(patterns));
+  }
+};
+
+} // namespace

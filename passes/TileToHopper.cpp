@@ -1,0 +1,967 @@
+//===- TileToHopper.cpp - Schedules tile kernels on Hopper ----------------===//
+//
+// A tile kernel says what a block of queries does; this pass decides who does
+// it and when, as its #tile.schedule asks:
+//
+// - Loads that feed products become bulk copies by the producer: into rings
+//   inside the loop over keys, into a buffer of one slot outside it.
+// - Everything else goes to the consumer warpgroups, 64 rows each.
+// - Index arithmetic is done by both roles; what a role does not use, a
+//   clean-up removes.
+// - Order `serial` waits for each product at once. Order `overlap` splits the
+//   loop body in two stages: the second is what depends on the accumulators
+//   that the loop carries, the first is the rest. The products of the next
+//   block's first stage are started before the products of this block's
+//   second stage are waited for, so elementwise work runs beside them.
+//
+// Nothing here knows what the elementwise work is.
+//
+//===----------------------------------------------------------------------===//
+
+#include "dialects/hopper/Hopper.h"
+#include "dialects/hopper/Layout.h"
+#include "dialects/tile/Tile.h"
+#include "passes/Passes.h"
+
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/Dialect/Affine/Utils.h"
+#include "mlir/IR/IRMapping.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+namespace attnc {
+#define GEN_PASS_DEF_TILETOHOPPER
+#include "passes/Passes.h.inc"
+} // namespace attnc
+
+using namespace mlir;
+using namespace attnc;
+
+namespace {
+
+//===----------------------------------------------------------------------===//
+// What is copied by TMA
+//===----------------------------------------------------------------------===//
+
+/// A load that feeds products: a ring and how to fill it.
+struct Copy {
+  tile::LoadOp load;
+  bool inLoop;
+  /// View dims, the fastest first: that of columns, that of rows, the others.
+  SmallVector<int64_t> order;
+  /// The copy leaves rows that the load must not read: they are zeroed.
+  bool zeroRows;
+  Value ring, map;
+};
+
+bool isTile(Type type) { return isa<tile::TileType>(type); }
+
+/// Neither takes nor gives tiles: index arithmetic and scalar loads.
+bool isScalar(Operation *op) {
+  return llvm::none_of(op->getOperandTypes(), isTile) &&
+         llvm::none_of(op->getResultTypes(), isTile) &&
+         !isa<tile::ForKeysOp, tile::StoreOp>(op) &&
+         !op->hasTrait<OpTrait::IsTerminator>();
+}
+
+/// The dim of the map that is `dim` plus something independent of it, if the
+/// other dims do not depend on it; else -1.
+int64_t findUnitDim(AffineMap map, AffineExpr dim) {
+  int64_t found = -1;
+  unsigned position = cast<AffineDimExpr>(dim).getPosition();
+  MLIRContext *context = map.getContext();
+  for (auto [index, expr] : llvm::enumerate(map.getResults())) {
+    if (!expr.isFunctionOfDim(position))
+      continue;
+    AffineExpr rest = expr.replace(dim, getAffineConstantExpr(0, context));
+    AffineExpr difference = simplifyAffineExpr(
+        expr - rest - dim, map.getNumDims(), map.getNumSymbols());
+    if (found >= 0 || difference != getAffineConstantExpr(0, context))
+      return -1;
+    found = index;
+  }
+  return found;
+}
+
+/// Whether `rows` only repeats the size of the view: rows = size - first row.
+bool rowsEndView(tile::LoadOp load, int64_t rowDim) {
+  if (!load.getRows())
+    return true;
+  auto left = load.getRows().getDefiningOp<arith::SubIOp>();
+  if (!left)
+    return false;
+  auto size = left.getLhs().getDefiningOp<tile::DimOp>();
+  AffineMap map = load.getMap();
+  AffineExpr row = getAffineDimExpr(0, load.getContext());
+  auto first = dyn_cast<AffineSymbolExpr>(simplifyAffineExpr(
+      map.getResult(rowDim) - row, map.getNumDims(), map.getNumSymbols()));
+  return size && first && size.getView() == load.getView() &&
+         size.getDim() == static_cast<uint64_t>(rowDim) &&
+         load.getCoordinates()[first.getPosition()] == left.getRhs();
+}
+
+/// Whether every use is as an operand of a product.
+bool feedsProducts(tile::LoadOp load) {
+  return !load->use_empty() &&
+         llvm::all_of(load->getUses(), [](OpOperand &use) {
+           auto dot = dyn_cast<tile::DotOp>(use.getOwner());
+           return dot && use.get() != dot.getAcc();
+         });
+}
+
+/// Users come after what they use, so one pass from the end finds all.
+void eraseUnused(Block &block) {
+  for (Operation &op : llvm::make_early_inc_range(llvm::reverse(block))) {
+    for (Region &region : op.getRegions())
+      for (Block &inner : region)
+        eraseUnused(inner);
+    if (isOpTriviallyDead(&op))
+      op.erase();
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// The state of a role
+//===----------------------------------------------------------------------===//
+
+/// What one role has emitted so far: values of the tile program it has a
+/// counterpart for, and its position in each ring.
+struct Role {
+  IRMapping map;
+  llvm::MapVector<Operation *, Value> cursors;
+  /// Slots that were awaited and not yet released.
+  llvm::MapVector<Operation *, Value> slots;
+};
+
+/// A product that was started.
+struct Started {
+  tile::DotOp dot;
+  Value pending;
+};
+
+//===----------------------------------------------------------------------===//
+// The scheduler
+//===----------------------------------------------------------------------===//
+
+class Scheduler {
+public:
+  Scheduler(tile::KernelOp kernel)
+      : kernel(kernel), schedule(*kernel.getSchedule()), b(kernel),
+        loc(kernel.getLoc()) {}
+
+  LogicalResult run();
+
+private:
+  // What is to be done.
+  LogicalResult analyse();
+  LogicalResult addCopy(tile::LoadOp load, bool inLoop);
+  LogicalResult checkBudgets();
+  LogicalResult findStages();
+
+  // The kernel and its roles.
+  void makeRing(Copy &copy);
+  LogicalResult emitRole(bool producer);
+  LogicalResult emitItem(Role &role, bool producer, Value item);
+
+  // The producer.
+  void emitCopy(Role &role, Copy &copy);
+  LogicalResult emitProducerBlock(Role &role, Block &block);
+  LogicalResult emitProducerLoop(Role &role);
+
+  // The consumers.
+  LogicalResult emitConsumerBlock(Role &role, Block &block);
+  LogicalResult emitSerialLoop(Role &role);
+  LogicalResult emitOverlapLoop(Role &role);
+  LogicalResult emitOp(Role &role, Operation *op);
+  LogicalResult emitSteady(Role &first, Role &second,
+                           SmallVectorImpl<Value> &next);
+  LogicalResult emitStage(Role &role, ArrayRef<Operation *> ops);
+  Value getSlot(Role &role, tile::LoadOp load);
+  void release(Role &role, tile::DotOp dot);
+  FailureOr<Started> startDot(Role &role, tile::DotOp dot);
+  void waitFor(Role &role, ArrayRef<Started> started);
+  FailureOr<Value> getPacked(Role &role, Value tile);
+  FailureOr<hopper::FragType> getFragType(Value tile);
+  Value emitMask(Role &role, tile::MaskOp op, Value input);
+  void cloneBody(Role &role, Region &from, Region &to, bool splitRows);
+  std::pair<AffineMap, SmallVector<Value>>
+  shiftRows(Role &role, AffineMap map, OperandRange coordinates, bool split);
+  Value shiftCount(Role &role, Value rows, bool split);
+  void beginBlock(Role &role, Value key);
+
+  // The loop over keys.
+  struct Range {
+    Value begin, end, step;
+  };
+  Range getRange(Role &role);
+  SmallVector<Value> getCursors(Role &role, bool inLoop);
+  void setCursors(Role &role, ValueRange values, bool inLoop);
+
+  Value constant(int64_t value) {
+    return arith::ConstantIndexOp::create(b, loc, value);
+  }
+  bool isOverlap() { return schedule.getOrder() == tile::Order::Overlap; }
+  bool isFirstStage(Operation *op) { return !secondStage.contains(op); }
+
+  tile::KernelOp kernel;
+  tile::ScheduleAttr schedule;
+  OpBuilder b;
+  Location loc;
+  hopper::KernelOp out;
+  tile::ItemsOp items;
+  tile::ForKeysOp loop;
+  llvm::MapVector<Operation *, Copy> copies;
+  IRMapping kernelMap;
+
+  // Of the consumers: their number as a value, their first row (index, i32).
+  Value consumer, firstRow, firstRowI32;
+  /// In the loop over keys: whether this block is full. Null outside.
+  Value full;
+
+  // Order `overlap`.
+  llvm::SetVector<Operation *> secondStage;
+  SmallVector<bool> secondArgs;
+  SmallVector<Value> crossing;
+};
+
+//===----------------------------------------------------------------------===//
+// Analysis
+//===----------------------------------------------------------------------===//
+
+LogicalResult Scheduler::analyse() {
+  items = kernel.getItems();
+  int64_t consumers = schedule.getConsumers();
+  if (consumers > 4 || schedule.getBlockM() != consumers * hopper::kWgmmaRows)
+    return kernel.emitError()
+           << "schedule: each consumer warpgroup owns 64 rows, so block_m must "
+              "be 64 * consumers with 1 to 4 consumers, got block_m = "
+           << schedule.getBlockM() << " and consumers = " << consumers;
+  if (schedule.getBlockN() % hopper::kWgmmaK || schedule.getBlockN() > 256)
+    return kernel.emitError()
+           << "schedule: block_n must be a multiple of 16 up to 256, got "
+           << schedule.getBlockN();
+  if (schedule.getOrder() == tile::Order::TwoTiles ||
+      schedule.getCluster() != 1)
+    return kernel.emitError("schedule: order two_tiles and clusters are not "
+                            "implemented; try order = overlap, cluster = 1");
+  auto loops = items.getBody().front().getOps<tile::ForKeysOp>();
+  if (llvm::range_size(loops) > 1)
+    return kernel.emitError("a kernel with more than one tile.for_keys cannot "
+                            "be scheduled on Hopper");
+  if (!loops.empty())
+    loop = *loops.begin();
+  for (auto load : items.getBody().front().getOps<tile::LoadOp>())
+    if (feedsProducts(load) && failed(addCopy(load, false)))
+      return failure();
+  if (!loop)
+    return success();
+  for (auto load : loop.getBody()->getOps<tile::LoadOp>())
+    if (feedsProducts(load) && failed(addCopy(load, true)))
+      return failure();
+  return isOverlap() ? findStages() : success();
+}
+
+LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
+  if (load.getPageTable())
+    return load.emitError("paged loads are not implemented on Hopper");
+  MLIRContext *context = load.getContext();
+  int64_t rowDim = findUnitDim(load.getMap(), getAffineDimExpr(0, context));
+  int64_t colDim = findUnitDim(load.getMap(), getAffineDimExpr(1, context));
+  if (rowDim < 0 || colDim < 0 || rowDim == colDim)
+    return load.emitError("a bulk copy needs one dim of the view that follows "
+                          "the rows and one that follows the columns");
+  tile::ViewType view = load.getView().getType();
+  if (view.getRank() > 5)
+    return load.emitError() << "a bulk copy handles views of at most 5 dims, "
+                               "got "
+                            << view;
+  tile::TileType tileType = load.getTile().getType();
+  if (tileType.getElementType().getIntOrFloatBitWidth() != 16)
+    return load.emitError() << "products on Hopper take bf16 or f16 operands, "
+                               "got "
+                            << tileType.getElementType();
+  SmallVector<int64_t> order = {colDim, rowDim};
+  for (int64_t dim = view.getRank() - 1; dim >= 0; --dim)
+    if (dim != colDim && dim != rowDim)
+      order.push_back(dim);
+  copies[load] = Copy{load, inLoop, order, !rowsEndView(load, rowDim), {}, {}};
+  return success();
+}
+
+/// Refuses what cannot fit, with the numbers, before any code is made.
+LogicalResult Scheduler::checkBudgets() {
+  int64_t bytes = 0, barriers = 0;
+  for (auto &[op, copy] : copies) {
+    tile::TileType type = copy.load.getTile().getType();
+    int64_t stages =
+        copy.inLoop ? std::max<int64_t>(schedule.getStages(), 1) : 1;
+    if (type.getRows() > 256 || type.getRows() % 8)
+      return copy.load.emitError()
+             << "a bulk copy takes a multiple of 8 rows up to 256, got "
+             << type.getRows();
+    bytes += stages * hopper::slotBytes(type.getRows(), type.getCols());
+    barriers += 16 * stages;
+  }
+  if (bytes + barriers > hopper::kSharedMemoryLimit)
+    return kernel.emitError() << "schedule: needs " << bytes + barriers
+                              << " bytes of shared memory, a thread block has "
+                              << hopper::kSharedMemoryLimit
+                              << "; try fewer stages or a smaller block_n";
+  return success();
+}
+
+/// The second stage: products that add to what the loop carries, and all that
+/// depends on them, through the loop too.
+LogicalResult Scheduler::findStages() {
+  auto args = loop.getIterArgs();
+  secondArgs.assign(args.size(), false);
+  SmallVector<Value> work;
+  auto reach = [&](Operation *op) {
+    if (isa<tile::YieldOp>(op)) {
+      for (auto [index, value] : llvm::enumerate(op->getOperands()))
+        if (llvm::is_contained(work, value) && !secondArgs[index]) {
+          secondArgs[index] = true;
+          work.push_back(args[index]);
+        }
+    } else if (secondStage.insert(op)) {
+      llvm::append_range(work, op->getResults());
+    }
+  };
+  for (auto dot : loop.getBody()->getOps<tile::DotOp>())
+    if (dot.getAcc())
+      reach(dot);
+  for (size_t i = 0; i < work.size(); ++i)
+    for (Operation *user : work[i].getUsers())
+      reach(loop.getBody()->findAncestorOpInBlock(*user));
+  bool anyFirst = false;
+  for (auto dot : loop.getBody()->getOps<tile::DotOp>())
+    anyFirst |= isFirstStage(dot);
+  if (secondStage.empty() || !anyFirst)
+    return loop.emitError("order overlap needs a product that does not depend "
+                          "on carried accumulators and one that does; try "
+                          "order = serial");
+  // Scalars and copies are made anew in each stage, so only tiles cross.
+  llvm::SetVector<Value> values;
+  for (Operation *op : secondStage)
+    op->walk([&](Operation *inner) {
+      for (Value operand : inner->getOperands()) {
+        Operation *def = operand.getDefiningOp();
+        if (isTile(operand.getType()) && def &&
+            def->getBlock() == loop.getBody() && isFirstStage(def) &&
+            !copies.contains(def))
+          values.insert(operand);
+      }
+    });
+  crossing = values.takeVector();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The kernel and its roles
+//===----------------------------------------------------------------------===//
+
+void Scheduler::makeRing(Copy &copy) {
+  tile::LoadOp load = copy.load;
+  tile::TileType type = load.getTile().getType();
+  auto argument = cast<BlockArgument>(load.getView());
+  std::string name = "arg" + std::to_string(argument.getArgNumber());
+  if (auto attr = kernel.getArgAttrOfType<StringAttr>(argument.getArgNumber(),
+                                                      tile::kNameAttr))
+    name = attr.str();
+  SmallVector<int64_t> box(copy.order.size(), 1);
+  box[0] = hopper::kPanelColumns;
+  box[1] = type.getRows();
+  Type mapType = hopper::TensorMapType::get(b.getContext());
+  copy.map = hopper::TensorMapOp::create(
+      b, loc, mapType, kernelMap.lookup(load.getView()), copy.order, box);
+  int64_t stages = copy.inLoop ? std::max<int64_t>(schedule.getStages(), 1) : 1;
+  copy.ring = hopper::RingOp::create(
+      b, loc,
+      hopper::RingType::get(b.getContext(), stages, type.getRows(),
+                            type.getCols(), type.getElementType()),
+      name);
+}
+
+LogicalResult Scheduler::run() {
+  if (failed(analyse()) || failed(checkBudgets()))
+    return failure();
+  auto roles = hopper::getDefaultRoles(b.getContext(), schedule.getConsumers(),
+                                       schedule.getPersistent());
+  b.setInsertionPoint(kernel);
+  out = hopper::KernelOp::create(
+      b, loc, kernel.getSymName(), kernel.getFunctionType(),
+      kernel.getArgAttrsAttr(), kernel.getResAttrsAttr(), roles);
+  Block *body = &out.getBody().emplaceBlock();
+  for (BlockArgument argument : kernel.getArguments())
+    kernelMap.map(argument, body->addArgument(argument.getType(), loc));
+  b.setInsertionPointToStart(body);
+  for (Operation &op : kernel.getBody().front().without_terminator())
+    if (!isa<tile::ItemsOp>(op))
+      b.clone(op, kernelMap);
+  for (auto &[op, copy] : copies)
+    makeRing(copy);
+  if (failed(emitRole(/*producer=*/true)) ||
+      failed(emitRole(/*producer=*/false))) {
+    out.erase();
+    return failure();
+  }
+  kernel.erase();
+  return success();
+}
+
+LogicalResult Scheduler::emitRole(bool producer) {
+  OpBuilder::InsertionGuard guard(b);
+  Role role;
+  role.map = kernelMap;
+  Operation *op;
+  if (producer) {
+    auto roleOp = hopper::ProducerOp::create(b, loc);
+    b.setInsertionPointToStart(&roleOp.getBody().emplaceBlock());
+    op = roleOp;
+  } else {
+    auto roleOp = hopper::ConsumersOp::create(b, loc);
+    Block &block = roleOp.getBody().emplaceBlock();
+    consumer = block.addArgument(b.getIndexType(), loc);
+    b.setInsertionPointToStart(&block);
+    firstRow =
+        arith::MulIOp::create(b, loc, consumer, constant(hopper::kWgmmaRows));
+    firstRowI32 = arith::IndexCastOp::create(b, loc, b.getI32Type(), firstRow);
+    if (schedule.getPingpong())
+      hopper::TurnInitOp::create(b, loc, consumer);
+    op = roleOp;
+  }
+  for (auto &[load, copy] : copies)
+    role.cursors[load] = hopper::StartOp::create(b, loc);
+  Value block = hopper::BlockOp::create(b, loc);
+  if (!schedule.getPersistent()) {
+    if (failed(emitItem(role, producer, block)))
+      return failure();
+  } else {
+    Value total = constant(1);
+    for (Value count : items.getCounts())
+      total = arith::MulIOp::create(b, loc, total, role.map.lookup(count));
+    Value grid = hopper::GridOp::create(b, loc);
+    SmallVector<Value> carried = llvm::to_vector(
+        llvm::map_range(role.cursors, [](auto &p) { return p.second; }));
+    auto each = scf::ForOp::create(b, loc, block, total, grid, carried);
+    for (auto [pair, value] : llvm::zip(role.cursors, each.getRegionIterArgs()))
+      pair.second = value;
+    b.setInsertionPointToStart(each.getBody());
+    if (failed(emitItem(role, producer, each.getInductionVar())))
+      return failure();
+    SmallVector<Value> ends = llvm::to_vector(
+        llvm::map_range(role.cursors, [](auto &p) { return p.second; }));
+    scf::YieldOp::create(b, loc, ends);
+  }
+  // Both roles emit all index arithmetic; remove what each does not use.
+  eraseUnused(op->getRegion(0).front());
+  return success();
+}
+
+/// The coordinates of an item, the last one fastest, and its body.
+LogicalResult Scheduler::emitItem(Role &role, bool producer, Value item) {
+  Block &body = items.getBody().front();
+  Value rest = item;
+  size_t rank = items.getCounts().size();
+  for (size_t k = rank; k-- > 0;) {
+    Value count = role.map.lookup(items.getCounts()[k]);
+    Value coordinate =
+        k ? Value(arith::RemUIOp::create(b, loc, rest, count)) : rest;
+    role.map.map(body.getArgument(k), coordinate);
+    if (k)
+      rest = arith::DivUIOp::create(b, loc, rest, count);
+  }
+  if (producer)
+    return emitProducerBlock(role, body);
+  if (failed(emitConsumerBlock(role, body)))
+    return failure();
+  // What was read once an item is free for the next item.
+  for (auto &[load, slot] : role.slots) {
+    Copy &copy = copies.find(load)->second;
+    hopper::ReleaseOp::create(b, loc, copy.ring, role.cursors[load]);
+    role.cursors[load] =
+        hopper::NextOp::create(b, loc, role.cursors[load], copy.ring);
+  }
+  role.slots.clear();
+  return success();
+}
+
+SmallVector<Value> Scheduler::getCursors(Role &role, bool inLoop) {
+  SmallVector<Value> values;
+  for (auto &[load, cursor] : role.cursors)
+    if (copies.find(load)->second.inLoop == inLoop)
+      values.push_back(cursor);
+  return values;
+}
+
+void Scheduler::setCursors(Role &role, ValueRange values, bool inLoop) {
+  for (auto &[load, cursor] : role.cursors)
+    if (copies.find(load)->second.inLoop == inLoop) {
+      cursor = values.front();
+      values = values.drop_front();
+    }
+}
+
+/// for_keys begins at a multiple of its step, and is empty where lo >= hi.
+Scheduler::Range Scheduler::getRange(Role &role) {
+  Value step = constant(loop.getStep());
+  Value lo = role.map.lookup(loop.getLo()), hi = role.map.lookup(loop.getHi());
+  APInt known;
+  if (matchPattern(lo, m_ConstantInt(&known)) &&
+      known.getSExtValue() % static_cast<int64_t>(loop.getStep()) == 0)
+    return {lo, hi, step};
+  Value begin = arith::MulIOp::create(
+      b, loc, arith::DivUIOp::create(b, loc, lo, step), step);
+  Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, lo, hi);
+  return {begin, arith::SelectOp::create(b, loc, any, hi, begin), step};
+}
+
+//===----------------------------------------------------------------------===//
+// The producer
+//===----------------------------------------------------------------------===//
+
+void Scheduler::emitCopy(Role &role, Copy &copy) {
+  tile::LoadOp load = copy.load;
+  Value zero = constant(0);
+  SmallVector<Value> symbols, coordinates;
+  for (Value coordinate : load.getCoordinates())
+    symbols.push_back(role.map.lookup(coordinate));
+  for (int64_t dim : copy.order)
+    coordinates.push_back(affine::expandAffineExpr(
+        b, loc, load.getMap().getResult(dim), {zero, zero}, symbols));
+  Value &cursor = role.cursors[load];
+  hopper::AcquireOp::create(b, loc, copy.ring, cursor);
+  hopper::CopyOp::create(b, loc, copy.map, coordinates, copy.ring, cursor);
+  cursor = hopper::NextOp::create(b, loc, cursor, copy.ring);
+}
+
+LogicalResult Scheduler::emitProducerBlock(Role &role, Block &block) {
+  for (Operation &op : block) {
+    if (isScalar(&op)) {
+      b.clone(op, role.map);
+    } else if (auto found = copies.find(&op); found != copies.end()) {
+      emitCopy(role, found->second);
+    } else if (isa<tile::ForKeysOp>(op)) {
+      if (failed(emitProducerLoop(role)))
+        return failure();
+    }
+  }
+  return success();
+}
+
+LogicalResult Scheduler::emitProducerLoop(Role &role) {
+  Range range = getRange(role);
+  auto each = scf::ForOp::create(b, loc, range.begin, range.end, range.step,
+                                 getCursors(role, /*inLoop=*/true));
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(each.getBody());
+  setCursors(role, each.getRegionIterArgs(), /*inLoop=*/true);
+  role.map.map(loop.getKey(), each.getInductionVar());
+  if (failed(emitProducerBlock(role, *loop.getBody())))
+    return failure();
+  scf::YieldOp::create(b, loc, getCursors(role, /*inLoop=*/true));
+  setCursors(role, each.getResults(), /*inLoop=*/true);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The consumers: fragments
+//===----------------------------------------------------------------------===//
+
+/// Tiles as tall as the block are split by rows among the consumers; those
+/// of one row are the same for all.
+FailureOr<hopper::FragType> Scheduler::getFragType(Value tile) {
+  auto type = cast<tile::TileType>(tile.getType());
+  int64_t rows = hopper::kWgmmaRows;
+  hopper::Layout layout = hopper::Layout::Acc;
+  if (type.getRows() == 1) {
+    rows = 1;
+    layout = hopper::Layout::Col;
+  } else if (type.getRows() != schedule.getBlockM()) {
+    return kernel.emitError()
+           << "a tile in registers has one row or the " << schedule.getBlockM()
+           << " of block_m, got " << type;
+  } else if (type.getCols() == 1) {
+    layout = hopper::Layout::Row;
+  }
+  return hopper::FragType::get(b.getContext(), rows, type.getCols(),
+                               type.getElementType(), layout);
+}
+
+/// In a fragment, rows count from the consumer's first one.
+std::pair<AffineMap, SmallVector<Value>>
+Scheduler::shiftRows(Role &role, AffineMap map, OperandRange coordinates,
+                     bool split) {
+  SmallVector<Value> symbols;
+  for (Value coordinate : coordinates)
+    symbols.push_back(role.map.lookup(coordinate));
+  if (!split)
+    return {map, symbols};
+  symbols.push_back(firstRow);
+  MLIRContext *context = b.getContext();
+  AffineExpr row = getAffineDimExpr(0, context) +
+                   getAffineSymbolExpr(map.getNumSymbols(), context);
+  SmallVector<AffineExpr> identity;
+  for (unsigned i = 0; i < map.getNumSymbols(); ++i)
+    identity.push_back(getAffineSymbolExpr(i, context));
+  return {map.replaceDimsAndSymbols({row, getAffineDimExpr(1, context)},
+                                    identity, 2, map.getNumSymbols() + 1),
+          symbols};
+}
+
+Value Scheduler::shiftCount(Role &role, Value rows, bool split) {
+  if (!rows)
+    return {};
+  rows = role.map.lookup(rows);
+  return split ? Value(arith::SubIOp::create(b, loc, rows, firstRow)) : rows;
+}
+
+/// Copies an elementwise region, whose last arguments are row and column.
+void Scheduler::cloneBody(Role &role, Region &from, Region &to,
+                          bool splitRows) {
+  OpBuilder::InsertionGuard guard(b);
+  Block &source = from.front();
+  Block &block = to.emplaceBlock();
+  IRMapping map = role.map;
+  for (BlockArgument argument : source.getArguments())
+    map.map(argument, block.addArgument(argument.getType(), loc));
+  b.setInsertionPointToStart(&block);
+  // A mask has (row, column, captured...), the others (..., row, column).
+  unsigned rowNumber =
+      isa<tile::MaskOp>(from.getParentOp()) ? 0 : source.getNumArguments() - 2;
+  Value row = source.getArgument(rowNumber);
+  if (splitRows && !row.use_empty())
+    map.map(row, arith::AddIOp::create(b, loc, block.getArgument(rowNumber),
+                                       firstRowI32));
+  for (Operation &op : source.without_terminator())
+    b.clone(op, map);
+  SmallVector<Value> values;
+  for (Value value : source.getTerminator()->getOperands())
+    values.push_back(map.lookupOrDefault(value));
+  hopper::YieldOp::create(b, loc, values);
+}
+
+Value Scheduler::emitMask(Role &role, tile::MaskOp op, Value input) {
+  SmallVector<Value> captured;
+  for (Value value : op.getCaptured())
+    captured.push_back(role.map.lookup(value));
+  auto type = cast<hopper::FragType>(input.getType());
+  auto apply = [&]() -> Value {
+    auto mask =
+        hopper::MaskOp::create(b, loc, type, input, captured, op.getFillAttr());
+    cloneBody(role, op.getBody(), mask.getBody(),
+              type.getLayout() != hopper::Layout::Col);
+    return mask;
+  };
+  if (!full)
+    return apply();
+  auto choice = scf::IfOp::create(b, loc, type, full, /*withElse=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(choice.thenBlock());
+  scf::YieldOp::create(b, loc, input);
+  b.setInsertionPointToStart(choice.elseBlock());
+  Value masked = apply();
+  scf::YieldOp::create(b, loc, masked);
+  return choice.getResult(0);
+}
+
+LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
+  if (isScalar(op)) {
+    b.clone(*op, role.map);
+    return success();
+  }
+  if (auto found = copies.find(op); found != copies.end()) {
+    // In the loop, the product that reads it waits for it.
+    if (!found->second.inLoop)
+      getSlot(role, found->second.load);
+    return success();
+  }
+  if (auto dot = dyn_cast<tile::DotOp>(op)) {
+    FailureOr<Started> started = startDot(role, dot);
+    if (failed(started))
+      return failure();
+    hopper::CommitOp::create(b, loc);
+    waitFor(role, *started);
+    return success();
+  }
+  if (auto store = dyn_cast<tile::StoreOp>(op)) {
+    FailureOr<hopper::FragType> type = getFragType(store.getTile());
+    if (failed(type))
+      return failure();
+    bool split = type->getLayout() != hopper::Layout::Col;
+    auto [map, coordinates] =
+        shiftRows(role, store.getMap(), store.getCoordinates(), split);
+    hopper::StoreOp::create(b, loc, role.map.lookup(store.getTile()),
+                            role.map.lookup(store.getView()), coordinates, map,
+                            shiftCount(role, store.getRows(), split));
+    return success();
+  }
+  if (op->getNumResults() != 1)
+    return op->emitError("cannot be scheduled on Hopper");
+  // Only ever read by products: packed when it is read.
+  if (isa<tile::CastOp>(op) && llvm::all_of(op->getUses(), [](OpOperand &use) {
+        auto dot = dyn_cast<tile::DotOp>(use.getOwner());
+        return dot && use.get() == dot.getLhs();
+      }))
+    return success();
+  FailureOr<hopper::FragType> type = getFragType(op->getResult(0));
+  if (failed(type))
+    return failure();
+  bool split = type->getLayout() != hopper::Layout::Col;
+  SmallVector<Value> inputs;
+  if (!isa<tile::LoadOp>(op))
+    for (Value operand : op->getOperands())
+      inputs.push_back(role.map.lookup(operand));
+  Value result;
+  if (auto load = dyn_cast<tile::LoadOp>(op)) {
+    if (load.getPageTable())
+      return op->emitError("paged loads are not implemented on Hopper");
+    auto [map, coordinates] =
+        shiftRows(role, load.getMap(), load.getCoordinates(), split);
+    result = hopper::LoadOp::create(
+        b, loc, *type, role.map.lookup(load.getView()), coordinates, map,
+        shiftCount(role, load.getRows(), split));
+  } else if (isa<tile::SplatOp>(op)) {
+    result = hopper::SplatOp::create(b, loc, *type, inputs[0]);
+  } else if (auto map = dyn_cast<tile::MapOp>(op)) {
+    auto made =
+        hopper::MapOp::create(b, loc, *type, inputs, map.getWidthAttr());
+    cloneBody(role, map.getBody(), made.getBody(), split);
+    result = made;
+  } else if (auto guess = dyn_cast<tile::SpeculateOp>(op)) {
+    auto made = hopper::SpeculateOp::create(
+        b, loc, *type, inputs, guess.getSliceAttr(), guess.getLimitAttr());
+    cloneBody(role, guess.getCommon(), made.getCommon(), split);
+    cloneBody(role, guess.getFast(), made.getFast(), split);
+    cloneBody(role, guess.getExact(), made.getExact(), split);
+    result = made;
+  } else if (auto mask = dyn_cast<tile::MaskOp>(op)) {
+    result = emitMask(role, mask, inputs[0]);
+  } else if (auto reduce = dyn_cast<tile::ReduceOp>(op)) {
+    result =
+        hopper::ReduceOp::create(b, loc, *type, reduce.getKind(), inputs[0]);
+  } else if (isa<tile::CastOp>(op)) {
+    result = hopper::ConvertOp::create(b, loc, *type, inputs[0]);
+  } else {
+    return op->emitError("cannot be scheduled on Hopper");
+  }
+  role.map.map(op->getResult(0), result);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The consumers: products
+//===----------------------------------------------------------------------===//
+
+/// The slot of a copied load, awaited at its first use.
+Value Scheduler::getSlot(Role &role, tile::LoadOp load) {
+  Value &slot = role.slots[load];
+  if (slot)
+    return slot;
+  Copy &copy = copies.find(load)->second;
+  auto ring = cast<hopper::RingType>(copy.ring.getType());
+  auto type = hopper::SmemType::get(b.getContext(), ring.getRows(),
+                                    ring.getCols(), ring.getElementType());
+  slot = hopper::AwaitOp::create(b, loc, type, copy.ring, role.cursors[load]);
+  if (copy.zeroRows) {
+    Value rows = role.map.lookup(load.getRows());
+    Value partial = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
+                                          rows, constant(ring.getRows()));
+    auto zero = scf::IfOp::create(b, loc, partial, /*withElse=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(zero.thenBlock());
+    hopper::ZeroRowsOp::create(b, loc, slot, rows);
+  }
+  return slot;
+}
+
+/// A register operand of a product.
+FailureOr<Value> Scheduler::getPacked(Role &role, Value tile) {
+  auto type = cast<tile::TileType>(tile.getType());
+  Value source = tile;
+  if (auto cast = tile.getDefiningOp<tile::CastOp>())
+    if (!role.map.contains(tile))
+      source = cast.getInput();
+  Value frag = role.map.lookup(source);
+  if (cast<hopper::FragType>(frag.getType()).getLayout() == hopper::Layout::A)
+    return frag;
+  auto packed = hopper::FragType::getChecked(
+      [&] { return kernel.emitError("product operand: "); }, b.getContext(),
+      hopper::kWgmmaRows, type.getCols(), type.getElementType(),
+      hopper::Layout::A);
+  if (!packed)
+    return failure();
+  return Value(hopper::ConvertOp::create(b, loc, packed, frag));
+}
+
+FailureOr<Started> Scheduler::startDot(Role &role, tile::DotOp dot) {
+  if (dot.getTransposeA())
+    return dot.emitError("transpose_a is not implemented on Hopper");
+  auto rhs = dot.getRhs().getDefiningOp<tile::LoadOp>();
+  if (!rhs || !copies.contains(rhs))
+    return dot.emitError("the right operand of a product must be a load that "
+                         "only feeds products");
+  if (dot.getM() != schedule.getBlockM())
+    return dot.emitError() << "a product has the " << schedule.getBlockM()
+                           << " rows of block_m, got " << dot.getM();
+  if (dot.getN() > 256 || dot.getK() > 256)
+    return dot.emitError() << "a product takes at most 256 columns and an "
+                              "inner size of 256 (head dims up to 256), got "
+                           << dot.getN() << " and " << dot.getK();
+  Value lhs;
+  auto load = dot.getLhs().getDefiningOp<tile::LoadOp>();
+  if (load && copies.contains(load)) {
+    Value slot = getSlot(role, load);
+    auto type = cast<hopper::SmemType>(slot.getType());
+    lhs = hopper::RowsOp::create(
+        b, loc,
+        hopper::SmemType::get(b.getContext(), hopper::kWgmmaRows,
+                              type.getCols(), type.getElementType()),
+        slot, consumer);
+  } else {
+    FailureOr<Value> packed = getPacked(role, dot.getLhs());
+    if (failed(packed))
+      return failure();
+    lhs = *packed;
+  }
+  Value acc = dot.getAcc() ? role.map.lookup(dot.getAcc()) : Value();
+  auto type =
+      hopper::PendingType::get(b.getContext(), hopper::kWgmmaRows, dot.getN());
+  Value slot = getSlot(role, rhs);
+  auto wgmma = hopper::WgmmaOp::create(b, loc, type, lhs, slot, acc,
+                                       dot.getTransposeB());
+  return Started{dot, wgmma};
+}
+
+/// Slots of the loop whose last reader was `dot` go back to the producer.
+void Scheduler::release(Role &role, tile::DotOp dot) {
+  for (Value operand : {dot.getLhs(), dot.getRhs()}) {
+    auto load = operand.getDefiningOp<tile::LoadOp>();
+    auto found = copies.find(load);
+    if (!load || found == copies.end() || !found->second.inLoop ||
+        !role.slots.count(load))
+      continue;
+    bool last = llvm::all_of(load->getUsers(), [&](Operation *user) {
+      return user == dot || user->isBeforeInBlock(dot);
+    });
+    if (!last)
+      continue;
+    Value &cursor = role.cursors[load];
+    hopper::ReleaseOp::create(b, loc, found->second.ring, cursor);
+    cursor = hopper::NextOp::create(b, loc, cursor, found->second.ring);
+    role.slots.erase(load);
+  }
+}
+
+void Scheduler::waitFor(Role &role, ArrayRef<Started> started) {
+  SmallVector<Value> pendings;
+  SmallVector<Type> types;
+  for (const Started &product : started) {
+    pendings.push_back(product.pending);
+    types.push_back(hopper::FragType::get(
+        b.getContext(), hopper::kWgmmaRows,
+        cast<hopper::PendingType>(product.pending.getType()).getCols(),
+        b.getF32Type(), hopper::Layout::Acc));
+  }
+  auto wait = hopper::WaitOp::create(b, loc, types, pendings);
+  for (auto [product, result] : llvm::zip(started, wait.getResults())) {
+    tile::DotOp dot = product.dot;
+    role.map.map(dot.getResult(), result);
+    release(role, dot);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// The consumers: the loop over keys
+//===----------------------------------------------------------------------===//
+
+LogicalResult Scheduler::emitConsumerBlock(Role &role, Block &block) {
+  for (Operation &op : block) {
+    if (op.hasTrait<OpTrait::IsTerminator>())
+      continue;
+    if (isa<tile::ForKeysOp>(op)) {
+      if (failed(isOverlap() ? emitOverlapLoop(role) : emitSerialLoop(role)))
+        return failure();
+    } else if (failed(emitOp(role, &op))) {
+      return failure();
+    }
+  }
+  return success();
+}
+
+/// Begins to emit for the block of keys at `key`.
+void Scheduler::beginBlock(Role &role, Value key) {
+  role.map.map(loop.getKey(), key);
+  if (loop.getBody()->getOps<tile::MaskOp>().empty())
+    return;
+  Value end = arith::AddIOp::create(b, loc, key, constant(loop.getStep()));
+  Value above = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge, key,
+                                      role.map.lookup(loop.getFullLo()));
+  Value below = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sle, end,
+                                      role.map.lookup(loop.getFullHi()));
+  full = arith::AndIOp::create(b, loc, above, below);
+}
+
+LogicalResult Scheduler::emitSerialLoop(Role &role) {
+  Range range = getRange(role);
+  SmallVector<Value> carried;
+  for (Value init : loop.getInits())
+    carried.push_back(role.map.lookup(init));
+  size_t count = carried.size();
+  llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
+  auto each =
+      scf::ForOp::create(b, loc, range.begin, range.end, range.step, carried);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(each.getBody());
+    auto args = each.getRegionIterArgs();
+    for (auto [arg, value] : llvm::zip(loop.getIterArgs(), args))
+      role.map.map(arg, value);
+    setCursors(role, args.drop_front(count), /*inLoop=*/true);
+    beginBlock(role, each.getInductionVar());
+    if (failed(emitConsumerBlock(role, *loop.getBody())))
+      return failure();
+    full = {};
+    SmallVector<Value> next;
+    for (Value value : loop.getYielded())
+      next.push_back(role.map.lookup(value));
+    llvm::append_range(next, getCursors(role, /*inLoop=*/true));
+    scf::YieldOp::create(b, loc, next);
+  }
+  for (auto [old, value] : llvm::zip(loop.getResults(), each.getResults()))
+    role.map.map(old, value);
+  setCursors(role, each.getResults().drop_front(count), /*inLoop=*/true);
+  return success();
+}
+
+LogicalResult Scheduler::emitOverlapLoop(Role &role) {
+  return emitSerialLoop(role);
+}
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
+
+struct TileToHopperPass
+    : public attnc::impl::TileToHopperBase<TileToHopperPass> {
+  void runOnOperation() override {
+    SmallVector<tile::KernelOp> kernels;
+    for (auto kernel : getOperation().getOps<tile::KernelOp>())
+      kernels.push_back(kernel);
+    for (tile::KernelOp kernel : kernels) {
+      auto schedule = kernel.getSchedule();
+      if (!schedule || schedule->getConsumers() == 0) {
+        kernel.emitError("has no schedule for a GPU: #tile.schedule with "
+                         "consumers is needed");
+        return signalPassFailure();
+      }
+      if (failed(Scheduler(kernel).run()))
+        return signalPassFailure();
+      ++numScheduled;
+    }
+  }
+};
+
+} // namespace

@@ -1,0 +1,140 @@
+// RUN: attnc-opt %s -split-input-file -verify-diagnostics
+
+// expected-error@+1 {{a fragment of layout 'acc' has 64 rows, got 32x8x'f32'}}
+func.func private @f(!hopper.frag<32x8xf32, acc>)
+
+// -----
+
+// expected-error@+1 {{a fragment of layout 'a' has 64 rows and a multiple of 16 columns of 16 bits, got 64x24x'bf16'}}
+func.func private @f(!hopper.frag<64x24xbf16, a>)
+
+// -----
+
+// expected-error@+1 {{a fragment of layout 'row' is 64x1, got 64x2x'f32'}}
+func.func private @f(!hopper.frag<64x2xf32, row>)
+
+// -----
+
+// expected-error@+1 {{a fragment of layout 'col' has one row, got 2x2x'f32'}}
+func.func private @f(!hopper.frag<2x2xf32, col>)
+
+// -----
+
+// expected-error@+1 {{expected a layout acc, a, row or col, got 'b'}}
+func.func private @f(!hopper.frag<64x8xf32, b>)
+
+// -----
+
+// expected-error@+1 {{expected 3 dims, got 2}}
+func.func private @f(!hopper.ring<64x8xbf16>)
+
+// -----
+
+// expected-error@+1 {{a ring holds 16-bit elements, got 'f32'}}
+func.func private @f(!hopper.ring<2x64x8xf32>)
+
+// -----
+
+// expected-error@+1 {{a ring needs a stage, rows a multiple of 8 up to 256, and a column, got 2x512x8}}
+func.func private @f(!hopper.ring<2x512x8xbf16>)
+
+// -----
+
+// expected-error@+1 {{products accumulate in f32, got 'f16'}}
+func.func private @f(!hopper.pending<64x8xf16>)
+
+// -----
+
+// expected-error@+1 {{roles: one producer of 40 and 2 consumers of 240 registers need 520 a lane, more than the pool of 504}}
+func.func private @f() attributes {a = #hopper.roles<consumers = 2, producer_registers = 40, consumer_registers = 240>}
+
+// -----
+
+// expected-error@+1 {{roles: registers must be a multiple of 8 from 24 to 240, got 20}}
+func.func private @f() attributes {a = #hopper.roles<consumers = 2, producer_registers = 20, consumer_registers = 240>}
+
+// -----
+
+// expected-error@+1 {{roles: expected 1 to 4 consumers, got 5}}
+func.func private @f() attributes {a = #hopper.roles<consumers = 5, producer_registers = 24, consumer_registers = 64>}
+
+// -----
+
+// expected-error@+1 {{must have one hopper.producer and one hopper.consumers}}
+hopper.kernel @k() roles(#hopper.roles<consumers = 1, producer_registers = 24, consumer_registers = 240>) {
+  %zero = arith.constant 0 : index
+}
+
+// -----
+
+func.func @f(%v: !tile.view<?x64xbf16>) {
+  // expected-error@+1 {{order must name each dim of the view once}}
+  %m = hopper.tensor_map %v order [1, 1] box [64, 64] : !tile.view<?x64xbf16>
+  return
+}
+
+// -----
+
+func.func @f(%v: !tile.view<?x64xbf16>) {
+  // expected-error@+1 {{a box row is one panel of 64 columns, got 32}}
+  %m = hopper.tensor_map %v order [1, 0] box [32, 64] : !tile.view<?x64xbf16>
+  return
+}
+
+// -----
+
+func.func @f(%a: !hopper.smem<64x64xbf16>, %b: !hopper.smem<128x32xbf16>) {
+  // expected-error@+1 {{inner sizes differ: 64 and 32}}
+  %p = hopper.wgmma %a, %b transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<128x32xbf16> -> !hopper.pending<64x128xf32>
+  hopper.commit
+  %s = hopper.wait %p : !hopper.pending<64x128xf32> -> !hopper.frag<64x128xf32, acc>
+  return
+}
+
+// -----
+
+func.func @f(%a: !hopper.smem<64x64xbf16>, %b: !hopper.smem<128x64xf16>) {
+  // expected-error@+1 {{operands must both be bf16 or both f16}}
+  %p = hopper.wgmma %a, %b transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<128x64xf16> -> !hopper.pending<64x128xf32>
+  hopper.commit
+  %s = hopper.wait %p : !hopper.pending<64x128xf32> -> !hopper.frag<64x128xf32, acc>
+  return
+}
+
+// -----
+
+func.func @f(%a: !hopper.smem<64x64xbf16>, %b: !hopper.smem<128x64xbf16>) {
+  %p = hopper.wgmma %a, %b transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<128x64xbf16> -> !hopper.pending<64x128xf32>
+  // expected-error@+1 {{waits for a product that is not committed}}
+  %s = hopper.wait %p : !hopper.pending<64x128xf32> -> !hopper.frag<64x128xf32, acc>
+  return
+}
+
+// -----
+
+func.func @f(%a: !hopper.smem<64x64xbf16>, %b: !hopper.smem<128x64xbf16>) {
+  // expected-error@+1 {{the pending result has one use}}
+  %p = hopper.wgmma %a, %b transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<128x64xbf16> -> !hopper.pending<64x128xf32>
+  hopper.commit
+  %s:2 = hopper.wait %p, %p : !hopper.pending<64x128xf32>, !hopper.pending<64x128xf32> -> !hopper.frag<64x128xf32, acc>, !hopper.frag<64x128xf32, acc>
+  return
+}
+
+// -----
+
+func.func @f(%x: !hopper.frag<64x8xf32, acc>) {
+  // expected-error@+1 {{a thread holds 1 or 2 neighbours}}
+  %y = hopper.map(%x : !hopper.frag<64x8xf32, acc>) width 4 {
+  ^bb0(%a: f32, %b: f32, %c: f32, %d: f32, %r: i32, %k: i32):
+    hopper.yield %a, %b, %c, %d : f32, f32, f32, f32
+  } : !hopper.frag<64x8xf32, acc>
+  return
+}
+
+// -----
+
+func.func @f(%x: !hopper.frag<64x8xf32, acc>) {
+  // expected-error@+1 {{cannot convert}}
+  %y = hopper.convert %x : !hopper.frag<64x8xf32, acc> -> !hopper.frag<64x16xbf16, a>
+  return
+}

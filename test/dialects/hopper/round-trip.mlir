@@ -1,0 +1,100 @@
+// RUN: attnc-opt %s | attnc-opt | FileCheck %s
+
+#row = affine_map<(r, c)[b, i] -> (b, i + r, c)>
+#roles = #hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240, persistent = true>
+
+// CHECK-LABEL: hopper.kernel @k(
+// CHECK-SAME: %{{.*}}: !tile.view<?x?x64xbf16> {tile.name = "query"}
+// CHECK-SAME: roles(#hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240, persistent = true>) {
+hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
+    %k: !tile.view<?x?x64xbf16>, %o: !tile.view<?x?x64xbf16>, %s: f32)
+    roles(#roles) {
+  // CHECK: hopper.tensor_map %{{.*}} order [2, 1, 0] box [64, 128, 1] : <?x?x64xbf16>
+  %qm = hopper.tensor_map %q order [2, 1, 0] box [64, 128, 1] : !tile.view<?x?x64xbf16>
+  %km = hopper.tensor_map %k order [2, 1, 0] box [64, 64, 1] : !tile.view<?x?x64xbf16>
+  // CHECK: hopper.ring "query" : <1x128x64xbf16>
+  %qr = hopper.ring "query" : !hopper.ring<1x128x64xbf16>
+  %kr = hopper.ring "key" : !hopper.ring<2x64x64xbf16>
+  // CHECK: hopper.producer {
+  hopper.producer {
+    %zero = arith.constant 0 : index
+    %b = hopper.block
+    %c = hopper.start
+    // CHECK: hopper.acquire %{{.*}}[%{{.*}}] : <1x128x64xbf16>
+    hopper.acquire %qr[%c] : !hopper.ring<1x128x64xbf16>
+    // CHECK: hopper.copy %{{.*}}[%{{.*}}, %{{.*}}, %{{.*}}] to %{{.*}}[%{{.*}}] : <1x128x64xbf16>
+    hopper.copy %qm[%zero, %zero, %b] to %qr[%c] : !hopper.ring<1x128x64xbf16>
+    hopper.acquire %kr[%c] : !hopper.ring<2x64x64xbf16>
+    hopper.copy %km[%zero, %zero, %b] to %kr[%c] : !hopper.ring<2x64x64xbf16>
+    // CHECK: hopper.next %{{.*}} in %{{.*}} : <2x64x64xbf16>
+    %n = hopper.next %c in %kr : !hopper.ring<2x64x64xbf16>
+  }
+  // CHECK: hopper.consumers (%{{.*}}) {
+  hopper.consumers (%wg) {
+    %b = hopper.block
+    %g = hopper.grid
+    %c = hopper.start
+    %five = arith.constant 5 : index
+    // CHECK: hopper.turn_init
+    hopper.turn_init %wg
+    // CHECK: hopper.await %{{.*}}[%{{.*}}] : <1x128x64xbf16> -> <128x64xbf16>
+    %qs = hopper.await %qr[%c] : !hopper.ring<1x128x64xbf16> -> !hopper.smem<128x64xbf16>
+    %ks = hopper.await %kr[%c] : !hopper.ring<2x64x64xbf16> -> !hopper.smem<64x64xbf16>
+    // CHECK: hopper.zero_rows %{{.*}} from %{{.*}} : <64x64xbf16>
+    hopper.zero_rows %ks from %five : !hopper.smem<64x64xbf16>
+    // CHECK: hopper.rows %{{.*}}[%{{.*}}] : <128x64xbf16> -> <64x64xbf16>
+    %a = hopper.rows %qs[%wg] : !hopper.smem<128x64xbf16> -> !hopper.smem<64x64xbf16>
+    // CHECK: hopper.turn_wait
+    hopper.turn_wait %wg
+    // CHECK: hopper.wgmma %{{.*}}, %{{.*}} transpose_b : !hopper.smem<64x64xbf16>, <64x64xbf16> -> <64x64xf32>
+    %p = hopper.wgmma %a, %ks transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
+    // CHECK: hopper.commit
+    hopper.commit
+    // CHECK: hopper.turn_pass
+    hopper.turn_pass %wg
+    // CHECK: hopper.wait %{{.*}} : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
+    %x = hopper.wait %p : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
+    // CHECK: hopper.reduce max %{{.*}} : <64x64xf32, acc> -> <64x1xf32, row>
+    %m = hopper.reduce max %x : !hopper.frag<64x64xf32, acc> -> !hopper.frag<64x1xf32, row>
+    // CHECK: hopper.map(%{{.*}}, %{{.*}} : !hopper.frag<64x64xf32, acc>, !hopper.frag<64x1xf32, row>) {
+    %y = hopper.map(%x, %m : !hopper.frag<64x64xf32, acc>, !hopper.frag<64x1xf32, row>) {
+    ^bb0(%e: f32, %f: f32, %r: i32, %col: i32):
+      %d = arith.subf %e, %f : f32
+      hopper.yield %d : f32
+    } : !hopper.frag<64x64xf32, acc>
+    // CHECK: hopper.speculate(%{{.*}} : !hopper.frag<64x64xf32, acc>) slice 16 limit 3.125000e-02 common {
+    %z = hopper.speculate(%y : !hopper.frag<64x64xf32, acc>) slice 16 limit 0.03125 common {
+    ^bb0(%e: f32, %r: i32, %col: i32):
+      hopper.yield %e, %e : f32, f32
+    } fast {
+    ^bb0(%e: f32, %r: i32, %col: i32):
+      hopper.yield %e : f32
+    } exact {
+    ^bb0(%e: f32, %r: i32, %col: i32):
+      %n = arith.negf %e : f32
+      hopper.yield %n : f32
+    } : !hopper.frag<64x64xf32, acc>
+    // CHECK: hopper.mask %{{.*}} fill 0.000000e+00 {
+    %w = hopper.mask %z fill 0.0 {
+    ^bb0(%r: i32, %col: i32):
+      %keep = arith.cmpi slt, %col, %r : i32
+      hopper.yield %keep : i1
+    } : !hopper.frag<64x64xf32, acc>
+    // CHECK: hopper.pin %{{.*}} : <64x64xf32, acc>
+    hopper.pin %w : !hopper.frag<64x64xf32, acc>
+    // CHECK: hopper.convert %{{.*}} : <64x64xf32, acc> -> <64x64xbf16, a>
+    %pa = hopper.convert %w : !hopper.frag<64x64xf32, acc> -> !hopper.frag<64x64xbf16, a>
+    // CHECK: hopper.splat %{{.*}} : f32 -> <64x64xf32, acc>
+    %acc = hopper.splat %s : f32 -> !hopper.frag<64x64xf32, acc>
+    // CHECK: hopper.wgmma %{{.*}}, %{{.*}} acc %{{.*}} : !hopper.frag<64x64xf32, acc> : !hopper.frag<64x64xbf16, a>, <64x64xbf16> -> <64x64xf32>
+    %po = hopper.wgmma %pa, %ks acc %acc : !hopper.frag<64x64xf32, acc> : !hopper.frag<64x64xbf16, a>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
+    hopper.commit
+    %ov = hopper.wait %po : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
+    // CHECK: hopper.release %{{.*}}[%{{.*}}] : <2x64x64xbf16>
+    hopper.release %kr[%c] : !hopper.ring<2x64x64xbf16>
+    // CHECK: hopper.load %{{.*}}[%{{.*}}, %{{.*}}] by #{{.*}} rows %{{.*}} : <?x?x64xbf16> -> <64x64xbf16, acc>
+    %bias = hopper.load %k[%b, %g] by #row rows %five : !tile.view<?x?x64xbf16> -> !hopper.frag<64x64xbf16, acc>
+    // CHECK: hopper.store %{{.*}}, %{{.*}}[%{{.*}}, %{{.*}}] by #{{.*}} : <64x64xbf16, acc>, <?x?x64xbf16>
+    hopper.store %bias, %o[%b, %g] by #row : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?x64xbf16>
+  }
+}
