@@ -1,6 +1,7 @@
 //===- HostTensor.cpp - A tensor in host memory ---------------------------===//
 
 #include "lib/Support/HostTensor.h"
+#include "lib/Support/File.h"
 
 #include "mlir/IR/BuiltinTypes.h"
 #include "llvm/ADT/StringExtras.h"
@@ -9,6 +10,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <unistd.h>
 
 using namespace attnc;
 using namespace llvm;
@@ -118,13 +120,32 @@ float attnc::halfToFloat(uint16_t bits) {
   return bit_cast<float>(bit_cast<uint32_t>(magnitude) | sign);
 }
 
-HostTensor::HostTensor(ElementKind kind, ArrayRef<int64_t> sizes)
-    : elementKind(kind), dimSizes(sizes), dimStrides(sizes.size()), count(1) {
-  for (size_t k = sizes.size(); k-- > 0;) {
-    dimStrides[k] = count;
-    count *= sizes[k];
-  }
-  storage.reset(new char[std::max<int64_t>(bytes(), 1)]());
+/// Bytes of memory this machine has, however much of it is in use.
+static double physicalMemory() {
+  return double(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+}
+
+Expected<HostTensor> HostTensor::make(ElementKind kind,
+                                      ArrayRef<int64_t> sizes) {
+  auto count = countElements(sizes);
+  double bytes = double(count.value_or(0)) * elementBytes(kind);
+  HostTensor tensor;
+  // calloc leaves pages untouched until they are written.
+  if (count && bytes <= physicalMemory())
+    tensor.storage.reset(static_cast<char *>(
+        std::calloc(std::max<int64_t>(*count, 1), elementBytes(kind))));
+  if (!tensor.storage)
+    return makeError("a tensor of " + formatSizes(sizes) + " " +
+                     elementName(kind) +
+                     " does not fit in memory; expected smaller sizes");
+  tensor.elementKind = kind;
+  tensor.dimSizes.assign(sizes.begin(), sizes.end());
+  tensor.dimStrides.resize(sizes.size());
+  tensor.count = *count;
+  int64_t stride = 1;
+  for (size_t k = sizes.size(); k-- > 0; stride *= sizes[k])
+    tensor.dimStrides[k] = stride;
+  return std::move(tensor);
 }
 
 void HostTensor::setFortranOrder() {
@@ -205,15 +226,16 @@ void HostTensor::set(int64_t position, double value) {
   }
 }
 
-HostTensor HostTensor::convert(ElementKind to) const {
-  HostTensor result(to, dimSizes);
-  result.dimStrides = dimStrides;
-  if (to == elementKind) {
-    std::memcpy(result.storage.get(), storage.get(), bytes());
-    return result;
-  }
-  for (int64_t position = 0; position < count; ++position)
-    result.set(position, at(position));
+Expected<HostTensor> HostTensor::convert(ElementKind to) const {
+  auto result = make(to, dimSizes);
+  if (!result)
+    return result.takeError();
+  result->dimStrides = dimStrides;
+  if (to == elementKind)
+    std::memcpy(result->storage.get(), storage.get(), bytes());
+  else
+    for (int64_t position = 0; position < count; ++position)
+      result->set(position, at(position));
   return result;
 }
 

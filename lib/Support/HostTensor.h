@@ -6,8 +6,10 @@
 #include "mlir/IR/Types.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 
@@ -36,9 +38,10 @@ float bfloatToFloat(uint16_t bits);
 class HostTensor {
 public:
   HostTensor() = default;
-  /// A dense row-major tensor of zeros. The caller has checked the size with
-  /// `countElements`.
-  HostTensor(ElementKind kind, llvm::ArrayRef<int64_t> sizes);
+  /// A dense row-major tensor of zeros; an error if it is larger than this
+  /// machine's memory.
+  static llvm::Expected<HostTensor> make(ElementKind kind,
+                                         llvm::ArrayRef<int64_t> sizes);
 
   ElementKind kind() const { return elementKind; }
   llvm::ArrayRef<int64_t> sizes() const { return dimSizes; }
@@ -53,19 +56,26 @@ public:
   /// The tensor with dims in another order: dim k becomes dims[k] of this.
   HostTensor &permute(llvm::ArrayRef<int64_t> dims);
 
+  /// The same bytes as another kind of the same size.
+  void reinterpret(ElementKind to) { elementKind = to; }
+
   /// Element at a memory position, widened; integers convert exactly as far
   /// as a double can hold them.
   double at(int64_t position) const;
   void set(int64_t position, double value);
 
   /// A copy with the same sizes and strides and another element kind.
-  HostTensor convert(ElementKind to) const;
+  llvm::Expected<HostTensor> convert(ElementKind to) const;
 
 private:
+  struct Free {
+    void operator()(char *memory) const { std::free(memory); }
+  };
+
   ElementKind elementKind = ElementKind::F32;
   llvm::SmallVector<int64_t> dimSizes, dimStrides;
   int64_t count = 0;
-  std::unique_ptr<char[]> storage;
+  std::unique_ptr<char[], Free> storage;
 };
 
 /// The product of sizes; nothing if one is negative or the bytes of a tensor

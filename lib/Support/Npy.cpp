@@ -175,11 +175,13 @@ Expected<HostTensor> attnc::parseNpy(StringRef contents, StringRef name) {
                      " bytes, the file "
                      "holds " +
                      Twine(elements.size()) + "; is it complete?");
-  HostTensor tensor(*kind, header.shape);
-  std::memcpy(tensor.data(), elements.data(), elements.size());
+  auto tensor = HostTensor::make(*kind, header.shape);
+  if (!tensor)
+    return tensor.takeError();
+  std::memcpy(tensor->data(), elements.data(), elements.size());
   if (header.fortranOrder)
-    tensor.setFortranOrder();
-  return std::move(tensor);
+    tensor->setFortranOrder();
+  return tensor;
 }
 
 Expected<HostTensor> attnc::readNpy(StringRef path) {
@@ -206,9 +208,13 @@ static void appendRowMajor(const HostTensor &tensor, std::string &out) {
   }
 }
 
-std::string attnc::formatNpy(const HostTensor &tensor) {
-  if (tensor.kind() == ElementKind::BF16)
-    return formatNpy(tensor.convert(ElementKind::F32));
+Expected<std::string> attnc::formatNpy(const HostTensor &tensor) {
+  if (tensor.kind() == ElementKind::BF16) {
+    auto wide = tensor.convert(ElementKind::F32);
+    if (!wide)
+      return wide.takeError();
+    return formatNpy(*wide);
+  }
   std::string dict = "{'descr': '" + descrOfKind(tensor.kind()).str() +
                      "', 'fortran_order': False, 'shape': (";
   for (int64_t size : tensor.sizes())
@@ -229,5 +235,8 @@ std::string attnc::formatNpy(const HostTensor &tensor) {
 }
 
 Error attnc::writeNpy(StringRef path, const HostTensor &tensor) {
-  return writeOutput(path, formatNpy(tensor));
+  auto contents = formatNpy(tensor);
+  if (!contents)
+    return contents.takeError();
+  return writeOutput(path, *contents);
 }

@@ -33,12 +33,14 @@ struct CommandInfo {
 
 std::unique_ptr<Command> makeCompileCommand();
 std::unique_ptr<Command> makeGenCommand();
+std::unique_ptr<Command> makeRunCommand();
 
 /// Options that every compiling command has.
 struct TargetFlags {
   std::string target = "cpu", schedule, cpu, features;
 
-  void addTo(OptionTable &table);
+  /// `reference`: the oracle is a target too.
+  void addTo(OptionTable &table, bool reference = false);
   llvm::Expected<CompileOptions> get() const;
 };
 

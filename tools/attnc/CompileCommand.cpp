@@ -14,10 +14,15 @@
 using namespace attnc;
 using namespace llvm;
 
-void TargetFlags::addTo(OptionTable &table) {
+void TargetFlags::addTo(OptionTable &table, bool reference) {
   table.section("target");
-  table.choice("target", {"cpu", "sm_90a"}, target,
-               "What to compile for; cpu by default.");
+  SmallVector<StringRef> targets{"cpu", "sm_90a"};
+  if (reference)
+    targets.push_back("reference");
+  table.choice("target", targets, target,
+               reference ? "What to run on; cpu by default. reference is a "
+                           "slow float64 evaluation."
+                         : "What to compile for; cpu by default.");
   table.text("schedule", "KEY=N,...", schedule,
              "Overrides the cost model's choice, for example "
              "block_m=64,block_n=128; see 'attnc explain'.");
@@ -30,7 +35,8 @@ void TargetFlags::addTo(OptionTable &table) {
 
 Expected<CompileOptions> TargetFlags::get() const {
   CompileOptions options;
-  options.target = *parseTarget(target);
+  // The reference compiles nothing.
+  options.target = parseTarget(target).value_or(Target::CPU);
   options.schedule = schedule;
   options.cpu = cpu;
   options.features = features;

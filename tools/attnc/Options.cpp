@@ -96,6 +96,12 @@ void OptionTable::choice(StringRef name, ArrayRef<StringRef> choices,
                      bare.empty() ? Arity::One : Arity::Optional, set});
 }
 
+void OptionTable::assignments(StringRef name, StringRef placeholder,
+                              std::string &value, StringRef help) {
+  text(name, placeholder, value, help);
+  options.back().arity = Arity::Assignments;
+}
+
 void OptionTable::list(StringRef name, StringRef placeholder,
                        std::vector<std::string> &values, StringRef help) {
   options.push_back({name.str(), placeholder.str(), help.str(), Arity::Many,
@@ -168,12 +174,18 @@ Error OptionTable::parse(ArrayRef<StringRef> arguments) {
                          ", got nothing");
       value = arguments[++k];
     }
+    // `--random B=1` cannot be a file.
+    if (option->arity == Arity::Assignments && !hasValue &&
+        k + 1 < arguments.size() && !looksLikeOption(arguments[k + 1]) &&
+        arguments[k + 1].contains('='))
+      value = arguments[++k];
     if (Error error = option->set(value))
       return error;
     std::string given = dashes(name);
     if (!value.empty())
       given += (hasValue ? "=" : " ") + value.str();
     givenOptions.push_back(given);
+    givenNames.push_back(name.str());
     while (option->arity == Arity::Many && k + 1 < arguments.size() &&
            !looksLikeOption(arguments[k + 1])) {
       if (Error error = option->set(arguments[++k]))
@@ -221,7 +233,8 @@ void OptionTable::printHelp(raw_ostream &os) const {
       continue;
     }
     os << "  " << dashes(option.name);
-    bool bracket = option.arity == Arity::Optional;
+    bool bracket =
+        option.arity == Arity::Optional || option.arity == Arity::Assignments;
     if (!option.placeholder.empty()) {
       bool spaced = option.arity == Arity::Many || option.name.size() == 1;
       os << (bracket  ? "[="

@@ -9,6 +9,7 @@
 #define ATTNC_TOOLS_ATTNC_OPTIONS_H
 
 #include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 
@@ -37,6 +38,9 @@ public:
   void integer(llvm::StringRef name, std::optional<int64_t> &value,
                int64_t least, int64_t most, llvm::StringRef help);
   void number(llvm::StringRef name, double &value, llvm::StringRef help);
+  /// `--name`, `--name=A=1,B=2` or `--name A=1,B=2`.
+  void assignments(llvm::StringRef name, llvm::StringRef placeholder,
+                   std::string &value, llvm::StringRef help);
   /// One of `choices`. With `bare`, `--name` alone means that choice.
   void choice(llvm::StringRef name, llvm::ArrayRef<llvm::StringRef> choices,
               std::string &value, llvm::StringRef help,
@@ -52,11 +56,15 @@ public:
   llvm::Error parse(llvm::ArrayRef<llvm::StringRef> arguments);
   void printHelp(llvm::raw_ostream &os) const;
 
+  /// Whether the option was given.
+  bool has(llvm::StringRef name) const {
+    return llvm::is_contained(givenNames, name);
+  }
   /// The options that were given, as `--name=value`, in order.
   llvm::ArrayRef<std::string> given() const { return givenOptions; }
 
 private:
-  enum class Arity { None, Optional, One, Many };
+  enum class Arity { None, Optional, Assignments, One, Many };
   struct Option {
     std::string name, placeholder, help;
     Arity arity;
@@ -68,7 +76,7 @@ private:
 
   std::string usage, about, examples;
   std::vector<Option> options;
-  std::vector<std::string> givenOptions;
+  std::vector<std::string> givenOptions, givenNames;
   std::vector<std::string> *positionals = nullptr;
   size_t mostPositionals = 0;
   std::string positionalName, positionalHelp;

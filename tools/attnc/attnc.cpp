@@ -8,6 +8,7 @@
 #include "llvm/Support/WithColor.h"
 #include "llvm/Support/raw_ostream.h"
 
+#include <new>
 #include <unistd.h>
 
 using namespace attnc;
@@ -17,6 +18,8 @@ static constexpr CommandInfo commands[] = {
     {"compile", "takes a program from one phase to another (the default)",
      makeCompileCommand},
     {"gen", "writes attention from flags, as IR", makeGenCommand},
+    {"run", "compiles a program and calls it, checks and times it",
+     makeRunCommand},
 };
 
 static void printPhases(raw_ostream &os) {
@@ -89,8 +92,17 @@ static void onFatalError(void *, const char *reason, bool) {
   _exit(1);
 }
 
+/// Exceptions are off: without this, a failing `new` would abort.
+static void onOutOfMemory() {
+  constexpr StringLiteral text =
+      "attnc: error: out of memory; expected smaller sizes or a smaller file\n";
+  (void)!::write(STDERR_FILENO, text.data(), text.size());
+  _exit(1);
+}
+
 int main(int argc, char **argv) {
   install_fatal_error_handler(onFatalError);
+  std::set_new_handler(onOutOfMemory);
   SmallVector<StringRef> arguments(argv + 1, argv + argc);
   if (arguments.empty()) {
     printOverview(errs());

@@ -70,23 +70,32 @@ TEST(HostTensor, CountsElements) {
   EXPECT_EQ(countElements({-1}), std::nullopt);
 }
 
+TEST(HostTensor, RefusesWhatDoesNotFit) {
+  auto tensor = HostTensor::make(ElementKind::F32, {int64_t(1) << 43});
+  ASSERT_FALSE(bool(tensor));
+  EXPECT_EQ(llvm::toString(tensor.takeError()),
+            "a tensor of 8796093022208 f32 does not fit in memory; expected "
+            "smaller sizes");
+}
+
 TEST(HostTensor, PermutesWithoutMoving) {
-  HostTensor tensor(ElementKind::F32, {2, 3, 4});
+  HostTensor tensor =
+      llvm::cantFail(HostTensor::make(ElementKind::F32, {2, 3, 4}));
   tensor.permute({2, 0, 1});
   EXPECT_EQ(tensor.sizes(), (llvm::ArrayRef<int64_t>{4, 2, 3}));
   EXPECT_EQ(tensor.strides(), (llvm::ArrayRef<int64_t>{1, 12, 4}));
 }
 
 TEST(HostTensor, Converts) {
-  HostTensor tensor(ElementKind::F32, {3});
+  HostTensor tensor = llvm::cantFail(HostTensor::make(ElementKind::F32, {3}));
   tensor.set(0, 1.5);
   tensor.set(1, -2.0);
-  HostTensor half = tensor.convert(ElementKind::F16);
+  HostTensor half = llvm::cantFail(tensor.convert(ElementKind::F16));
   EXPECT_EQ(half.at(0), 1.5);
   EXPECT_EQ(half.at(1), -2.0);
-  EXPECT_EQ(tensor.convert(ElementKind::I32).at(1), -2);
-  EXPECT_EQ(tensor.convert(ElementKind::I1).at(1), 1);
-  EXPECT_EQ(tensor.convert(ElementKind::I1).at(2), 0);
+  EXPECT_EQ(llvm::cantFail(tensor.convert(ElementKind::I32)).at(1), -2);
+  EXPECT_EQ(llvm::cantFail(tensor.convert(ElementKind::I1)).at(1), 1);
+  EXPECT_EQ(llvm::cantFail(tensor.convert(ElementKind::I1)).at(2), 0);
 }
 
 } // namespace
