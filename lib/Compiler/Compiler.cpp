@@ -195,11 +195,14 @@ static void setPhase(ModuleOp module, const PhaseStep &step, Target target) {
 /// Runs the passes that lead to one phase.
 static Error runPasses(ModuleOp module, const PhaseStep &step,
                        const CompileOptions &options) {
+  auto pipeline = step.pipeline(options);
+  if (!pipeline)
+    return pipeline.takeError();
   DiagnosticCapture capture(*module.getContext(), "module");
   PassManager manager(module.getContext());
   std::string complaint;
   llvm::raw_string_ostream stream(complaint);
-  if (failed(parsePassPipeline(step.pipeline(options), manager, stream)))
+  if (failed(parsePassPipeline(*pipeline, manager, stream)))
     return makeError("cannot build the passes of phase " + step.name + ": " +
                      llvm::StringRef(complaint).split('\n').first);
   if (failed(manager.run(module)))

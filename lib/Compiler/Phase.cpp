@@ -27,26 +27,59 @@ std::optional<Target> attnc::parseTarget(StringRef name) {
 // The passes between phases
 //===----------------------------------------------------------------------===//
 
-static std::string toAttn(const CompileOptions &) { return ""; }
+using Pipeline = Expected<std::string>;
 
-static std::string toFused(const CompileOptions &) {
-  return "canonicalize,cse";
+static Pipeline toAttn(const CompileOptions &) { return ""; }
+
+static Pipeline toFused(const CompileOptions &) {
+  return "attn-raise-idioms,canonicalize,cse,func.func(attn-fuse),canonicalize,"
+         "cse";
+}
+
+/// What stands between the brackets of #tile.schedule, fit for a pass option.
+static Expected<std::string> scheduleText(StringRef schedule) {
+  for (char c : schedule)
+    if (!isAlnum(c) && !StringRef("_=, ").contains(c))
+      return makeError("--schedule: expected KEY=N,... such as "
+                       "block_m=64,block_n=128, got '" +
+                       schedule + "'");
+  return schedule.str();
+}
+
+static Pipeline toTile(const CompileOptions &options) {
+  auto schedule = scheduleText(options.schedule);
+  if (!schedule)
+    return schedule.takeError();
+  std::string pass = "attn-to-tile{target=" + targetName(options.target).str();
+  if (!schedule->empty())
+    pass += " schedule=\"" + *schedule + "\"";
+  return pass + "},canonicalize,cse";
 }
 
 //===----------------------------------------------------------------------===//
 // The table
 //===----------------------------------------------------------------------===//
 
+static constexpr PhaseStep attnPhase = {
+    Phase::Attn, "attn", "what to compute: the steps of the textbook, as read",
+    toAttn, nullptr};
+static constexpr PhaseStep fusedPhase = {
+    Phase::Fused, "fused", "one attn.fused op; no n x n value exists", toFused,
+    nullptr};
+static constexpr PhaseStep tilePhase = {
+    Phase::Tile, "tile", "the blocked program: what one block of queries does",
+    toTile, nullptr};
+
 static constexpr PhaseStep cpuPhases[] = {
-    {Phase::Attn, "attn", "what to compute: the steps of the textbook, as read",
-     toAttn, nullptr},
-    {Phase::Fused, "fused", "one attn.fused op; no n x n value exists", toFused,
-     nullptr},
+    attnPhase,
+    fusedPhase,
+    tilePhase,
 };
 
 static constexpr PhaseStep sm90aPhases[] = {
-    cpuPhases[0],
-    cpuPhases[1],
+    attnPhase,
+    fusedPhase,
+    tilePhase,
 };
 
 ArrayRef<PhaseStep> attnc::phasesOf(Target target) {

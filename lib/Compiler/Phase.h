@@ -47,7 +47,7 @@ struct PhaseStep {
   llvm::StringLiteral description;
   /// The passes that lead here from the phase before, as attnc-opt takes
   /// them; nothing for a phase that is no longer MLIR.
-  std::string (*pipeline)(const CompileOptions &options);
+  llvm::Expected<std::string> (*pipeline)(const CompileOptions &options);
   /// What leads here otherwise: sets the artifact's text.
   llvm::Error (*translate)(Artifact &artifact, const CompileOptions &options);
 };

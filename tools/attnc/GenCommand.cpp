@@ -178,7 +178,6 @@ private:
   void writeWeights();
   void writeApply();
   void writeEpilogue();
-  void writeGate();
   std::string head() const;
 
   void argument(StringRef name, StringRef type, StringRef comment,
@@ -422,35 +421,37 @@ static constexpr StringLiteral outputPosition =
     "%o_d: f32, %b: i32, %h: i32, %i: i32, %d: i32";
 
 void Writer::writeEpilogue() {
-  if (!score.rmsNorm)
+  if (!hasEpilogue())
     return;
-  step("o / sqrt(mean_d o^2 + 1e-6)");
-  os << "  %normed = attn.epilogue %o stats [1 : i32]" << layout();
-  region((outputPosition + ", %mean_square: f32").str(),
-         "%epsilon = arith.constant 1.0e-6 : f32\n"
-         "%ms = arith.addf %mean_square, %epsilon : f32\n"
-         "%r = math.rsqrt %ms : f32\n"
-         "%y = arith.mulf %o_d, %r : f32\n",
-         "%y");
-  os << " : !acc -> " << (request.gate ? "!acc" : "!o") << '\n';
-  output = "%normed";
-}
-
-void Writer::writeGate() {
-  if (!request.gate)
-    return;
-  argument("gate", "!o", "");
-  step("o * sigmoid(gate)");
-  os << "  %gated = attn.epilogue " << output << " captures(%gate : !o)\n"
-     << "      maps [affine_map<(b, h, i, d) -> "
-     << (request.layout == "bshd" ? "(b, i, h, d)" : "(b, h, i, d)") << ">]"
-     << layout();
-  region((outputPosition + ", %gate_d: f32").str(),
-         "%g = attn.logistic %gate_d : f32\n"
-         "%y = arith.mulf %o_d, %g : f32\n",
-         "%y");
+  std::string arguments = outputPosition.str(), text, value = "%o_d";
+  if (score.rmsNorm) {
+    step("o / sqrt(mean_d o^2 + 1e-6)");
+    arguments += ", %mean_square: f32";
+    text += "%epsilon = arith.constant 1.0e-6 : f32\n"
+            "%ms = arith.addf %mean_square, %epsilon : f32\n"
+            "%r = math.rsqrt %ms : f32\n"
+            "%normed = arith.mulf %o_d, %r : f32\n";
+    value = "%normed";
+  }
+  if (request.gate) {
+    step("o * sigmoid(gate)");
+    argument("gate", "!o", "");
+    arguments += ", %gate_d: f32";
+    text += "%g = attn.logistic %gate_d : f32\n"
+            "%gated = arith.mulf " +
+            value + ", %g : f32\n";
+    value = "%gated";
+  }
+  os << "  %result = attn.epilogue %o";
+  if (request.gate)
+    os << " captures(%gate : !o)\n      maps [affine_map<(b, h, i, d) -> "
+       << (request.layout == "bshd" ? "(b, i, h, d)" : "(b, h, i, d)") << ">]";
+  if (score.rmsNorm)
+    os << " stats [1 : i32]";
+  os << layout();
+  region(arguments, text, value);
   os << " : !acc -> !o\n";
-  output = "%gated";
+  output = "%result";
 }
 
 std::string Writer::head() const {
@@ -516,7 +517,6 @@ std::string Writer::write() {
   writeWeights();
   writeApply();
   writeEpilogue();
-  writeGate();
 
   std::string results = "!o {attn.name = \"output\"}";
   std::string returned = output, types = "!o";
