@@ -105,8 +105,8 @@ const OpTableRow kRows[] = {
     // For |y log2 x| <= 100.
     {"pow", "math.powf", 2,
      [](const double *x) { return std::pow(x[0], x[1]); },
-     makeExpansion(f::pow, {64 * kUlp, 0, 0.01, 14}),
-     makeExpansion(f::pow, {64 * kUlp, 0, 0.01, 14}, {2, 30, 25}), d::pow,
+     makeExpansion(f::pow, {16 * kUlp, 0, 0.01, 14}),
+     makeExpansion(f::pow, {16 * kUlp, 0, 0.01, 14}, {2, 30, 25}), d::pow,
      "for x <= 0 the gradient of y is 0"},
     {"erf", "math.erf", 1, [](const double *x) { return std::erf(x[0]); },
      makeExpansion(f::erf, {4 * kUlp, 0, -10, 10}),
