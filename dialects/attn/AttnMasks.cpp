@@ -210,8 +210,10 @@ Value TensorMaskOp::buildPredicate(OpBuilder &builder, Location loc,
 
 SmallVector<Capture> PredicateMaskOp::getMaskCaptures() {
   SmallVector<Capture> captures;
-  for (auto [value, map] : llvm::zip_equal(getCaptures(), getMaps()))
-    captures.push_back({value, cast<AffineMapAttr>(map).getValue()});
+  // A verifier of a user may ask before this op is verified.
+  for (auto [value, map] : llvm::zip(getCaptures(), getMaps()))
+    if (auto affine = dyn_cast<AffineMapAttr>(map))
+      captures.push_back({value, affine.getValue()});
   return captures;
 }
 

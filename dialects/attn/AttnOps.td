@@ -13,10 +13,17 @@ include "mlir/Interfaces/SideEffectInterfaces.td"
 class Attn_Op<string opMnemonic, list<Trait> traits = []>
     : Op<Attn_Dialect, opMnemonic, traits>;
 
-def Attn_Tensor4 : RankedTensorOf<[F32, F16, BF16], [], "4-D float tensor">;
-def Attn_Logits : RankedTensorOf<[F32], [], "(B, Hq, Sq, Sk) f32 tensor">;
-def Attn_Lengths : Type<1DTensorOf<[I32]>.predicate, "(B) i32 tensor">;
-def Attn_Stat : RankedTensorOf<[F32], [], "(B, Hq, Sq) f32 tensor">;
+/// A ranked tensor whose constraint reads well in an error message.
+class Attn_RankedTensor<list<Type> elements, int rank, string summary>
+    : Type<RankedTensorOf<elements, [HasAnyRankOfPred<[rank]>]>.predicate,
+           summary, "::mlir::RankedTensorType">;
+
+def Attn_Tensor4 : Attn_RankedTensor<[F32, F16, BF16], 4,
+    "4-D tensor of f32, f16 or bf16">;
+def Attn_Logits : Attn_RankedTensor<[F32], 4, "(B, Hq, Sq, Sk) f32 tensor">;
+def Attn_Stat : Attn_RankedTensor<[F32], 3, "(B, Hq, Sq) f32 tensor">;
+def Attn_Lengths : Attn_RankedTensor<[I32], 1, "(B) i32 tensor">;
+def Attn_Ids : Attn_RankedTensor<[I32], 2, "(B, S) i32 tensor">;
 def Attn_Captured : Type<
     Or<[RankedTensorOf<[F32, F16, BF16, I32, I8, I1]>.predicate,
         F32.predicate, I32.predicate]>,
@@ -72,6 +79,7 @@ def Attn_WindowMaskOp : Attn_MaskOp<"window_mask",
   let arguments = (ins I32:$left, I32:$right,
     DefaultValuedAttr<Attn_Align, "Align::BottomRight">:$align);
   let assemblyFormat = "$left `,` $right (`align` $align^)? attr-dict";
+  let hasVerifier = 1;
 }
 
 def Attn_DocumentMaskOp : Attn_MaskOp<"document_mask",
@@ -81,10 +89,11 @@ def Attn_DocumentMaskOp : Attn_MaskOp<"document_mask",
     Several documents packed in one row: a query attends keys of its own
     document only. Shapes (B, Sq) and (B, Sk), any i32 ids.
   }];
-  let arguments = (ins 2DTensorOf<[I32]>:$q_ids, 2DTensorOf<[I32]>:$k_ids);
+  let arguments = (ins Attn_Ids:$q_ids, Attn_Ids:$k_ids);
   let assemblyFormat = [{
     $q_ids `,` $k_ids attr-dict `:` type($q_ids) `,` type($k_ids)
   }];
+  let hasVerifier = 1;
 }
 
 def Attn_DilatedMaskOp : Attn_MaskOp<"dilated_mask",
@@ -97,6 +106,7 @@ def Attn_DilatedMaskOp : Attn_MaskOp<"dilated_mask",
   let arguments = (ins I32:$stride,
     DefaultValuedAttr<Attn_Align, "Align::BottomRight">:$align);
   let assemblyFormat = "$stride (`align` $align^)? attr-dict";
+  let hasVerifier = 1;
 }
 
 def Attn_TensorMaskOp : Attn_MaskOp<"tensor_mask",
@@ -161,7 +171,9 @@ def Attn_BiasOp : Attn_Op<"bias",
   let summary = "x = s + bias[map(b, h, i, j)]";
   let description = [{
     S-bias. `map` leads from (b, h, i, j) to the bias' dims, broadcast dims
-    dropped; i - j is allowed. A scalar takes the map with no results.
+    dropped; i - j is allowed. A scalar takes the map with no results. Where
+    the map leads outside the operand, here and in every other captured
+    operand, the element is 0.
   }];
   let arguments = (ins Attn_Logits:$logits, Attn_Captured:$bias,
                        AffineMapAttr:$map);
@@ -202,6 +214,7 @@ def Attn_MaskLogitsOp : Attn_Op<"mask",
   let arguments = (ins Attn_Logits:$logits, Variadic<Attn_MaskType>:$masks);
   let results = (outs Attn_Logits:$result);
   let assemblyFormat = "$logits `by` $masks attr-dict `:` type($logits)";
+  let hasVerifier = 1;
 }
 
 def Attn_ActivationOp : Attn_Op<"activation",
@@ -235,6 +248,7 @@ def Attn_LseOp : Attn_Op<"lse", [Pure]> {
   let arguments = (ins Attn_Logits:$logits);
   let results = (outs Attn_Stat:$lse);
   let assemblyFormat = "$logits attr-dict `:` type($logits) `->` type($lse)";
+  let hasVerifier = 1;
 }
 
 def Attn_ApplyOp : Attn_Op<"apply", [Pure]> {
