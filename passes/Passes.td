@@ -128,9 +128,59 @@ def TileSelectFormula : Pass<"tile-select-formula", "::mlir::ModuleOp"> {
 // tile -> tile: TilePlanLaunches
 //===----------------------------------------------------------------------===//
 
+def TilePlanLaunches : Pass<"tile-plan-launches", "::mlir::ModuleOp"> {
+  let summary = "Gives each launch its number of work items";
+  let description = [{
+    Repeats the arithmetic of a kernel's grid before each launch of it and
+    sets the launch's `items` operand to the product of the counts.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect"];
+  let statistics = [Statistic<"numPlanned", "num-planned",
+                              "launches that got an item count">];
+}
+
 //===----------------------------------------------------------------------===//
 // tile -> CPU
 //===----------------------------------------------------------------------===//
+
+def TileToCpu : Pass<"tile-to-cpu", "::mlir::ModuleOp"> {
+  let summary = "Turns each tile kernel into loops over vectors";
+  let description = [{
+    A kernel becomes a function that computes one work item; tiles live in
+    scratch memory of the thread, rows are vector lanes. Any valid tile
+    program is accepted, whatever its schedule.
+  }];
+  let options = [
+    Option<"lanes", "lanes", "int64_t", "8",
+           "f32 numbers in a vector register: 4, 8 or 16">,
+    Option<"registers", "registers", "int64_t", "16",
+           "vector registers of the processor">];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::LLVM::LLVMDialect",
+    "::mlir::math::MathDialect", "::mlir::scf::SCFDialect",
+    "::mlir::vector::VectorDialect"];
+  let statistics = [Statistic<"numKernels", "num-kernels",
+                              "kernels that became functions">];
+}
+
+def CpuExpandMath : Pass<"cpu-expand-math", "::mlir::ModuleOp"> {
+  let summary = "Expands elementary functions to arithmetic";
+  let description = [{
+    After this no function of the module calls a math library.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
+    "::mlir::vector::VectorDialect"];
+}
+
+def CpuToLLVM : Pass<"cpu-to-llvm", "::mlir::ModuleOp"> {
+  let summary = "Converts CPU kernels to the LLVM dialect";
+  let description = [{
+    The launch plan stays as it is.
+  }];
+  let dependentDialects = ["::mlir::cf::ControlFlowDialect",
+                           "::mlir::LLVM::LLVMDialect"];
+}
 
 //===----------------------------------------------------------------------===//
 // tile -> hopper

@@ -10,7 +10,8 @@
 
 namespace attnc {
 
-/// A window on memory; strides count elements.
+/// A caller's tensor: dims in logical order (after `tile.dims`), strides in
+/// elements.
 struct ViewArgument {
   void *data = nullptr;
   llvm::SmallVector<int64_t> sizes;

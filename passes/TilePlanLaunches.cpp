@@ -1,0 +1,75 @@
+//===- TilePlanLaunches.cpp - Launches get their number of items ----------===//
+//
+// The grid of a kernel is arithmetic in the kernel. This pass repeats that
+// arithmetic in the program, before each launch, so that the host knows how
+// many items to run without reading a kernel that a target has lowered.
+//
+//===----------------------------------------------------------------------===//
+
+#include "passes/Passes.h"
+
+#include "dialects/tile/Tile.h"
+
+#include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/SetVector.h"
+
+namespace attnc {
+#define GEN_PASS_DEF_TILEPLANLAUNCHES
+#include "passes/Passes.h.inc"
+} // namespace attnc
+
+using namespace mlir;
+using namespace attnc;
+
+/// The ops of the kernel's prologue that its counts depend on.
+static llvm::DenseSet<Operation *> sliceOfCounts(tile::ItemsOp items) {
+  llvm::DenseSet<Operation *> slice;
+  SmallVector<Value> work(items.getCounts());
+  while (!work.empty()) {
+    Operation *op = work.pop_back_val().getDefiningOp();
+    if (op && slice.insert(op).second)
+      llvm::append_range(work, op->getOperands());
+  }
+  return slice;
+}
+
+/// The product of the counts, at the builder's place in the program.
+static Value countItems(OpBuilder &builder, tile::LaunchOp launch,
+                        tile::KernelOp kernel) {
+  tile::ItemsOp items = kernel.getItems();
+  llvm::DenseSet<Operation *> slice = sliceOfCounts(items);
+  IRMapping map;
+  map.map(kernel.getBody().getArguments(), launch.getArgs());
+  for (Operation &op : kernel.getBody().front())
+    if (slice.contains(&op))
+      builder.clone(op, map);
+  Value product;
+  for (Value count : items.getCounts()) {
+    Value factor = map.lookup(count);
+    product = product ? arith::MulIOp::create(builder, launch.getLoc(),
+                                              product, factor)
+                            .getResult()
+                      : factor;
+  }
+  if (!product)
+    product = arith::ConstantIndexOp::create(builder, launch.getLoc(), 1);
+  return product;
+}
+
+namespace {
+struct TilePlanLaunches : impl::TilePlanLaunchesBase<TilePlanLaunches> {
+  using TilePlanLaunchesBase::TilePlanLaunchesBase;
+
+  void runOnOperation() override {
+    SymbolTable symbols(getOperation());
+    getOperation().walk([&](tile::LaunchOp launch) {
+      auto kernel = symbols.lookup<tile::KernelOp>(launch.getKernel());
+      if (launch.getItems() || !kernel)
+        return;
+      OpBuilder builder(launch);
+      launch.getItemsMutable().assign(countItems(builder, launch, kernel));
+      ++numPlanned;
+    });
+  }
+};
+} // namespace
