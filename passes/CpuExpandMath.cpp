@@ -100,7 +100,7 @@ struct ExpandFma : OpRewritePattern<math::FmaOp> {
   }
 };
 
-struct CpuExpandMath : impl::CpuExpandMathBase<CpuExpandMath> {
+struct CpuExpandMath : attnc::impl::CpuExpandMathBase<CpuExpandMath> {
   using CpuExpandMathBase::CpuExpandMathBase;
 
   void runOnOperation() override {

@@ -61,7 +61,7 @@ static LogicalResult lowerToLLVM(ArrayRef<Operation *> functions) {
 }
 
 namespace {
-struct CpuToLLVM : impl::CpuToLLVMBase<CpuToLLVM> {
+struct CpuToLLVM : attnc::impl::CpuToLLVMBase<CpuToLLVM> {
   using CpuToLLVMBase::CpuToLLVMBase;
 
   void runOnOperation() override {

@@ -57,7 +57,7 @@ static Value countItems(OpBuilder &builder, tile::LaunchOp launch,
 }
 
 namespace {
-struct TilePlanLaunches : impl::TilePlanLaunchesBase<TilePlanLaunches> {
+struct TilePlanLaunches : attnc::impl::TilePlanLaunchesBase<TilePlanLaunches> {
   using TilePlanLaunchesBase::TilePlanLaunchesBase;
 
   void runOnOperation() override {

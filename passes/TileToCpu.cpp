@@ -25,7 +25,7 @@ using namespace mlir;
 using namespace attnc;
 
 namespace {
-struct TileToCpu : impl::TileToCpuBase<TileToCpu> {
+struct TileToCpu : attnc::impl::TileToCpuBase<TileToCpu> {
   using TileToCpuBase::TileToCpuBase;
 
   void runOnOperation() override {

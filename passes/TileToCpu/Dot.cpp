@@ -15,7 +15,7 @@ using namespace attnc;
 using namespace attnc::cpu;
 
 namespace {
-struct Block {
+struct RegisterBlock {
   int64_t panels, cols;
 };
 
@@ -38,8 +38,8 @@ static int64_t stepCost(int64_t panels, int64_t cols) {
 
 /// The block that covers panels x cols at least cost and fits in registers:
 /// sums, a column of the left operand and one broadcast.
-static Block chooseBlock(int64_t panels, int64_t cols, int64_t registers) {
-  Block best{1, 1};
+static RegisterBlock chooseBlock(int64_t panels, int64_t cols, int64_t registers) {
+  RegisterBlock best{1, 1};
   int64_t bestCost = INT64_MAX;
   for (int64_t p = 1; p <= std::min<int64_t>(panels, 4); ++p) {
     for (int64_t c = 1; c <= std::min<int64_t>(cols, 24); ++c) {
@@ -71,11 +71,11 @@ public:
              llvm::function_ref<Value(Code &, const Buffer &, Value)> address)
       : product(product), lanes(lanes), address(address) {}
 
-  void emit(Code &code, Block block);
+  void emit(Code &code, RegisterBlock block);
 
 private:
-  void emitColumns(Code &code, Value panel, Block block);
-  void emitBlock(Code &code, Value panel, Value col, Block block);
+  void emitColumns(Code &code, Value panel, RegisterBlock block);
+  void emitBlock(Code &code, Value panel, Value col, RegisterBlock block);
   Value resultAt(Code &code, Value panel, Value col, int64_t p, int64_t c);
 
   const Product &product;
@@ -84,7 +84,7 @@ private:
 };
 } // namespace
 
-void DotEmitter::emit(Code &code, Block block) {
+void DotEmitter::emit(Code &code, RegisterBlock block) {
   int64_t whole = product.panels / block.panels * block.panels;
   code.loop(code.i64(0), code.i64(whole), block.panels,
             [&](Code &c, Value panel) { emitColumns(c, panel, block); });
@@ -92,7 +92,7 @@ void DotEmitter::emit(Code &code, Block block) {
     emitColumns(code, code.i64(whole), {rest, block.cols});
 }
 
-void DotEmitter::emitColumns(Code &code, Value panel, Block block) {
+void DotEmitter::emitColumns(Code &code, Value panel, RegisterBlock block) {
   int64_t whole = product.cols / block.cols * block.cols;
   code.loop(code.i64(0), code.i64(whole), block.cols,
             [&](Code &c, Value col) { emitBlock(c, panel, col, block); });
@@ -107,7 +107,7 @@ Value DotEmitter::resultAt(Code &code, Value panel, Value col, int64_t p,
   return address(code, product.result, code.mul(column, lanes));
 }
 
-void DotEmitter::emitBlock(Code &code, Value panel, Value col, Block block) {
+void DotEmitter::emitBlock(Code &code, Value panel, Value col, RegisterBlock block) {
   unsigned align = lanes * 4;
   Type vector = code.vectorOf(code.getF32Type(), lanes);
   Values sums;

@@ -1,0 +1,267 @@
+//===- CpuTarget.cpp - Compiles and runs programs in this process ---------===//
+
+#include "lib/Target/CPU/CpuTarget.h"
+
+#include "lib/Program/Program.h"
+#include "lib/Target/CPU/CpuCodegen.h"
+#include "passes/Passes.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/IR/OwningOpRef.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Transforms/Passes.h"
+#include "llvm/ExecutionEngine/Orc/AbsoluteSymbols.h"
+#include "llvm/ExecutionEngine/Orc/LLJIT.h"
+#include "llvm/Support/ThreadPool.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+using namespace attnc;
+using namespace mlir;
+using llvm::Error;
+using llvm::Expected;
+
+namespace {
+
+/// `arguments` and `scratch` as tile-to-cpu defines them.
+using KernelFunction = void (*)(const int64_t *arguments, int64_t item,
+                                void *scratch);
+
+struct Kernel {
+  KernelFunction function = nullptr;
+  int64_t scratchBytes = 0;
+};
+
+struct FreeDeleter {
+  void operator()(void *memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<char, FreeDeleter>;
+
+Expected<Memory> allocate(int64_t bytes) {
+  size_t size = llvm::alignTo(std::max<int64_t>(bytes, 1), 64);
+  void *memory = std::aligned_alloc(64, size);
+  if (!memory)
+    return llvm::createStringError("out of memory: the program needs " +
+                                   std::to_string(bytes) +
+                                   " bytes beside its arguments");
+  return Memory(static_cast<char *>(memory));
+}
+
+/// One pool for the process: its threads sleep between launches.
+llvm::DefaultThreadPool &getPool() {
+  static llvm::DefaultThreadPool pool = [] {
+    llvm::ThreadPoolStrategy strategy;
+    strategy.ThreadsRequested = std::max(getAvailableThreads() - 1, 1);
+    return llvm::DefaultThreadPool(strategy);
+  }();
+  return pool;
+}
+
+} // namespace
+
+struct CpuProgram::Implementation {
+  OwningOpRef<ModuleOp> module;
+  tile::ProgramOp program;
+  std::unique_ptr<llvm::orc::LLJIT> jit;
+  llvm::StringMap<Kernel> kernels;
+  int threads = 1;
+
+  Error lower(const CpuOptions &options);
+  Error findProgram();
+  Error load(const CpuOptions &options);
+  Error launch(const Launch &launch, char *workspace);
+};
+
+CpuProgram::CpuProgram(std::unique_ptr<Implementation> implementation)
+    : implementation(std::move(implementation)) {}
+CpuProgram::~CpuProgram() = default;
+
+//===----------------------------------------------------------------------===//
+// Compiling
+//===----------------------------------------------------------------------===//
+
+/// Runs the passes and turns what they say into one error.
+static Error runPipeline(ModuleOp module, const std::string &text) {
+  registerPasses();
+  registerCanonicalizerPass();
+  registerCSEPass();
+  std::string message;
+  llvm::raw_string_ostream stream(message);
+  ScopedDiagnosticHandler handler(
+      module.getContext(), [&](Diagnostic &diagnostic) {
+        if (message.empty())
+          stream << diagnostic.getLocation() << ": " << diagnostic;
+        return success();
+      });
+  PassManager manager(module.getContext());
+  if (failed(parsePassPipeline(text, manager, stream)) ||
+      failed(manager.run(module)))
+    return llvm::createStringError("cannot compile for the CPU: " + message);
+  return Error::success();
+}
+
+Error CpuProgram::Implementation::lower(const CpuOptions &options) {
+  auto features = getVectorFeatures(options);
+  if (!features)
+    return features.takeError();
+  if (!module->getOps<tile::KernelOp>().empty())
+    if (Error error = runPipeline(*module, getTileToCpuPipeline(*features)))
+      return error;
+  if (!module->getOps<func::FuncOp>().empty())
+    return runPipeline(*module, getCpuToLLVMPipeline());
+  return Error::success();
+}
+
+Error CpuProgram::Implementation::findProgram() {
+  auto programs = llvm::to_vector(module->getOps<tile::ProgramOp>());
+  if (programs.size() != 1)
+    return llvm::createStringError(
+        "expected a module with one tile.program, got " +
+        std::to_string(programs.size()));
+  program = programs.front();
+  return Error::success();
+}
+
+/// Kernels may call what LLVM makes of loops that fill or copy memory, and
+/// nothing else.
+static Error defineRuntime(llvm::orc::LLJIT &jit) {
+  using namespace llvm::orc;
+  auto symbol = [](auto *function) {
+    return ExecutorSymbolDef(ExecutorAddr::fromPtr(function),
+                             llvm::JITSymbolFlags::Exported |
+                                 llvm::JITSymbolFlags::Callable);
+  };
+  SymbolMap symbols;
+  symbols[jit.mangleAndIntern("memset")] = symbol(&memset);
+  symbols[jit.mangleAndIntern("memcpy")] = symbol(&memcpy);
+  symbols[jit.mangleAndIntern("memmove")] = symbol(&memmove);
+  return jit.getMainJITDylib().define(absoluteSymbols(std::move(symbols)));
+}
+
+Error CpuProgram::Implementation::load(const CpuOptions &options) {
+  auto object = emitCpuObject(*module, options);
+  if (!object)
+    return object.takeError();
+  auto created = llvm::orc::LLJITBuilder()
+                     .setLinkProcessSymbolsByDefault(false)
+                     .setPlatformSetUp(llvm::orc::setUpInactivePlatform)
+                     .create();
+  if (!created)
+    return created.takeError();
+  jit = std::move(*created);
+  if (Error error = defineRuntime(*jit))
+    return error;
+  if (Error error = jit->addObjectFile(std::move(*object)))
+    return error;
+  for (auto function : module->getOps<LLVM::LLVMFuncOp>()) {
+    auto scratch = function->getAttrOfType<IntegerAttr>("attnc.scratch");
+    if (!scratch)
+      continue;
+    auto address = jit->lookup(function.getSymName());
+    if (!address)
+      return address.takeError();
+    kernels[function.getSymName()] = {address->toPtr<KernelFunction>(),
+                                      scratch.getInt()};
+  }
+  return Error::success();
+}
+
+Expected<std::unique_ptr<CpuProgram>>
+CpuProgram::compile(ModuleOp module, const CpuOptions &options) {
+  DialectRegistry registry;
+  registerCpuTranslations(registry);
+  module.getContext()->appendDialectRegistry(registry);
+  auto implementation = std::make_unique<Implementation>();
+  implementation->module = module.clone();
+  if (Error error = implementation->lower(options))
+    return std::move(error);
+  if (Error error = implementation->findProgram())
+    return std::move(error);
+  if (Error error = implementation->load(options))
+    return std::move(error);
+  int available = getAvailableThreads();
+  implementation->threads =
+      options.threads > 0 ? std::min(options.threads, available) : available;
+  return std::unique_ptr<CpuProgram>(
+      new CpuProgram(std::move(implementation)));
+}
+
+//===----------------------------------------------------------------------===//
+// Running
+//===----------------------------------------------------------------------===//
+
+/// The 64-bit slots of a launch; see TileToCpu.cpp.
+static std::vector<int64_t> packArguments(const Launch &launch,
+                                          char *workspace) {
+  std::vector<int64_t> slots;
+  for (const LaunchArgument &argument : launch.arguments) {
+    if (auto *view = std::get_if<PlannedView>(&argument)) {
+      char *data = view->inWorkspace ? workspace + view->offset
+                                     : static_cast<char *>(view->data);
+      slots.push_back(reinterpret_cast<intptr_t>(data));
+      llvm::append_range(slots, view->sizes);
+      llvm::append_range(slots, view->strides);
+    } else if (auto *number = std::get_if<float>(&argument)) {
+      int64_t slot = 0;
+      std::memcpy(&slot, number, sizeof(float));
+      slots.push_back(slot);
+    } else if (auto *index = std::get_if<int64_t>(&argument)) {
+      slots.push_back(*index);
+    } else {
+      slots.push_back(std::get<int32_t>(argument));
+    }
+  }
+  return slots;
+}
+
+Error CpuProgram::Implementation::launch(const Launch &launch,
+                                         char *workspace) {
+  auto it = kernels.find(launch.kernel);
+  if (it == kernels.end())
+    return llvm::createStringError("the program launches '" + launch.kernel +
+                                   "', which is not a kernel of the module");
+  if (launch.items <= 0)
+    return Error::success();
+  const Kernel &kernel = it->second;
+  int64_t workers = std::min<int64_t>(threads, launch.items);
+  int64_t stride = llvm::alignTo(kernel.scratchBytes, 64);
+  Expected<Memory> scratch = allocate(stride * workers);
+  if (!scratch)
+    return scratch.takeError();
+  std::vector<int64_t> slots = packArguments(launch, workspace);
+  // Items differ in cost, under a causal mask by much: each thread takes the
+  // next one when it is done.
+  std::atomic<int64_t> next{0};
+  auto work = [&](int64_t worker) {
+    char *own = scratch->get() + worker * stride;
+    for (int64_t item; (item = next.fetch_add(1)) < launch.items;)
+      kernel.function(slots.data(), item, own);
+  };
+  if (workers == 1) {
+    work(0);
+    return Error::success();
+  }
+  llvm::ThreadPoolTaskGroup group(getPool());
+  for (int64_t worker = 1; worker < workers; ++worker)
+    group.async(work, worker);
+  work(0);
+  group.wait();
+  return Error::success();
+}
+
+Error CpuProgram::run(llvm::ArrayRef<Argument> arguments) {
+  auto plan = planProgram(implementation->program, arguments);
+  if (!plan)
+    return plan.takeError();
+  Expected<Memory> workspace = allocate(plan->workspaceBytes);
+  if (!workspace)
+    return workspace.takeError();
+  for (const Launch &launch : plan->launches)
+    if (Error error = implementation->launch(launch, workspace->get()))
+      return error;
+  return Error::success();
+}
