@@ -74,14 +74,14 @@ struct ExpandExp2 : OpRewritePattern<math::Exp2Op> {
         fraction, {1.5403530393381609e-04, 1.3333558146428443e-03,
                    9.6181291076284772e-03, 5.5504108664821580e-02,
                    2.4022650695910071e-01, 6.9314718055994531e-01, 1.0});
-    Value exponent = arith::ShLIOp::create(code, r.bits(shifted),
-                                           code.integer(r.whole, 23));
-    Value result = r.number(
-        arith::AddIOp::create(code, r.bits(power), exponent));
-    Value low = arith::CmpFOp::create(code, arith::CmpFPredicate::OLT, x,
-                                      r.f(-126.0));
-    Value high = arith::CmpFOp::create(code, arith::CmpFPredicate::OGE, x,
-                                       r.f(128.0));
+    Value exponent =
+        arith::ShLIOp::create(code, r.bits(shifted), code.integer(r.whole, 23));
+    Value result =
+        r.number(arith::AddIOp::create(code, r.bits(power), exponent));
+    Value low =
+        arith::CmpFOp::create(code, arith::CmpFPredicate::OLT, x, r.f(-126.0));
+    Value high =
+        arith::CmpFOp::create(code, arith::CmpFPredicate::OGE, x, r.f(128.0));
     result = arith::SelectOp::create(code, low, r.f(0.0), result);
     result = arith::SelectOp::create(code, high, r.f(INFINITY), result);
     rewriter.replaceOp(op, result);

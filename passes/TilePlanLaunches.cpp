@@ -46,8 +46,8 @@ static Value countItems(OpBuilder &builder, tile::LaunchOp launch,
   Value product;
   for (Value count : items.getCounts()) {
     Value factor = map.lookup(count);
-    product = product ? arith::MulIOp::create(builder, launch.getLoc(),
-                                              product, factor)
+    product = product ? arith::MulIOp::create(builder, launch.getLoc(), product,
+                                              factor)
                             .getResult()
                       : factor;
   }

@@ -13,8 +13,7 @@
 using namespace mlir;
 using namespace attnc;
 
-template <typename... Ts>
-static llvm::Error fail(const Ts &...parts) {
+template <typename... Ts> static llvm::Error fail(const Ts &...parts) {
   std::string text;
   llvm::raw_string_ostream os(text);
   (os << ... << parts);
@@ -336,10 +335,10 @@ llvm::Error Evaluator::evaluateArithmetic(Operation *op) {
   };
   if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
     if (auto number = dyn_cast<IntegerAttr>(constant.getValue()))
-      values[constant] = wrap(number.getType().isInteger(1)
-                                  ? number.getValue().getZExtValue()
-                                  : number.getValue().getSExtValue(),
-                              constant.getType());
+      values[constant] =
+          wrap(number.getType().isInteger(1) ? number.getValue().getZExtValue()
+                                             : number.getValue().getSExtValue(),
+               constant.getType());
     else if (constant.getType().isF32())
       values[constant] =
           cast<FloatAttr>(constant.getValue()).getValue().convertToFloat();
@@ -393,8 +392,8 @@ llvm::Error Evaluator::evaluateArithmetic(Operation *op) {
   return unsupported();
 }
 
-llvm::Expected<LaunchPlan>
-attnc::planProgram(tile::ProgramOp program, ArrayRef<Argument> arguments) {
+llvm::Expected<LaunchPlan> attnc::planProgram(tile::ProgramOp program,
+                                              ArrayRef<Argument> arguments) {
   if (llvm::Error error = checkArguments(program, arguments))
     return std::move(error);
   return Evaluator(program).run(arguments);

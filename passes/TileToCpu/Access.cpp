@@ -114,8 +114,8 @@ Value KernelEmitter::lookUpPage(Code &code, const Access &access,
       code.choose(
               inTable, code.getI32Type(),
               [&](Code &then) {
-                Value offset = offsetOf(then, {access.pageRow, slot},
-                                        table.strides);
+                Value offset =
+                    offsetOf(then, {access.pageRow, slot}, table.strides);
                 return Values{then.load(
                     then.getI32Type(),
                     then.at(then.getI32Type(), table.pointer, offset), 4)};
@@ -128,13 +128,12 @@ Value KernelEmitter::lookUpPage(Code &code, const Access &access,
   return code.compare(Predicate::sge, page, code.i32(0));
 }
 
-RowAccess KernelEmitter::accessRow(Code &code, const Access &access,
-                                   Value row, Value column) {
+RowAccess KernelEmitter::accessRow(Code &code, const Access &access, Value row,
+                                   Value column) {
   const View &view = access.view;
   Values indices;
   for (AffineExpr expr : access.map.getResults())
-    indices.push_back(
-        evaluate(code, expr, {row, column}, access.coordinates));
+    indices.push_back(evaluate(code, expr, {row, column}, access.coordinates));
   Value valid = code.flag(true);
   if (access.rows)
     valid = code.compare(Predicate::slt, row, access.rows);
@@ -150,8 +149,7 @@ RowAccess KernelEmitter::accessRow(Code &code, const Access &access,
       valid = code.both(valid, inside(code, index, size));
       continue;
     }
-    columnStride =
-        code.add(columnStride, code.mul(view.strides[dim], step));
+    columnStride = code.add(columnStride, code.mul(view.strides[dim], step));
     // 0 <= index + step * c < size, for c.
     int64_t by = std::abs(step);
     Value below = code.sub(code.i64(0), index), left = code.sub(size, index);
@@ -160,15 +158,15 @@ RowAccess KernelEmitter::accessRow(Code &code, const Access &access,
     };
     Value first = step > 0 ? ceilDiv(below)
                            : code.add(code.floorDiv(code.mul(left, -1), by), 1);
-    Value last = step > 0 ? ceilDiv(left)
-                          : code.add(code.floorDiv(index, by), 1);
+    Value last =
+        step > 0 ? ceilDiv(left) : code.add(code.floorDiv(index, by), 1);
     begin = code.max(begin, first);
     end = code.min(end, last);
   }
   end = code.select(valid, end, code.i64(0));
   Value offset = offsetOf(code, indices, view.strides);
-  return {code.at(memoryType(view.element), view.pointer, offset),
-          columnStride, begin, end};
+  return {code.at(memoryType(view.element), view.pointer, offset), columnStride,
+          begin, end};
 }
 
 //===----------------------------------------------------------------------===//
@@ -206,10 +204,9 @@ func::FuncOp KernelEmitter::copyFunction(Type element, bool isStore) {
   builder.setInsertionPointToEnd(module.getBody());
   Type pointer = LLVM::LLVMPointerType::get(module.getContext());
   Type i64 = builder.getI64Type();
-  auto type = builder.getFunctionType({pointer, i64, pointer, i64, i64, i64},
-                                      {});
-  auto function =
-      func::FuncOp::create(builder, kernel.getLoc(), name, type);
+  auto type =
+      builder.getFunctionType({pointer, i64, pointer, i64, i64, i64}, {});
+  auto function = func::FuncOp::create(builder, kernel.getLoc(), name, type);
   function.setPrivate();
   // Called for each row of each load: one copy of its code is enough.
   function->setAttr("passthrough", builder.getStrArrayAttr({"noinline"}));
@@ -249,8 +246,8 @@ void KernelEmitter::buildReadRow(func::FuncOp function, Type element) {
     });
     c.onlyIf(c.compare(Predicate::slt, middle, end), [&](Code &b) {
       Value mask = maskBelow(b, b.sub(end, middle), lanes);
-      Value none = memory.isF32() ? b.real(memoryVector, 0)
-                                  : b.integer(memoryVector, 0);
+      Value none =
+          memory.isF32() ? b.real(memoryVector, 0) : b.integer(memoryVector, 0);
       Value bits = LLVM::MaskedLoadOp::create(
           b, memoryVector, b.at(memory, row.memory, middle), mask, none,
           static_cast<unsigned>(memoryBytes(element)));
@@ -325,8 +322,7 @@ static std::optional<SmallVector<int64_t>> perColumn(AffineMap map) {
   return coefficients;
 }
 
-static Value readElement(Code &code, Value valid, Value pointer,
-                         Type element) {
+static Value readElement(Code &code, Value valid, Value pointer, Type element) {
   Type stored = storageType(element);
   auto read = [&](Code &c) {
     Value bits = c.load(memoryType(element), pointer, memoryBytes(element));
@@ -419,8 +415,8 @@ LogicalResult KernelEmitter::emitStore(Code &code, tile::StoreOp op) {
     c.loop(type.getCols(), [&](Code &b, Value column) {
       RowAccess at = accessRow(b, access, r, column);
       b.onlyIf(b.compare(Predicate::sgt, at.end, b.i64(0)), [&](Code &then) {
-        Value number = then.load(
-            stored, address(then, rows, then.add(begin, column)), 4);
+        Value number =
+            then.load(stored, address(then, rows, then.add(begin, column)), 4);
         then.store(encode(then, number, element), at.pointer,
                    memoryBytes(element));
       });
@@ -429,8 +425,7 @@ LogicalResult KernelEmitter::emitStore(Code &code, tile::StoreOp op) {
   return success();
 }
 
-LogicalResult KernelEmitter::emitLoadScalar(Code &code,
-                                            tile::LoadScalarOp op) {
+LogicalResult KernelEmitter::emitLoadScalar(Code &code, tile::LoadScalarOp op) {
   const View &view = views.at(op.getView());
   Values indices;
   Value valid = code.flag(true);
@@ -441,7 +436,6 @@ LogicalResult KernelEmitter::emitLoadScalar(Code &code,
   }
   Value pointer = code.at(memoryType(view.element), view.pointer,
                           offsetOf(code, indices, view.strides));
-  scalars.map(op.getValue(),
-              readElement(code, valid, pointer, view.element));
+  scalars.map(op.getValue(), readElement(code, valid, pointer, view.element));
   return success();
 }

@@ -17,8 +17,7 @@ static constexpr int64_t kCacheLine = 64;
 
 int64_t KernelEmitter::bytes(tile::TileType type, Layout layout) const {
   int64_t rows = panels(type) * unit.lanes;
-  int64_t cols =
-      layout == Layout::Panels ? type.getCols() : paddedCols(type);
+  int64_t cols = layout == Layout::Panels ? type.getCols() : paddedCols(type);
   return llvm::alignTo(rows * cols * 4, kCacheLine);
 }
 
@@ -44,9 +43,9 @@ Buffer KernelEmitter::allocate(tile::TileType type, Layout layout) {
 void KernelEmitter::release(const Buffer &buffer) {
   if (pins.lookup(buffer.offset))
     return;
-  auto it = freeRanges
-                .try_emplace(buffer.offset, bytes(buffer.type, buffer.layout))
-                .first;
+  auto it =
+      freeRanges.try_emplace(buffer.offset, bytes(buffer.type, buffer.layout))
+          .first;
   auto next = std::next(it);
   if (next != freeRanges.end() && it->first + it->second == next->first) {
     it->second += next->second;
@@ -172,8 +171,7 @@ Layout KernelEmitter::wantedLayout(Value value) {
   return layouts[value] = rows ? Layout::Rows : Layout::Panels;
 }
 
-Value KernelEmitter::address(Code &code, const Buffer &buffer,
-                             Value elements) {
+Value KernelEmitter::address(Code &code, const Buffer &buffer, Value elements) {
   Value base = code.at(code.getI8Type(), scratch, code.i64(buffer.offset));
   return code.at(code.getF32Type(), base, elements);
 }
@@ -214,9 +212,9 @@ Values KernelEmitter::transposeBlock(Code &code, Values rows) {
 
 /// Calls `body` for each block of `lanes` columns with the first column and
 /// the number of columns.
-static void forColumnBlocks(Code &code, int64_t cols, int64_t lanes,
-                            llvm::function_ref<void(Code &, Value, int64_t)>
-                                body) {
+static void
+forColumnBlocks(Code &code, int64_t cols, int64_t lanes,
+                llvm::function_ref<void(Code &, Value, int64_t)> body) {
   int64_t full = cols / lanes * lanes;
   if (full)
     code.loop(code.i64(0), code.i64(full), lanes,
@@ -257,8 +255,8 @@ void KernelEmitter::panelsToRows(Code &code, const Buffer &from,
       Values columns;
       for (int64_t i = 0; i < n; ++i) {
         Value column = c.add(c.add(c.mul(p, cols), col), i);
-        columns.push_back(c.load(
-            vector, address(c, from, c.mul(column, lanes)), alignment()));
+        columns.push_back(c.load(vector, address(c, from, c.mul(column, lanes)),
+                                 alignment()));
       }
       while (static_cast<int64_t>(columns.size()) < lanes)
         columns.push_back(columns.back());

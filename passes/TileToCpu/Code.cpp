@@ -47,12 +47,8 @@ Type Code::withElement(Type type, Type element) {
 Value Code::add(Value a, Value b) { return createOrFold<arith::AddIOp>(a, b); }
 Value Code::sub(Value a, Value b) { return createOrFold<arith::SubIOp>(a, b); }
 Value Code::mul(Value a, Value b) { return createOrFold<arith::MulIOp>(a, b); }
-Value Code::min(Value a, Value b) {
-  return createOrFold<arith::MinSIOp>(a, b);
-}
-Value Code::max(Value a, Value b) {
-  return createOrFold<arith::MaxSIOp>(a, b);
-}
+Value Code::min(Value a, Value b) { return createOrFold<arith::MinSIOp>(a, b); }
+Value Code::max(Value a, Value b) { return createOrFold<arith::MaxSIOp>(a, b); }
 
 Value Code::floorDiv(Value a, int64_t b) {
   if (b == 1)

@@ -38,7 +38,8 @@ static int64_t stepCost(int64_t panels, int64_t cols) {
 
 /// The block that covers panels x cols at least cost and fits in registers:
 /// sums, a column of the left operand and one broadcast.
-static RegisterBlock chooseBlock(int64_t panels, int64_t cols, int64_t registers) {
+static RegisterBlock chooseBlock(int64_t panels, int64_t cols,
+                                 int64_t registers) {
   RegisterBlock best{1, 1};
   int64_t bestCost = INT64_MAX;
   for (int64_t p = 1; p <= std::min<int64_t>(panels, 4); ++p) {
@@ -102,21 +103,22 @@ void DotEmitter::emitColumns(Code &code, Value panel, RegisterBlock block) {
 
 Value DotEmitter::resultAt(Code &code, Value panel, Value col, int64_t p,
                            int64_t c) {
-  Value column = code.add(code.mul(code.add(panel, p), product.cols),
-                          code.add(col, c));
+  Value column =
+      code.add(code.mul(code.add(panel, p), product.cols), code.add(col, c));
   return address(code, product.result, code.mul(column, lanes));
 }
 
-void DotEmitter::emitBlock(Code &code, Value panel, Value col, RegisterBlock block) {
+void DotEmitter::emitBlock(Code &code, Value panel, Value col,
+                           RegisterBlock block) {
   unsigned align = lanes * 4;
   Type vector = code.vectorOf(code.getF32Type(), lanes);
   Values sums;
   for (int64_t c = 0; c < block.cols; ++c)
     for (int64_t p = 0; p < block.panels; ++p)
-      sums.push_back(product.accumulate
-                         ? code.load(vector,
-                                     resultAt(code, panel, col, p, c), align)
-                         : code.real(vector, 0));
+      sums.push_back(
+          product.accumulate
+              ? code.load(vector, resultAt(code, panel, col, p, c), align)
+              : code.real(vector, 0));
   sums = code.loop(
       code.i64(0), code.i64(product.inner), 1, sums,
       [&](Code &k, Value index, ValueRange carried) {
@@ -130,8 +132,7 @@ void DotEmitter::emitBlock(Code &code, Value panel, Value col, RegisterBlock blo
           Value at = k.add(k.mul(k.add(col, c), product.rhsCol),
                            k.mul(index, product.rhsInner));
           Value right = k.broadcast(
-              vector,
-              k.load(k.getF32Type(), address(k, product.rhs, at), 4));
+              vector, k.load(k.getF32Type(), address(k, product.rhs, at), 4));
           // Fused where the processor can, never a library call.
           for (int64_t p = 0; p < block.panels; ++p)
             next.push_back(LLVM::FMulAddOp::create(
@@ -141,8 +142,8 @@ void DotEmitter::emitBlock(Code &code, Value panel, Value col, RegisterBlock blo
       });
   for (int64_t c = 0; c < block.cols; ++c)
     for (int64_t p = 0; p < block.panels; ++p)
-      code.store(sums[c * block.panels + p],
-                 resultAt(code, panel, col, p, c), align);
+      code.store(sums[c * block.panels + p], resultAt(code, panel, col, p, c),
+                 align);
 }
 
 LogicalResult KernelEmitter::emitDot(Code &code, tile::DotOp op) {
@@ -155,9 +156,9 @@ LogicalResult KernelEmitter::emitDot(Code &code, tile::DotOp op) {
   product.lhs = get(code, op.getLhs(), ta ? Layout::Rows : Layout::Panels);
   product.rhs = get(code, op.getRhs(), Layout::Rows);
   product.accumulate = op.getAcc() != nullptr;
-  product.result =
-      op.getAcc() ? consume(code, op.getAcc(), Layout::Panels, op)
-                  : allocate(op.getResult().getType(), Layout::Panels);
+  product.result = op.getAcc()
+                       ? consume(code, op.getAcc(), Layout::Panels, op)
+                       : allocate(op.getResult().getType(), Layout::Panels);
   int64_t lanes = unit.lanes;
   product.inner = op.getK();
   product.cols = op.getN();

@@ -123,8 +123,8 @@ FailureOr<Value> KernelEmitter::cloneElementOp(Code &code, Operation *op,
     if (auto number = dyn_cast<FloatAttr>(constant.getValue()))
       return code.real(vector, number.getValueAsDouble());
     return code.integer(
-        vector, cast<IntegerAttr>(constant.getValue()).getValue()
-                    .getSExtValue());
+        vector,
+        cast<IntegerAttr>(constant.getValue()).getValue().getSExtValue());
   }
   if (op->getNumRegions() || !OpTrait::hasElementwiseMappableTraits(op)) {
     op->emitOpError("cannot be vectorised in a region of tile ops; the CPU "
@@ -210,19 +210,18 @@ LogicalResult KernelEmitter::emitMap(Code &code, tile::MapOp op) {
             toRegion(c, element(c, input, traversal, outer, c.add(inner, i)),
                      input.type.getElementType()));
     arguments.append({rows, cols.front()});
-    FailureOr<Values> yielded =
-        cloneBody(c, op.getBody().front(), arguments);
+    FailureOr<Values> yielded = cloneBody(c, op.getBody().front(), arguments);
     if (failed(yielded)) {
       status = failure();
       return;
     }
     Buffer whole = result;
     for (auto [i, value] : llvm::enumerate(*yielded)) {
-      Value at = layout == Layout::Panels
-                     ? c.mul(c.add(c.mul(outer, type.getCols()),
-                                   c.add(inner, i)),
-                             unit.lanes)
-                     : c.add(c.mul(outer, paddedCols(type)), inner);
+      Value at =
+          layout == Layout::Panels
+              ? c.mul(c.add(c.mul(outer, type.getCols()), c.add(inner, i)),
+                      unit.lanes)
+              : c.add(c.mul(outer, paddedCols(type)), inner);
       c.store(fromRegion(c, value, type.getElementType()),
               address(c, whole, at), alignment());
     }
@@ -322,9 +321,9 @@ LogicalResult KernelEmitter::emitMask(Code &code, tile::MaskOp op) {
                   ValueRange cols) {
     Values arguments{rows, cols.front()};
     for (const Buffer &buffer : captured)
-      arguments.push_back(
-          toRegion(c, element(c, buffer, traversal, outer, inner),
-                   buffer.type.getElementType()));
+      arguments.push_back(toRegion(c,
+                                   element(c, buffer, traversal, outer, inner),
+                                   buffer.type.getElementType()));
     FailureOr<Values> keep = cloneBody(c, op.getBody().front(), arguments);
     if (failed(keep)) {
       status = failure();
@@ -343,9 +342,9 @@ LogicalResult KernelEmitter::emitMask(Code &code, tile::MaskOp op) {
   };
   traversal.body = body;
   if (isFull)
-    code.onlyIf(code.compare(arith::CmpIPredicate::eq, isFull,
-                             code.flag(false)),
-                [&](Code &c) { traverse(c, traversal); });
+    code.onlyIf(
+        code.compare(arith::CmpIPredicate::eq, isFull, code.flag(false)),
+        [&](Code &c) { traverse(c, traversal); });
   else
     traverse(code, traversal);
   define(op.getResult(), result);
@@ -389,8 +388,8 @@ LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
       Values values = clone(c, op.getCommon(), arguments);
       if (failed(status))
         return;
-      Value limit = c.real(values.front().getType(),
-                           op.getLimit().convertToDouble());
+      Value limit =
+          c.real(values.front().getType(), op.getLimit().convertToDouble());
       Value low = arith::CmpFOp::create(c, arith::CmpFPredicate::OLE,
                                         values.front(), limit);
       holds = holds ? c.both(holds, low) : low;
@@ -398,8 +397,8 @@ LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
       values.append({rows, col});
       shared.push_back(std::move(values));
     }
-    Value all = vector::ReductionOp::create(c, vector::CombiningKind::AND,
-                                            holds);
+    Value all =
+        vector::ReductionOp::create(c, vector::CombiningKind::AND, holds);
     auto formula = [&](Region &region) {
       return [&](Code &branch) {
         Values elements;
@@ -436,10 +435,9 @@ static Value combine(Code &code, tile::Reduction kind, Value a, Value b) {
                    : Value(arith::AddIOp::create(code, a, b));
   // One instruction, which gives b where either is NaN.
   Value greater =
-      isFloat ? Value(arith::CmpFOp::create(code, arith::CmpFPredicate::OGT,
-                                            a, b))
-              : Value(arith::CmpIOp::create(code, arith::CmpIPredicate::sgt,
-                                            a, b));
+      isFloat
+          ? Value(arith::CmpFOp::create(code, arith::CmpFPredicate::OGT, a, b))
+          : Value(arith::CmpIOp::create(code, arith::CmpIPredicate::sgt, a, b));
   return arith::SelectOp::create(code, greater, a, b);
 }
 
@@ -463,15 +461,15 @@ LogicalResult KernelEmitter::emitReduce(Code &code, tile::ReduceOp op) {
     for (int64_t i = 0; i < sums; ++i)
       partial.push_back(column(c, c.i64(i)));
     int64_t whole = cols / sums * sums;
-    partial = c.loop(c.i64(sums), c.i64(whole), sums, partial,
-                     [&](Code &inner, Value col, ValueRange carried) {
-                       Values next;
-                       for (int64_t i = 0; i < sums; ++i)
-                         next.push_back(
-                             combine(inner, op.getKind(), carried[i],
-                                     column(inner, inner.add(col, i))));
-                       return next;
-                     });
+    partial =
+        c.loop(c.i64(sums), c.i64(whole), sums, partial,
+               [&](Code &inner, Value col, ValueRange carried) {
+                 Values next;
+                 for (int64_t i = 0; i < sums; ++i)
+                   next.push_back(combine(inner, op.getKind(), carried[i],
+                                          column(inner, inner.add(col, i))));
+                 return next;
+               });
     Value total = partial.front();
     for (Value value : llvm::drop_begin(partial))
       total = combine(c, op.getKind(), total, value);

@@ -79,9 +79,7 @@ struct Lanes {
   }
   Value lor(Value a, Value b) { return arith::OrIOp::create(code, a, b); }
   Value shl(Value a, int by) { return arith::ShLIOp::create(code, a, i(by)); }
-  Value shr(Value a, int by) {
-    return arith::ShRUIOp::create(code, a, i(by));
-  }
+  Value shr(Value a, int by) { return arith::ShRUIOp::create(code, a, i(by)); }
   Value abs(Value x) { return number(land(bits(x), 0x7fffffff)); }
   Value sign(Value x) { return land(bits(x), 0x80000000); }
 };
@@ -93,19 +91,19 @@ static Value decodeFloat(Code &code, Value bits, const Format &format) {
   if (format.bits == 16 && format.mantissa == 7)
     return lanes.number(lanes.shl(wide, 16));
   Value field = lanes.land(wide, format.magnitudeMask());
-  Value sign = lanes.shl(lanes.land(wide, 1 << (format.bits - 1)),
-                         32 - format.bits);
+  Value sign =
+      lanes.shl(lanes.land(wide, 1 << (format.bits - 1)), 32 - format.bits);
   // The exponent is rebased by a multiplication, which is exact and turns
   // subnormals of the narrow type into normal numbers.
   int shift = 23 - format.mantissa;
-  Value scaled = arith::MulFOp::create(
-      code, lanes.number(lanes.shl(field, shift)),
-      lanes.f(std::ldexp(1.0, 127 - format.bias)));
+  Value scaled =
+      arith::MulFOp::create(code, lanes.number(lanes.shl(field, shift)),
+                            lanes.f(std::ldexp(1.0, 127 - format.bias)));
   Value special = lanes.lor(lanes.shl(field, shift), lanes.i(0x7f800000));
   Value isSpecial = arith::CmpIOp::create(
       code, arith::CmpIPredicate::sge, field, lanes.i(format.specialField()));
-  Value magnitude = arith::SelectOp::create(code, isSpecial, special,
-                                            lanes.bits(scaled));
+  Value magnitude =
+      arith::SelectOp::create(code, isSpecial, special, lanes.bits(scaled));
   return lanes.number(lanes.lor(magnitude, sign));
 }
 
@@ -123,8 +121,8 @@ static Value encodeFloat(Code &code, Value number, const Format &format) {
   Value scaled = arith::MulFOp::create(
       code, magnitude, lanes.f(std::ldexp(1.0, format.bias - 127)));
   Value field = lanes.shr(lanes.bits(scaled), shift);
-  Value isInfinity = arith::CmpFOp::create(
-      code, arith::CmpFPredicate::OGT, magnitude, lanes.f(format.largest));
+  Value isInfinity = arith::CmpFOp::create(code, arith::CmpFPredicate::OGT,
+                                           magnitude, lanes.f(format.largest));
   Value isNan = arith::CmpFOp::create(code, arith::CmpFPredicate::UNO,
                                       magnitude, magnitude);
   field = arith::SelectOp::create(code, isInfinity,
@@ -155,15 +153,15 @@ Value attnc::cpu::roundTo(Code &code, Value number, Type element) {
     double magic =
         std::ldexp(1.0, format.smallestExponent() - format.mantissa + 23);
     Value shifted = arith::AddFOp::create(code, magnitude, lanes.f(magic));
-    Value small = lanes.bits(
-        arith::SubFOp::create(code, shifted, lanes.f(magic)));
+    Value small =
+        lanes.bits(arith::SubFOp::create(code, shifted, lanes.f(magic)));
     Value isSmall = arith::CmpFOp::create(
         code, arith::CmpFPredicate::OLT, magnitude,
         lanes.f(std::ldexp(1.0, format.smallestExponent())));
     rounded = arith::SelectOp::create(code, isSmall, small, rounded);
-    Value tooLarge = arith::CmpFOp::create(code, arith::CmpFPredicate::OGT,
-                                           lanes.number(rounded),
-                                           lanes.f(format.largest));
+    Value tooLarge =
+        arith::CmpFOp::create(code, arith::CmpFPredicate::OGT,
+                              lanes.number(rounded), lanes.f(format.largest));
     rounded = arith::SelectOp::create(
         code, tooLarge, lanes.i(format.infinity ? 0x7f800000 : 0x7fc00000),
         rounded);

@@ -67,10 +67,10 @@ Values KernelEmitter::delinearise(Value item, ValueRange counts) {
 FailureOr<func::FuncOp> KernelEmitter::emit() {
   OpBuilder builder(kernel);
   Type pointer = LLVM::LLVMPointerType::get(kernel.getContext());
-  auto type = builder.getFunctionType(
-      {pointer, builder.getI64Type(), pointer}, {});
-  auto function = func::FuncOp::create(builder, kernel.getLoc(),
-                                       kernel.getSymName(), type);
+  auto type =
+      builder.getFunctionType({pointer, builder.getI64Type(), pointer}, {});
+  auto function =
+      func::FuncOp::create(builder, kernel.getLoc(), kernel.getSymName(), type);
   Block *entry = function.addEntryBlock();
   scratch = function.getArgument(2);
   unpackArguments(function);
@@ -80,8 +80,7 @@ FailureOr<func::FuncOp> KernelEmitter::emit() {
   for (Operation &op : kernel.getBody().front().without_terminator())
     if (&op != items && failed(emitOp(code, &op)))
       return failure();
-  Values coordinates =
-      delinearise(function.getArgument(1), items.getCounts());
+  Values coordinates = delinearise(function.getArgument(1), items.getCounts());
   for (auto [argument, value] :
        llvm::zip_equal(items.getBody().getArguments(), coordinates))
     scalars.map(argument, code.toIndex(value));
@@ -137,8 +136,7 @@ LogicalResult KernelEmitter::emitScalar(Code &code, Operation *op) {
                llvm::all_of(op->getOperands(), [&](Value operand) {
                  return scalars.contains(operand);
                });
-  if (!plain || !isa<arith::ArithDialect, math::MathDialect>(
-                    op->getDialect()))
+  if (!plain || !isa<arith::ArithDialect, math::MathDialect>(op->getDialect()))
     return op->emitOpError(
         "is not supported by the CPU target; it takes tile ops after "
         "tile-online-softmax and tile-select-formula, scf.for, scf.if and "
@@ -222,8 +220,7 @@ KernelEmitter::emitLoop(Code &code, Operation *op, Value lower, Value upper,
     scf::YieldOp::create(inner, next);
   }
 
-  for (auto [result, value] :
-       llvm::zip_equal(scalarResults, loop.getResults()))
+  for (auto [result, value] : llvm::zip_equal(scalarResults, loop.getResults()))
     scalars.map(result, value);
   for (auto [result, argument, buffer] :
        llvm::zip_equal(tileResults, tileArguments, carried)) {
@@ -277,10 +274,10 @@ LogicalResult KernelEmitter::emitIf(Code &code, scf::IfOp op) {
   for (Value result : tileResults)
     results.push_back(
         allocate(cast<tile::TileType>(result.getType()), Layout::Panels));
-  auto branch = scf::IfOp::create(
-      code, ValueRange(scalarResults).getTypes(),
-      scalar(op.getCondition()), /*addThenBlock=*/true,
-      /*addElseBlock=*/!op.getElseRegion().empty());
+  auto branch =
+      scf::IfOp::create(code, ValueRange(scalarResults).getTypes(),
+                        scalar(op.getCondition()), /*addThenBlock=*/true,
+                        /*addElseBlock=*/!op.getElseRegion().empty());
   auto emitBranch = [&](Region &from, Region &to) {
     Code inner(op.getLoc(), OpBuilder::atBlockBegin(&to.front()));
     if (failed(emitBlock(inner, from.front())))

@@ -49,9 +49,9 @@ struct Buffer {
 
 /// Where the element (r, c) is that a load or store accesses; see Access.cpp.
 struct RowAccess {
-  Value pointer;        ///< of column 0, even if that is outside
-  Value columnStride;   ///< elements
-  Value begin, end;     ///< the columns inside the view
+  Value pointer;      ///< of column 0, even if that is outside
+  Value columnStride; ///< elements
+  Value begin, end;   ///< the columns inside the view
 };
 
 class KernelEmitter {
@@ -96,8 +96,7 @@ private:
   Buffer get(Code &code, Value value, Layout layout);
   /// A buffer that holds the tile and may be overwritten: the tile's own
   /// where `user` is its only remaining use, else a copy.
-  Buffer consume(Code &code, Value value, Layout layout,
-                 mlir::Operation *user);
+  Buffer consume(Code &code, Value value, Layout layout, mlir::Operation *user);
   /// A buffer for an elementwise result: that of an input of the same shape
   /// that dies here, else a new one.
   Buffer reuse(ValueRange inputs, mlir::Operation *user, tile::TileType type,

@@ -123,8 +123,8 @@ emit(ModuleOp module, const CpuOptions &options,
   return std::move(bytes);
 }
 
-llvm::Expected<std::string>
-attnc::emitCpuLLVMIR(ModuleOp module, const CpuOptions &options) {
+llvm::Expected<std::string> attnc::emitCpuLLVMIR(ModuleOp module,
+                                                 const CpuOptions &options) {
   auto machine = createCpuTargetMachine(options);
   if (!machine)
     return machine.takeError();
@@ -138,8 +138,8 @@ attnc::emitCpuLLVMIR(ModuleOp module, const CpuOptions &options) {
   return text;
 }
 
-llvm::Expected<std::string>
-attnc::emitCpuAssembly(ModuleOp module, const CpuOptions &options) {
+llvm::Expected<std::string> attnc::emitCpuAssembly(ModuleOp module,
+                                                   const CpuOptions &options) {
   auto bytes = emit(module, options, llvm::CodeGenFileType::AssemblyFile);
   if (!bytes)
     return bytes.takeError();

@@ -94,8 +94,7 @@ attnc::createCpuTargetMachine(const CpuOptions &options) {
       CodeGenOptLevel::Default, /*JIT=*/false));
 }
 
-Expected<VectorFeatures>
-attnc::getVectorFeatures(const CpuOptions &options) {
+Expected<VectorFeatures> attnc::getVectorFeatures(const CpuOptions &options) {
   auto machine = createCpuTargetMachine(options);
   if (!machine)
     return machine.takeError();

@@ -186,8 +186,7 @@ CpuProgram::compile(ModuleOp module, const CpuOptions &options) {
   int available = getAvailableThreads();
   implementation->threads =
       options.threads > 0 ? std::min(options.threads, available) : available;
-  return std::unique_ptr<CpuProgram>(
-      new CpuProgram(std::move(implementation)));
+  return std::unique_ptr<CpuProgram>(new CpuProgram(std::move(implementation)));
 }
 
 //===----------------------------------------------------------------------===//

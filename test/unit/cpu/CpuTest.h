@@ -89,8 +89,7 @@ substitute(std::string text,
 
 inline std::unique_ptr<CpuProgram> compileText(llvm::StringRef text,
                                                const CpuOptions &options = {}) {
-  auto module =
-      mlir::parseSourceString<mlir::ModuleOp>(text, &getContext());
+  auto module = mlir::parseSourceString<mlir::ModuleOp>(text, &getContext());
   if (!module) {
     ADD_FAILURE() << "does not parse:\n" << text.str();
     return nullptr;
