@@ -3,13 +3,16 @@
 #include "lib/Compiler/Compiler.h"
 
 #include "dialects/attn/Attn.h"
+#include "dialects/hopper/Hopper.h"
 #include "dialects/tile/Tile.h"
 #include "lib/Compiler/Diagnostics.h"
 #include "lib/Support/File.h"
 #include "passes/Passes.h"
 
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -31,7 +34,8 @@ using llvm::Expected;
 
 std::unique_ptr<MLIRContext> attnc::makeContext() {
   DialectRegistry registry;
-  registry.insert<attn::AttnDialect, tile::TileDialect, func::FuncDialect,
+  registry.insert<attn::AttnDialect, tile::TileDialect, hopper::HopperDialect,
+                  func::FuncDialect, affine::AffineDialect, NVVM::NVVMDialect,
                   tensor::TensorDialect, vector::VectorDialect,
                   memref::MemRefDialect, LLVM::LLVMDialect>();
   // One thread: modules are small, and order must not depend on timing.
@@ -98,6 +102,13 @@ static bool parseTextHeader(llvm::StringRef contents, llvm::StringRef &phase,
   return !target.empty();
 }
 
+std::string attnc::textHeader(llvm::StringRef comment, llvm::StringRef phase,
+                              Target target) {
+  return (comment + " attnc.phase = " + phase +
+          ", attnc.target = " + targetName(target) + "\n")
+      .str();
+}
+
 /// Where a module without `attnc.phase` stands: hand-written programs have
 /// no such attribute.
 static Phase guessPhase(ModuleOp module) {
@@ -140,6 +151,10 @@ Expected<Artifact> attnc::parseArtifact(llvm::StringRef contents,
     artifact.text = contents.str();
     return std::move(artifact);
   }
+  if (contents.starts_with("\x7f"
+                           "ELF"))
+    return makeError(name + ": error: the input is machine code, the end of "
+                            "the way; expected MLIR or PTX");
   if (size_t line = findDeepNesting(contents))
     return makeError(name + ":" + llvm::Twine(line) +
                      ":1: error: brackets nest too deeply; expected at most "

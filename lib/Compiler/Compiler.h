@@ -39,6 +39,10 @@ struct Artifact {
   Phase phase = Phase::Attn;
   mlir::OwningOpRef<mlir::ModuleOp> module;
   std::string text;
+  /// sm_90a: what the assembler said, once `text` is machine code.
+  std::string assemblerLog;
+  /// What a user should know although the compile went on, a line each.
+  std::string warnings;
 
   /// What `--emit` writes.
   std::string print() const;
@@ -56,6 +60,10 @@ llvm::Expected<Artifact> parseArtifact(llvm::StringRef contents,
                                        llvm::StringRef name,
                                        mlir::MLIRContext &context,
                                        CompileOptions &options);
+
+/// The first line of a phase's text; `comment` starts a comment in it.
+std::string textHeader(llvm::StringRef comment, llvm::StringRef phase,
+                       Target target);
 
 /// Called when a phase is reached, with the seconds it took.
 using PhaseObserver = llvm::function_ref<llvm::Error(

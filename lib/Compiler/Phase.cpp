@@ -4,6 +4,9 @@
 
 #include "lib/Compiler/Compiler.h"
 #include "lib/Support/File.h"
+#include "lib/Target/NVPTX/CubinStats.h"
+#include "lib/Target/NVPTX/Ptx.h"
+#include "lib/Target/NVPTX/Ptxas.h"
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSwitch.h"
@@ -56,6 +59,53 @@ static Pipeline toTile(const CompileOptions &options) {
   return pass + "},canonicalize,cse";
 }
 
+static Pipeline toFormula(const CompileOptions &options) {
+  return "tile-online-softmax,tile-select-formula{target=" +
+         targetName(options.target).str() + "},canonicalize,cse";
+}
+
+static Pipeline toHopper(const CompileOptions &) {
+  return "tile-to-hopper,canonicalize,cse";
+}
+
+static Pipeline toNvvm(const CompileOptions &) {
+  return "hopper-to-llvm,canonicalize,cse";
+}
+
+//===----------------------------------------------------------------------===//
+// What MLIR becomes
+//===----------------------------------------------------------------------===//
+
+static Error toPtx(Artifact &artifact, const CompileOptions &options) {
+  auto ptx = compileToPtx(*artifact.module);
+  if (!ptx)
+    return ptx.takeError();
+  artifact.text = textHeader("//", "ptx", options.target) + *ptx;
+  return Error::success();
+}
+
+static Error toCubin(Artifact &artifact, const CompileOptions &) {
+  auto cubin = assemble(artifact.text);
+  if (!cubin)
+    return cubin.takeError();
+  // The code is right all the same, only slower than it should be.
+  if (Error unclean = checkClean(cubin->log))
+    artifact.warnings += "warning: " + toString(std::move(unclean)) + "\n";
+  artifact.assemblerLog = cubin->log.text;
+  artifact.text = std::move(cubin->image);
+  return Error::success();
+}
+
+static Error toStats(Artifact &artifact, const CompileOptions &) {
+  auto code = readCubin(artifact.text);
+  if (!code)
+    return code.takeError();
+  artifact.text.clear();
+  raw_string_ostream stream(artifact.text);
+  printStatsJson(stream, parsePtxasLog(artifact.assemblerLog), *code);
+  return Error::success();
+}
+
 //===----------------------------------------------------------------------===//
 // The table
 //===----------------------------------------------------------------------===//
@@ -70,16 +120,33 @@ static constexpr PhaseStep tilePhase = {
     Phase::Tile, "tile", "the blocked program: what one block of queries does",
     toTile, nullptr};
 
+static constexpr PhaseStep formulaPhase = {
+    Phase::Formula, "formula",
+    "the same with a formula chosen for each elementwise function", toFormula,
+    nullptr};
+
 static constexpr PhaseStep cpuPhases[] = {
     attnPhase,
     fusedPhase,
     tilePhase,
+    formulaPhase,
 };
 
 static constexpr PhaseStep sm90aPhases[] = {
     attnPhase,
     fusedPhase,
     tilePhase,
+    formulaPhase,
+    {Phase::Hopper, "hopper",
+     "who does what when: roles, rings, asynchronous products", toHopper,
+     nullptr},
+    {Phase::LLVM, "llvm", "the LLVM dialect with NVVM intrinsics and PTX",
+     toNvvm, nullptr},
+    {Phase::PTX, "ptx", "PTX text", nullptr, toPtx},
+    {Phase::Cubin, "cubin", "machine code, as ptxas makes it", nullptr,
+     toCubin},
+    {Phase::Stats, "stats", "registers, spills and instruction counts as JSON",
+     nullptr, toStats},
 };
 
 ArrayRef<PhaseStep> attnc::phasesOf(Target target) {

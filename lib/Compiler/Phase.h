@@ -32,7 +32,6 @@ enum class Phase {
   Formula,
   Vector,
   Hopper,
-  NVVM,
   LLVM,
   Asm,
   PTX,

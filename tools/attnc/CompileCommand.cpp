@@ -133,6 +133,7 @@ Expected<int> CompileCommand::run() {
     return std::move(error);
   if (Error error = writeOutput(output, artifact->print()))
     return std::move(error);
+  errs() << artifact->warnings;
   return 0;
 }
 

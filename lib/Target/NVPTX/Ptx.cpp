@@ -3,6 +3,7 @@
 #include "lib/Target/NVPTX/Ptx.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/IR/Verifier.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
@@ -227,6 +228,8 @@ llvm::Expected<std::string> compileToPtx(ModuleOp module,
   registerBuiltinDialectTranslation(context);
   registerLLVMDialectTranslation(context);
   registerNVVMDialectTranslation(context);
+  // Attributes such as nvvm.kernel mean nothing while their dialect is absent.
+  context.loadDialect<LLVM::LLVMDialect, NVVM::NVVMDialect>();
   OwningOpRef<ModuleOp> device = extractDeviceModule(module);
   llvm::LLVMContext llvmContext;
   std::unique_ptr<llvm::Module> translated =
