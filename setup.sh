@@ -154,7 +154,9 @@ if ! [ -f "$build/build.ninja" ]; then
   quietly "$build/setup-cmake.log" cmake --preset release
 fi
 
+# The plan itself first, so that the steps that are left can be counted.
 jobs=$(job_limit)
+quietly "$build/setup-cmake.log" ninja -C "$build" build.ninja
 todo=$(ninja -C "$build" -n $targets 2>/dev/null | tail -n 1)
 case $todo in
 *'no work to do'*) ;;
