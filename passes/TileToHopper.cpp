@@ -126,10 +126,15 @@ void eraseUnused(Block &block) {
 // The state of a role
 //===----------------------------------------------------------------------===//
 
-/// What one role has emitted so far: values of the tile program it has a
-/// counterpart for, and its position in each ring.
-struct Role {
+/// What stands for the values of the tile program.
+struct Stage {
   IRMapping map;
+  /// In the loop over keys: whether the block is full. Null outside.
+  Value full;
+};
+
+/// What one role has emitted so far, and its position in each ring.
+struct Role : Stage {
   llvm::MapVector<Operation *, Value> cursors;
   /// Slots that were awaited and not yet released.
   llvm::MapVector<Operation *, Value> slots;
@@ -139,6 +144,12 @@ struct Role {
 struct Started {
   tile::DotOp dot;
   Value pending;
+};
+
+/// A stage whose first products were started: what remains of it.
+struct Progress {
+  SmallVector<Started> started;
+  SmallVector<Operation *> rest;
 };
 
 //===----------------------------------------------------------------------===//
@@ -175,9 +186,16 @@ private:
   LogicalResult emitSerialLoop(Role &role);
   LogicalResult emitOverlapLoop(Role &role);
   LogicalResult emitOp(Role &role, Operation *op);
-  LogicalResult emitSteady(Role &first, Role &second,
-                           SmallVectorImpl<Value> &next);
-  LogicalResult emitStage(Role &role, ArrayRef<Operation *> ops);
+  SmallVector<Operation *> getOps(bool first);
+  LogicalResult startStage(Role &role, bool first, Progress &progress);
+  LogicalResult finishStage(Role &role, Progress &progress);
+  LogicalResult emitFirst(Role &role, Value key, SmallVectorImpl<Value> &out);
+  LogicalResult getCrossing(Role &role, SmallVectorImpl<Value> &out);
+  LogicalResult emitSteady(Role &role, Value key, Value step,
+                           ValueRange carried, SmallVectorImpl<Value> &out);
+  LogicalResult emitLast(Role &role, Value key, ValueRange carried,
+                         SmallVectorImpl<Value> &out);
+  void bindSecond(Stage &stage, ValueRange carried);
   Value getSlot(Role &role, tile::LoadOp load);
   void release(Role &role, tile::DotOp dot);
   FailureOr<Started> startDot(Role &role, tile::DotOp dot);
@@ -217,8 +235,6 @@ private:
 
   // Of the consumers: their number as a value, their first row (index, i32).
   Value consumer, firstRow, firstRowI32;
-  /// In the loop over keys: whether this block is full. Null outside.
-  Value full;
 
   // Order `overlap`.
   llvm::SetVector<Operation *> secondStage;
@@ -348,13 +364,23 @@ LogicalResult Scheduler::findStages() {
     op->walk([&](Operation *inner) {
       for (Value operand : inner->getOperands()) {
         Operation *def = operand.getDefiningOp();
-        if (isTile(operand.getType()) && def &&
-            def->getBlock() == loop.getBody() && isFirstStage(def) &&
-            !copies.contains(def))
+        auto argument = dyn_cast<BlockArgument>(operand);
+        bool fromFirst =
+            def ? def->getBlock() == loop.getBody() && isFirstStage(def) &&
+                      !copies.contains(def)
+                : argument.getOwner() == loop.getBody() &&
+                      !secondArgs[argument.getArgNumber() - 1];
+        if (isTile(operand.getType()) && fromFirst)
           values.insert(operand);
       }
     });
   crossing = values.takeVector();
+  for (auto &[op, copy] : copies)
+    if (copy.inLoop && llvm::any_of(op->getUsers(), [&](Operation *user) {
+          return isFirstStage(user) != isFirstStage(*op->user_begin());
+        }))
+      return op->emitError("order overlap cannot read one copy in both "
+                           "stages; try order = serial");
   return success();
 }
 
@@ -655,9 +681,9 @@ Value Scheduler::emitMask(Role &role, tile::MaskOp op, Value input) {
               type.getLayout() != hopper::Layout::Col);
     return mask;
   };
-  if (!full)
+  if (!role.full)
     return apply();
-  auto choice = scf::IfOp::create(b, loc, type, full, /*withElse=*/true);
+  auto choice = scf::IfOp::create(b, loc, type, role.full, /*withElse=*/true);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(choice.thenBlock());
   scf::YieldOp::create(b, loc, input);
@@ -901,7 +927,7 @@ void Scheduler::beginBlock(Role &role, Value key) {
                                       role.map.lookup(loop.getFullLo()));
   Value below = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sle, end,
                                       role.map.lookup(loop.getFullHi()));
-  full = arith::AndIOp::create(b, loc, above, below);
+  role.full = arith::AndIOp::create(b, loc, above, below);
 }
 
 LogicalResult Scheduler::emitSerialLoop(Role &role) {
@@ -923,7 +949,7 @@ LogicalResult Scheduler::emitSerialLoop(Role &role) {
     beginBlock(role, each.getInductionVar());
     if (failed(emitConsumerBlock(role, *loop.getBody())))
       return failure();
-    full = {};
+    role.full = {};
     SmallVector<Value> next;
     for (Value value : loop.getYielded())
       next.push_back(role.map.lookup(value));
@@ -936,8 +962,224 @@ LogicalResult Scheduler::emitSerialLoop(Role &role) {
   return success();
 }
 
+//===----------------------------------------------------------------------===//
+// The consumers: order `overlap`
+//===----------------------------------------------------------------------===//
+
+// What the loop carries, in this order: the iteration arguments of the tile
+// loop, the values that cross from the first stage to the second, cursors.
+
+/// The ops of a stage, in order; both have all scalars.
+SmallVector<Operation *> Scheduler::getOps(bool first) {
+  SmallVector<Operation *> ops;
+  for (Operation &op : loop.getBody()->without_terminator())
+    if (isScalar(&op) || isFirstStage(&op) == first)
+      ops.push_back(&op);
+  return ops;
+}
+
+/// Starts the products that depend on no other product of the stage, in one
+/// group, and emits what they need.
+LogicalResult Scheduler::startStage(Role &role, bool first,
+                                    Progress &progress) {
+  SmallVector<Operation *> ops = getOps(first);
+  llvm::SmallPtrSet<Operation *, 16> blocked;
+  auto isBlocked = [&](Operation *op) {
+    return llvm::any_of(op->getOperands(), [&](Value operand) {
+      return blocked.contains(operand.getDefiningOp());
+    });
+  };
+  size_t end = 0;
+  for (auto [index, op] : llvm::enumerate(ops)) {
+    if (isBlocked(op)) {
+      blocked.insert(op);
+    } else if (isa<tile::DotOp>(op)) {
+      blocked.insert(op);
+      end = index + 1;
+    }
+  }
+  for (auto [index, op] : llvm::enumerate(ops)) {
+    if (index >= end || isBlocked(op)) {
+      progress.rest.push_back(op);
+    } else if (auto dot = dyn_cast<tile::DotOp>(op)) {
+      FailureOr<Started> started = startDot(role, dot);
+      if (failed(started))
+        return failure();
+      progress.started.push_back(*started);
+    } else if (failed(emitOp(role, op))) {
+      return failure();
+    }
+  }
+  hopper::CommitOp::create(b, loc);
+  return success();
+}
+
+/// Waits for what was started and emits the rest.
+LogicalResult Scheduler::finishStage(Role &role, Progress &progress) {
+  waitFor(role, progress.started);
+  for (Operation *op : progress.rest)
+    if (failed(emitOp(role, op)))
+      return failure();
+  return success();
+}
+
+/// Operands of products cross packed. They are packed here and not earlier:
+/// a product in flight may still read the registers.
+LogicalResult Scheduler::getCrossing(Role &role, SmallVectorImpl<Value> &out) {
+  for (Value value : crossing) {
+    if (role.map.contains(value)) {
+      out.push_back(role.map.lookup(value));
+      continue;
+    }
+    FailureOr<Value> packed = getPacked(role, value);
+    if (failed(packed))
+      return failure();
+    out.push_back(*packed);
+  }
+  return success();
+}
+
+/// The first stage of the block at `key`, whose iteration arguments are
+/// bound. Gives what the loop carries, with the second stage's as they were.
+LogicalResult Scheduler::emitFirst(Role &role, Value key,
+                                   SmallVectorImpl<Value> &out) {
+  beginBlock(role, key);
+  Progress progress;
+  if (schedule.getPingpong())
+    hopper::TurnWaitOp::create(b, loc, consumer);
+  if (failed(startStage(role, /*first=*/true, progress)))
+    return failure();
+  if (schedule.getPingpong())
+    hopper::TurnPassOp::create(b, loc, consumer);
+  if (failed(finishStage(role, progress)))
+    return failure();
+  for (auto [index, value] : llvm::enumerate(loop.getYielded()))
+    out.push_back(role.map.lookup(
+        secondArgs[index] ? Value(loop.getIterArgs()[index]) : value));
+  return getCrossing(role, out);
+}
+
+void Scheduler::bindSecond(Stage &stage, ValueRange carried) {
+  for (auto [arg, value] : llvm::zip(loop.getIterArgs(), carried))
+    stage.map.map(arg, value);
+  for (auto [value, bound] :
+       llvm::zip(crossing, carried.drop_front(loop.getIterArgs().size())))
+    stage.map.map(value, bound);
+}
+
+/// The first stage of the block at `key` beside the second stage of the block
+/// before it.
+LogicalResult Scheduler::emitSteady(Role &role, Value key, Value step,
+                                    ValueRange carried,
+                                    SmallVectorImpl<Value> &out) {
+  Stage second = role;
+  for (auto [arg, value] : llvm::zip(loop.getIterArgs(), carried))
+    role.map.map(arg, value);
+  beginBlock(role, key);
+  auto swapStages = [&] { std::swap(static_cast<Stage &>(role), second); };
+
+  Progress next, last;
+  if (schedule.getPingpong())
+    hopper::TurnWaitOp::create(b, loc, consumer);
+  if (failed(startStage(role, /*first=*/true, next)))
+    return failure();
+  swapStages();
+  bindSecond(role, carried);
+  beginBlock(role, arith::SubIOp::create(b, loc, key, step));
+  if (failed(startStage(role, /*first=*/false, last)))
+    return failure();
+  if (schedule.getPingpong())
+    hopper::TurnPassOp::create(b, loc, consumer);
+
+  swapStages();
+  if (failed(finishStage(role, next)))
+    return failure();
+  if (schedule.getPin())
+    for (Value value : crossing)
+      if (auto cast = value.getDefiningOp<tile::CastOp>())
+        if (Value source = role.map.lookupOrNull(cast.getInput()))
+          hopper::PinOp::create(b, loc, source);
+  swapStages();
+  if (failed(finishStage(role, last)))
+    return failure();
+  for (auto [index, value] : llvm::enumerate(loop.getYielded()))
+    out.push_back(secondArgs[index] ? role.map.lookup(value)
+                                    : second.map.lookup(value));
+  swapStages();
+  return getCrossing(role, out);
+}
+
+/// The second stage of the last block.
+LogicalResult Scheduler::emitLast(Role &role, Value key, ValueRange carried,
+                                  SmallVectorImpl<Value> &out) {
+  bindSecond(role, carried);
+  beginBlock(role, key);
+  Progress progress;
+  if (failed(startStage(role, /*first=*/false, progress)) ||
+      failed(finishStage(role, progress)))
+    return failure();
+  for (auto [index, value] : llvm::enumerate(loop.getYielded()))
+    out.push_back(secondArgs[index] ? role.map.lookup(value)
+                                    : carried[index]);
+  return success();
+}
+
 LogicalResult Scheduler::emitOverlapLoop(Role &role) {
-  return emitSerialLoop(role);
+  Range range = getRange(role);
+  SmallVector<Value> inits;
+  for (Value init : loop.getInits())
+    inits.push_back(role.map.lookup(init));
+  size_t count = inits.size();
+  llvm::append_range(inits, getCursors(role, /*inLoop=*/true));
+  Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
+                                    range.begin, range.end);
+  SmallVector<Type> types(ValueRange(inits).getTypes());
+  auto choice = scf::IfOp::create(b, loc, types, any, /*withElse=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(choice.elseBlock());
+  scf::YieldOp::create(b, loc, inits);
+  b.setInsertionPointToStart(choice.thenBlock());
+
+  for (auto [arg, value] : llvm::zip(loop.getIterArgs(), inits))
+    role.map.map(arg, value);
+  SmallVector<Value> carried;
+  if (failed(emitFirst(role, range.begin, carried)))
+    return failure();
+  size_t values = carried.size();
+  llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
+  Value second = arith::AddIOp::create(b, loc, range.begin, range.step);
+  auto each =
+      scf::ForOp::create(b, loc, second, range.end, range.step, carried);
+  {
+    OpBuilder::InsertionGuard inner(b);
+    b.setInsertionPointToStart(each.getBody());
+    ValueRange args = each.getRegionIterArgs();
+    setCursors(role, args.drop_front(values), /*inLoop=*/true);
+    SmallVector<Value> next;
+    if (failed(emitSteady(role, each.getInductionVar(), range.step,
+                          args.take_front(values), next)))
+      return failure();
+    llvm::append_range(next, getCursors(role, /*inLoop=*/true));
+    scf::YieldOp::create(b, loc, next);
+  }
+  setCursors(role, each.getResults().drop_front(values), /*inLoop=*/true);
+  // The last block begins a whole number of steps after the first.
+  Value last = arith::SubIOp::create(
+      b, loc, arith::SubIOp::create(b, loc, range.end, constant(1)),
+      range.begin);
+  last = arith::MulIOp::create(
+      b, loc, arith::DivUIOp::create(b, loc, last, range.step), range.step);
+  last = arith::AddIOp::create(b, loc, range.begin, last);
+  SmallVector<Value> out;
+  if (failed(emitLast(role, last, each.getResults().take_front(values), out)))
+    return failure();
+  llvm::append_range(out, getCursors(role, /*inLoop=*/true));
+  scf::YieldOp::create(b, loc, out);
+  role.full = {};
+  for (auto [old, value] : llvm::zip(loop.getResults(), choice.getResults()))
+    role.map.map(old, value);
+  setCursors(role, choice.getResults().drop_front(count), /*inLoop=*/true);
+  return success();
 }
 
 //===----------------------------------------------------------------------===//
