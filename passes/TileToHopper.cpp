@@ -85,20 +85,76 @@ int64_t findUnitDim(AffineMap map, AffineExpr dim) {
   return found;
 }
 
+/// A dim of a kernel's argument.
+using ArgumentDim = std::pair<unsigned, uint64_t>;
+
+/// Dims that every program that launches `kernel` checks to be equal.
+class EqualDims {
+public:
+  explicit EqualDims(tile::KernelOp kernel) {
+    bool first = true;
+    kernel->getParentOfType<ModuleOp>().walk([&](tile::LaunchOp launch) {
+      if (launch.getKernel() != kernel.getSymName())
+        return;
+      auto found = collect(launch);
+      if (first)
+        pairs = found;
+      pairs.remove_if([&](const Pair &pair) { return !found.contains(pair); });
+      first = false;
+    });
+  }
+
+  bool areEqual(tile::DimOp dim, unsigned argument, uint64_t otherDim) const {
+    auto view = dyn_cast<BlockArgument>(dim.getView());
+    if (!view)
+      return false;
+    ArgumentDim x = {view.getArgNumber(), dim.getDim()};
+    ArgumentDim y = {argument, otherDim};
+    return x == y || pairs.contains({x, y}) || pairs.contains({y, x});
+  }
+
+private:
+  using Pair = std::pair<ArgumentDim, ArgumentDim>;
+
+  static llvm::SmallSetVector<Pair, 8> collect(tile::LaunchOp launch) {
+    llvm::SmallSetVector<Pair, 8> found;
+    auto program = launch->getParentOfType<tile::ProgramOp>();
+    for (auto check : program.getBody().getOps<tile::CheckOp>()) {
+      auto compare = check.getCondition().getDefiningOp<arith::CmpIOp>();
+      if (!compare || compare.getPredicate() != arith::CmpIPredicate::eq)
+        continue;
+      auto x = compare.getLhs().getDefiningOp<tile::DimOp>();
+      auto y = compare.getRhs().getDefiningOp<tile::DimOp>();
+      if (!x || !y)
+        continue;
+      for (auto [i, left] : llvm::enumerate(launch.getArgs()))
+        for (auto [j, right] : llvm::enumerate(launch.getArgs()))
+          if (left == x.getView() && right == y.getView())
+            found.insert({{i, x.getDim()}, {j, y.getDim()}});
+    }
+    return found;
+  }
+
+  llvm::SmallSetVector<Pair, 8> pairs;
+};
+
 /// Whether `rows` only repeats the size of the view: rows = size - first row.
-bool rowsEndView(tile::LoadOp load, int64_t rowDim) {
+/// Beyond its size, a bulk copy gives zeros by itself.
+bool rowsEndView(tile::LoadOp load, int64_t rowDim, const EqualDims &equal) {
   if (!load.getRows())
     return true;
   auto left = load.getRows().getDefiningOp<arith::SubIOp>();
-  if (!left)
+  auto view = dyn_cast<BlockArgument>(load.getView());
+  if (!left || !view)
     return false;
   auto size = left.getLhs().getDefiningOp<tile::DimOp>();
   AffineMap map = load.getMap();
   AffineExpr row = getAffineDimExpr(0, load.getContext());
-  auto first = dyn_cast<AffineSymbolExpr>(simplifyAffineExpr(
-      map.getResult(rowDim) - row, map.getNumDims(), map.getNumSymbols()));
-  return size && first && size.getView() == load.getView() &&
-         size.getDim() == static_cast<uint64_t>(rowDim) &&
+  auto first = dyn_cast<AffineSymbolExpr>(
+      simplifyAffineExpr(map.getResult(rowDim) - row, map.getNumDims(),
+                         map.getNumSymbols()));
+  return size && first &&
+         equal.areEqual(size, view.getArgNumber(), rowDim) &&
          load.getCoordinates()[first.getPosition()] == left.getRhs();
 }
 
@@ -302,7 +358,8 @@ LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
   for (int64_t dim = view.getRank() - 1; dim >= 0; --dim)
     if (dim != colDim && dim != rowDim)
       order.push_back(dim);
-  copies[load] = Copy{load, inLoop, order, !rowsEndView(load, rowDim), {}, {}};
+  copies[load] = Copy{load, inLoop, order,
+                      !rowsEndView(load, rowDim, EqualDims(kernel)), {}, {}};
   return success();
 }
 
@@ -375,12 +432,15 @@ LogicalResult Scheduler::findStages() {
       }
     });
   crossing = values.takeVector();
-  for (auto &[op, copy] : copies)
-    if (copy.inLoop && llvm::any_of(op->getUsers(), [&](Operation *user) {
+  for (auto &entry : copies) {
+    Operation *op = entry.first;
+    if (entry.second.inLoop &&
+        llvm::any_of(op->getUsers(), [&](Operation *user) {
           return isFirstStage(user) != isFirstStage(*op->user_begin());
         }))
       return op->emitError("order overlap cannot read one copy in both "
                            "stages; try order = serial");
+  }
   return success();
 }
 
