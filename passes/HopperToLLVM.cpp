@@ -138,6 +138,7 @@ private:
   LogicalResult lowerFor(scf::ForOp op);
   LogicalResult lowerIf(scf::IfOp op);
   void lowerNext(NextOp op);
+  std::pair<Value, Value> splitCursor(const RingInfo &ring, Value cursor);
   void lowerCopy(CopyOp op);
   void lowerAwait(AwaitOp op);
   void lowerZeroRows(ZeroRowsOp op);
@@ -335,7 +336,7 @@ SmallVector<Type> KernelLowering::convertTypes(TypeRange types) {
       out.append(frag.getCount(),
                  frag.getLayout() == Layout::A ? i32 : frag.getElementType());
     else if (isa<CursorType>(type))
-      out.append(2, i32);
+      out.push_back(i32);
     else
       out.push_back(convertType(type));
   }
@@ -670,20 +671,29 @@ void KernelLowering::waitBarrier(Value address, Value parity) {
   at(done);
 }
 
+/// A cursor is one number, to save registers: the slot, plus the number of
+/// slots in odd phases.
 void KernelLowering::lowerNext(NextOp op) {
-  ArrayRef<Value> cursor = getAll(op.getCursor());
   int64_t stages = op.getRing().getType().getStages();
-  Value step = add(cursor[0], 1);
-  Value wrap = equals(step, stages);
-  Value flip = arith::ExtUIOp::create(b, loc, i32, wrap);
-  Value stage = arith::SelectOp::create(b, loc, wrap, constant(0), step);
-  Value phase = arith::XOrIOp::create(b, loc, cursor[1], flip);
-  set(op.getNext(), {stage, phase});
+  Value next = add(get(op.getCursor()), 1);
+  set(op.getNext(), {arith::SelectOp::create(b, loc, equals(next, 2 * stages),
+                                             constant(0), next)});
+}
+
+/// Slot and phase.
+std::pair<Value, Value> KernelLowering::splitCursor(const RingInfo &ring,
+                                                    Value cursor) {
+  Value position = get(cursor);
+  int64_t stages = ring.type.getStages();
+  Value odd = compare(arith::CmpIPredicate::sge, position, constant(stages));
+  Value stage = arith::SelectOp::create(b, loc, odd, add(position, -stages),
+                                        position);
+  return {stage, arith::ExtUIOp::create(b, loc, i32, odd)};
 }
 
 void KernelLowering::lowerCopy(CopyOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
-  Value stage = getAll(op.getCursor())[0];
+  Value stage = splitCursor(ring, op.getCursor()).first;
   Value full = sharedPointer(barrier(ring, ring.full, stage));
   int64_t panel = ring.type.getRows() * kPanelBytes;
   int64_t panels = panelCount(ring.type.getCols());
@@ -710,8 +720,7 @@ void KernelLowering::lowerCopy(CopyOp op) {
 
 void KernelLowering::lowerAwait(AwaitOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
-  ArrayRef<Value> cursor = getAll(op.getCursor());
-  Value stage = cursor[0], phase = cursor[1];
+  auto [stage, phase] = splitCursor(ring, op.getCursor());
   waitBarrier(barrier(ring, ring.full, stage), phase);
   set(op.getSlot(), {add(add(base, mul(stage, ring.slot)), ring.base)});
 }
@@ -719,7 +728,7 @@ void KernelLowering::lowerAwait(AwaitOp op) {
 /// One arrival for each warp.
 void KernelLowering::lowerRelease(ReleaseOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
-  Value stage = getAll(op.getCursor())[0];
+  Value stage = splitCursor(ring, op.getCursor()).first;
   Value leader = arith::ExtUIOp::create(b, loc, i32, equals(lane, 0));
   assembly("{\n.reg .pred p;\nsetp.ne.b32 p, $1, 0;\n"
            "@p mbarrier.arrive.shared::cta.b64 _, [$0];\n}",
@@ -1417,15 +1426,14 @@ LogicalResult KernelLowering::lower(Operation *op) {
         return success();
       })
       .Case<StartOp>([&](StartOp start) {
-        set(start, {constant(0), constant(0)});
+        set(start, {constant(0)});
         return success();
       })
       .Case<AcquireOp>([&](AcquireOp acquire) {
         // A fresh barrier counts as "phase 1 done": the first round passes.
         const RingInfo &ring = rings.find(acquire.getRing())->second;
-        ArrayRef<Value> cursor = getAll(acquire.getCursor());
-        Value stage = cursor[0];
-        Value parity = arith::XOrIOp::create(b, loc, cursor[1], constant(1));
+        auto [stage, phase] = splitCursor(ring, acquire.getCursor());
+        Value parity = arith::XOrIOp::create(b, loc, phase, constant(1));
         waitBarrier(barrier(ring, ring.empty, stage), parity);
         return success();
       })
