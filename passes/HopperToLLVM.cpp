@@ -24,6 +24,7 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/SaveAndRestore.h"
 #include <map>
 
 namespace attnc {
@@ -169,6 +170,7 @@ private:
   void waitBarrier(Value address, Value parity);
   FragOffset offsetOf(FragType type, int64_t index);
   Value broadcast(Value frag, FragOffset offset);
+  void refreshPosition(Region &region, unsigned row);
   Value getRow(FragType type, FragOffset offset);
   Value getCol(FragType type, FragOffset offset);
   LogicalResult inlineBody(Region &region, ArrayRef<Value> arguments,
@@ -686,8 +688,8 @@ std::pair<Value, Value> KernelLowering::splitCursor(const RingInfo &ring,
   Value position = get(cursor);
   int64_t stages = ring.type.getStages();
   Value odd = compare(arith::CmpIPredicate::sge, position, constant(stages));
-  Value stage = arith::SelectOp::create(b, loc, odd, add(position, -stages),
-                                        position);
+  Value stage =
+      arith::SelectOp::create(b, loc, odd, add(position, -stages), position);
   return {stage, arith::ExtUIOp::create(b, loc, i32, odd)};
 }
 
@@ -954,6 +956,19 @@ Value KernelLowering::getCol(FragType type, FragOffset offset) {
   return type.getCols() == 1 ? constant(0) : add(firstCol, offset.col);
 }
 
+/// Positions of a region are this op's own: as invariants, one for each column
+/// a thread holds, they would be hoisted out of loops and fill registers.
+void KernelLowering::refreshPosition(Region &region, unsigned row) {
+  Block &block = region.front();
+  auto refresh = [&](Value &value) {
+    value = assembly("mov.b32 $0, $1;", "=r,r", i32, value)[0];
+  };
+  if (!block.getArgument(row).use_empty())
+    refresh(firstRow);
+  if (!block.getArgument(row + 1).use_empty())
+    refresh(firstCol);
+}
+
 LogicalResult KernelLowering::inlineBody(Region &region,
                                          ArrayRef<Value> arguments,
                                          Values &results) {
@@ -974,6 +989,8 @@ LogicalResult KernelLowering::inlineBody(Region &region,
 LogicalResult KernelLowering::lowerMap(MapOp op) {
   FragType type = op.getResult().getType();
   int64_t width = op.getWidth(), count = type.getCount();
+  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
+  refreshPosition(op.getBody(), op.getBody().getNumArguments() - 2);
   Values results;
   for (int64_t i = 0; i < count; i += width) {
     Values arguments;
@@ -995,6 +1012,8 @@ LogicalResult KernelLowering::lowerMask(MaskOp op) {
       arith::ConstantOp::create(b, loc, FloatAttr::get(f32, op.getFill()));
   if (!type.getElementType().isF32())
     return op.emitError() << "masks f32 only, got " << type;
+  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
+  refreshPosition(op.getBody(), 0);
   Values results;
   for (int64_t i = 0; i < type.getCount(); ++i) {
     FragOffset offset = offsetOf(type, i);
@@ -1018,6 +1037,8 @@ LogicalResult KernelLowering::lowerSpeculate(SpeculateOp op) {
   int64_t slice = accCount(op.getSlice());
   uint32_t limit = op.getLimit().bitcastToAPInt().getZExtValue();
   Type element = type.getElementType();
+  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
+  refreshPosition(op.getCommon(), op.getCommon().getNumArguments() - 2);
   Values results;
   for (int64_t first = 0; first < type.getCount(); first += slice) {
     SmallVector<Values> shared;

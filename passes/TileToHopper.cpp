@@ -150,11 +150,9 @@ bool rowsEndView(tile::LoadOp load, int64_t rowDim, const EqualDims &equal) {
   auto size = left.getLhs().getDefiningOp<tile::DimOp>();
   AffineMap map = load.getMap();
   AffineExpr row = getAffineDimExpr(0, load.getContext());
-  auto first = dyn_cast<AffineSymbolExpr>(
-      simplifyAffineExpr(map.getResult(rowDim) - row, map.getNumDims(),
-                         map.getNumSymbols()));
-  return size && first &&
-         equal.areEqual(size, view.getArgNumber(), rowDim) &&
+  auto first = dyn_cast<AffineSymbolExpr>(simplifyAffineExpr(
+      map.getResult(rowDim) - row, map.getNumDims(), map.getNumSymbols()));
+  return size && first && equal.areEqual(size, view.getArgNumber(), rowDim) &&
          load.getCoordinates()[first.getPosition()] == left.getRhs();
 }
 
@@ -185,7 +183,9 @@ void eraseUnused(Block &block) {
 /// What stands for the values of the tile program.
 struct Stage {
   IRMapping map;
-  /// In the loop over keys: whether the block is full. Null outside.
+  /// In the loop over keys: whether the block is full, where that is known
+  /// here, else as a value. Outside the loop, every mask applies.
+  std::optional<bool> isFull = false;
   Value full;
 };
 
@@ -247,7 +247,7 @@ private:
   LogicalResult finishStage(Role &role, Progress &progress);
   LogicalResult emitFirst(Role &role, Value key, SmallVectorImpl<Value> &out);
   LogicalResult getCrossing(Role &role, SmallVectorImpl<Value> &out);
-  LogicalResult emitSteady(Role &role, Value key, Value step,
+  LogicalResult emitSteady(Role &role, Value key, Value step, bool isFull,
                            ValueRange carried, SmallVectorImpl<Value> &out);
   LogicalResult emitLast(Role &role, Value key, ValueRange carried,
                          SmallVectorImpl<Value> &out);
@@ -263,13 +263,19 @@ private:
   std::pair<AffineMap, SmallVector<Value>>
   shiftRows(Role &role, AffineMap map, OperandRange coordinates, bool split);
   Value shiftCount(Role &role, Value rows, bool split);
-  void beginBlock(Role &role, Value key);
+  void beginBlock(Role &role, Value key, std::optional<bool> isFull);
 
   // The loop over keys.
   struct Range {
     Value begin, end, step;
   };
   Range getRange(Role &role);
+  /// Emits one block: its key, whether it is full, what is carried in and out.
+  using PartBody = llvm::function_ref<LogicalResult(Value, bool, ValueRange,
+                                                    SmallVectorImpl<Value> &)>;
+  FailureOr<SmallVector<Value>> emitParts(Role &role, Range range, Value from,
+                                          SmallVector<Value> carried,
+                                          PartBody body);
   SmallVector<Value> getCursors(Role &role, bool inLoop);
   void setCursors(Role &role, ValueRange values, bool inLoop);
 
@@ -358,8 +364,9 @@ LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
   for (int64_t dim = view.getRank() - 1; dim >= 0; --dim)
     if (dim != colDim && dim != rowDim)
       order.push_back(dim);
-  copies[load] = Copy{load, inLoop, order,
-                      !rowsEndView(load, rowDim, EqualDims(kernel)), {}, {}};
+  copies[load] =
+      Copy{load, inLoop, order, !rowsEndView(load, rowDim, EqualDims(kernel)),
+           {},   {}};
   return success();
 }
 
@@ -422,11 +429,10 @@ LogicalResult Scheduler::findStages() {
       for (Value operand : inner->getOperands()) {
         Operation *def = operand.getDefiningOp();
         auto argument = dyn_cast<BlockArgument>(operand);
-        bool fromFirst =
-            def ? def->getBlock() == loop.getBody() && isFirstStage(def) &&
-                      !copies.contains(def)
-                : argument.getOwner() == loop.getBody() &&
-                      !secondArgs[argument.getArgNumber() - 1];
+        bool fromFirst = def ? def->getBlock() == loop.getBody() &&
+                                   isFirstStage(def) && !copies.contains(def)
+                             : argument.getOwner() == loop.getBody() &&
+                                   !secondArgs[argument.getArgNumber() - 1];
         if (isTile(operand.getType()) && fromFirst)
           values.insert(operand);
       }
@@ -741,8 +747,8 @@ Value Scheduler::emitMask(Role &role, tile::MaskOp op, Value input) {
               type.getLayout() != hopper::Layout::Col);
     return mask;
   };
-  if (!role.full)
-    return apply();
+  if (role.isFull)
+    return *role.isFull ? input : apply();
   auto choice = scf::IfOp::create(b, loc, type, role.full, /*withElse=*/true);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(choice.thenBlock());
@@ -977,10 +983,11 @@ LogicalResult Scheduler::emitConsumerBlock(Role &role, Block &block) {
   return success();
 }
 
-/// Begins to emit for the block of keys at `key`.
-void Scheduler::beginBlock(Role &role, Value key) {
+/// Begins to emit for the block of keys at `key`, which is or is not full.
+void Scheduler::beginBlock(Role &role, Value key, std::optional<bool> isFull) {
   role.map.map(loop.getKey(), key);
-  if (loop.getBody()->getOps<tile::MaskOp>().empty())
+  role.isFull = isFull;
+  if (isFull)
     return;
   Value end = arith::AddIOp::create(b, loc, key, constant(loop.getStep()));
   Value above = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge, key,
@@ -990,6 +997,60 @@ void Scheduler::beginBlock(Role &role, Value key) {
   role.full = arith::AndIOp::create(b, loc, above, below);
 }
 
+/// Splits the blocks from `from` to the end of the range into those before the
+/// full ones, the full ones, and those after, so that full blocks run without
+/// a mask or a test for one. What is in flight stays so across the parts.
+FailureOr<SmallVector<Value>> Scheduler::emitParts(Role &role, Range range,
+                                                   Value from,
+                                                   SmallVector<Value> carried,
+                                                   PartBody body) {
+  struct Part {
+    Value begin, end;
+    bool isFull;
+  };
+  SmallVector<Part> parts;
+  auto smaller = [&](Value x, Value y) -> Value {
+    return arith::MinSIOp::create(b, loc, x, y);
+  };
+  auto larger = [&](Value x, Value y) -> Value {
+    return arith::MaxSIOp::create(b, loc, x, y);
+  };
+  auto toStep = [&](Value x) -> Value {
+    x = arith::DivUIOp::create(b, loc, larger(x, constant(0)), range.step);
+    return arith::MulIOp::create(b, loc, x, range.step);
+  };
+  if (loop.getBody()->getOps<tile::MaskOp>().empty()) {
+    parts.push_back({from, range.end, true});
+  } else {
+    Value fullLo = role.map.lookup(loop.getFullLo());
+    Value fullHi = role.map.lookup(loop.getFullHi());
+    Value begin = from;
+    if (!matchPattern(fullLo, m_Zero())) {
+      Value up =
+          arith::AddIOp::create(b, loc, fullLo, constant(loop.getStep() - 1));
+      Value end = smaller(toStep(up), range.end);
+      parts.push_back({from, end, false});
+      begin = larger(from, end);
+    }
+    Value end = smaller(toStep(fullHi), range.end);
+    parts.push_back({begin, end, true});
+    parts.push_back({larger(begin, end), range.end, false});
+  }
+  for (const Part &part : parts) {
+    auto each =
+        scf::ForOp::create(b, loc, part.begin, part.end, range.step, carried);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(each.getBody());
+    SmallVector<Value> next;
+    if (failed(body(each.getInductionVar(), part.isFull,
+                    each.getRegionIterArgs(), next)))
+      return failure();
+    scf::YieldOp::create(b, loc, next);
+    carried = each.getResults();
+  }
+  return carried;
+}
+
 LogicalResult Scheduler::emitSerialLoop(Role &role) {
   Range range = getRange(role);
   SmallVector<Value> carried;
@@ -997,28 +1058,26 @@ LogicalResult Scheduler::emitSerialLoop(Role &role) {
     carried.push_back(role.map.lookup(init));
   size_t count = carried.size();
   llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
-  auto each =
-      scf::ForOp::create(b, loc, range.begin, range.end, range.step, carried);
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(each.getBody());
-    auto args = each.getRegionIterArgs();
+  auto body = [&](Value key, bool isFull, ValueRange args,
+                  SmallVectorImpl<Value> &next) -> LogicalResult {
     for (auto [arg, value] : llvm::zip(loop.getIterArgs(), args))
       role.map.map(arg, value);
     setCursors(role, args.drop_front(count), /*inLoop=*/true);
-    beginBlock(role, each.getInductionVar());
+    beginBlock(role, key, isFull);
     if (failed(emitConsumerBlock(role, *loop.getBody())))
       return failure();
-    role.full = {};
-    SmallVector<Value> next;
     for (Value value : loop.getYielded())
       next.push_back(role.map.lookup(value));
     llvm::append_range(next, getCursors(role, /*inLoop=*/true));
-    scf::YieldOp::create(b, loc, next);
-  }
-  for (auto [old, value] : llvm::zip(loop.getResults(), each.getResults()))
+    return success();
+  };
+  auto results = emitParts(role, range, range.begin, carried, body);
+  if (failed(results))
+    return failure();
+  for (auto [old, value] : llvm::zip(loop.getResults(), *results))
     role.map.map(old, value);
-  setCursors(role, each.getResults().drop_front(count), /*inLoop=*/true);
+  setCursors(role, ValueRange(*results).drop_front(count), /*inLoop=*/true);
+  role.isFull = false;
   return success();
 }
 
@@ -1103,7 +1162,7 @@ LogicalResult Scheduler::getCrossing(Role &role, SmallVectorImpl<Value> &out) {
 /// bound. Gives what the loop carries, with the second stage's as they were.
 LogicalResult Scheduler::emitFirst(Role &role, Value key,
                                    SmallVectorImpl<Value> &out) {
-  beginBlock(role, key);
+  beginBlock(role, key, std::nullopt);
   Progress progress;
   if (schedule.getPingpong())
     hopper::TurnWaitOp::create(b, loc, consumer);
@@ -1130,12 +1189,12 @@ void Scheduler::bindSecond(Stage &stage, ValueRange carried) {
 /// The first stage of the block at `key` beside the second stage of the block
 /// before it.
 LogicalResult Scheduler::emitSteady(Role &role, Value key, Value step,
-                                    ValueRange carried,
+                                    bool isFull, ValueRange carried,
                                     SmallVectorImpl<Value> &out) {
   Stage second = role;
   for (auto [arg, value] : llvm::zip(loop.getIterArgs(), carried))
     role.map.map(arg, value);
-  beginBlock(role, key);
+  beginBlock(role, key, isFull);
   auto swapStages = [&] { std::swap(static_cast<Stage &>(role), second); };
 
   Progress next, last;
@@ -1145,7 +1204,7 @@ LogicalResult Scheduler::emitSteady(Role &role, Value key, Value step,
     return failure();
   swapStages();
   bindSecond(role, carried);
-  beginBlock(role, arith::SubIOp::create(b, loc, key, step));
+  beginBlock(role, arith::SubIOp::create(b, loc, key, step), std::nullopt);
   if (failed(startStage(role, /*first=*/false, last)))
     return failure();
   if (schedule.getPingpong())
@@ -1173,14 +1232,13 @@ LogicalResult Scheduler::emitSteady(Role &role, Value key, Value step,
 LogicalResult Scheduler::emitLast(Role &role, Value key, ValueRange carried,
                                   SmallVectorImpl<Value> &out) {
   bindSecond(role, carried);
-  beginBlock(role, key);
+  beginBlock(role, key, std::nullopt);
   Progress progress;
   if (failed(startStage(role, /*first=*/false, progress)) ||
       failed(finishStage(role, progress)))
     return failure();
   for (auto [index, value] : llvm::enumerate(loop.getYielded()))
-    out.push_back(secondArgs[index] ? role.map.lookup(value)
-                                    : carried[index]);
+    out.push_back(secondArgs[index] ? role.map.lookup(value) : carried[index]);
   return success();
 }
 
@@ -1208,21 +1266,19 @@ LogicalResult Scheduler::emitOverlapLoop(Role &role) {
   size_t values = carried.size();
   llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
   Value second = arith::AddIOp::create(b, loc, range.begin, range.step);
-  auto each =
-      scf::ForOp::create(b, loc, second, range.end, range.step, carried);
-  {
-    OpBuilder::InsertionGuard inner(b);
-    b.setInsertionPointToStart(each.getBody());
-    ValueRange args = each.getRegionIterArgs();
+  auto body = [&](Value key, bool isFull, ValueRange args,
+                  SmallVectorImpl<Value> &next) -> LogicalResult {
     setCursors(role, args.drop_front(values), /*inLoop=*/true);
-    SmallVector<Value> next;
-    if (failed(emitSteady(role, each.getInductionVar(), range.step,
+    if (failed(emitSteady(role, key, range.step, isFull,
                           args.take_front(values), next)))
       return failure();
     llvm::append_range(next, getCursors(role, /*inLoop=*/true));
-    scf::YieldOp::create(b, loc, next);
-  }
-  setCursors(role, each.getResults().drop_front(values), /*inLoop=*/true);
+    return success();
+  };
+  auto ends = emitParts(role, range, second, carried, body);
+  if (failed(ends))
+    return failure();
+  setCursors(role, ValueRange(*ends).drop_front(values), /*inLoop=*/true);
   // The last block begins a whole number of steps after the first.
   Value last = arith::SubIOp::create(
       b, loc, arith::SubIOp::create(b, loc, range.end, constant(1)),
@@ -1231,11 +1287,11 @@ LogicalResult Scheduler::emitOverlapLoop(Role &role) {
       b, loc, arith::DivUIOp::create(b, loc, last, range.step), range.step);
   last = arith::AddIOp::create(b, loc, range.begin, last);
   SmallVector<Value> out;
-  if (failed(emitLast(role, last, each.getResults().take_front(values), out)))
+  if (failed(emitLast(role, last, ValueRange(*ends).take_front(values), out)))
     return failure();
   llvm::append_range(out, getCursors(role, /*inLoop=*/true));
   scf::YieldOp::create(b, loc, out);
-  role.full = {};
+  role.isFull = false;
   for (auto [old, value] : llvm::zip(loop.getResults(), choice.getResults()))
     role.map.map(old, value);
   setCursors(role, choice.getResults().drop_front(count), /*inLoop=*/true);
