@@ -1,4 +1,8 @@
 // RUN: attnc-opt %s -tile-to-hopper | FileCheck %s
+// RUN: sed 's/stages = 2/stages = 2, order = overlap, pingpong = true, pin = true/' %s \
+// RUN:   | attnc-opt -tile-to-hopper | FileCheck %s --check-prefix=OVERLAP
+// RUN: sed 's/stages = 2/stages = 2, persistent = true/' %s \
+// RUN:   | attnc-opt -tile-to-hopper | FileCheck %s --check-prefix=PERSISTENT
 
 // The producer copies Q once and K and V in the loop; each consumer multiplies
 // its 64 rows.
@@ -21,6 +25,7 @@
 // CHECK-NOT: hopper.map
 // CHECK: hopper.consumers (%[[WG:.*]]) {
 // CHECK: %[[QS:.*]] = hopper.await %[[Q]]
+// The full blocks.
 // CHECK: scf.for
 // CHECK: %[[ROWS:.*]] = hopper.rows %[[QS]][%[[WG]]]
 // CHECK: %[[KS:.*]] = hopper.await %[[K]]
@@ -31,15 +36,69 @@
 // CHECK-NEXT: hopper.wait %[[S]]
 // CHECK-NEXT: hopper.release %[[K]]
 // CHECK: hopper.map
-// Full blocks are not masked.
-// CHECK: scf.if
-// CHECK: else
-// CHECK: hopper.mask
+// CHECK-NOT: hopper.mask
 // CHECK: %[[P:.*]] = hopper.convert %{{.*}} : <64x128xf32, acc> -> <64x128xbf16, a>
 // CHECK: %[[VS:.*]] = hopper.await %[[V]]
+// Another view's size says nothing about this one, unless a program checks it.
+// CHECK: hopper.zero_rows %[[VS]]
 // CHECK: hopper.wgmma %[[P]], %[[VS]] acc
+// The blocks after them.
+// CHECK: scf.for
+// CHECK: hopper.map
+// CHECK: hopper.mask
+// CHECK: hopper.convert
 // CHECK: hopper.store
 // CHECK: hopper.release %[[Q]]
+
+// S of the next block starts before P V of this block is waited for, and P is
+// packed when that no longer reads the registers of the last P.
+
+// OVERLAP: hopper.consumers (%[[WG:.*]]) {
+// OVERLAP: hopper.turn_init %[[WG]]
+// OVERLAP: scf.if
+// OVERLAP: hopper.turn_wait %[[WG]]
+// OVERLAP: hopper.wgmma {{.*}} transpose_b
+// OVERLAP: hopper.turn_pass %[[WG]]
+// OVERLAP: hopper.wait
+// OVERLAP: hopper.map
+// OVERLAP: %[[P0:.*]] = hopper.convert {{.*}} -> <64x128xbf16, a>
+// OVERLAP: scf.for {{.*}} iter_args(%[[O:[a-z0-9]+]] = %{{.*}}, %[[P:[a-z0-9]+]] = %[[P0]],
+// OVERLAP: hopper.turn_wait
+// OVERLAP: %[[S:.*]] = hopper.wgmma {{.*}} transpose_b
+// OVERLAP: hopper.commit
+// OVERLAP: %[[PV:.*]] = hopper.wgmma %[[P]], %{{.*}} acc %[[O]]
+// OVERLAP: hopper.commit
+// OVERLAP: hopper.turn_pass
+// OVERLAP: hopper.wait %[[S]]
+// OVERLAP: hopper.release
+// OVERLAP: hopper.map
+// OVERLAP-NOT: hopper.mask
+// OVERLAP: hopper.pin
+// OVERLAP: hopper.wait %[[PV]]
+// OVERLAP: hopper.release
+// OVERLAP: hopper.convert
+// OVERLAP: scf.yield
+// OVERLAP: scf.for
+// OVERLAP: hopper.mask
+// The last P V.
+// OVERLAP: hopper.wgmma {{.*}} acc
+// OVERLAP: hopper.wait
+// OVERLAP: hopper.store
+
+// Rings go on from item to item.
+
+// PERSISTENT: roles({{.*}} persistent = true>)
+// PERSISTENT: hopper.producer
+// PERSISTENT: %[[FIRST:.*]] = hopper.block
+// PERSISTENT: %[[GRID:.*]] = hopper.grid
+// PERSISTENT: scf.for %{{.*}} = %[[FIRST]] to %{{.*}} step %[[GRID]] iter_args(
+// PERSISTENT: hopper.consumers
+// PERSISTENT: scf.for %{{.*}} step %{{.*}} iter_args(
+// PERSISTENT: hopper.await
+// PERSISTENT: hopper.store
+// PERSISTENT: hopper.release
+// PERSISTENT: hopper.next
+// PERSISTENT: scf.yield
 
 #row = affine_map<(r, c)[b, h, i] -> (b, h, i + r, c)>
 tile.kernel @kernel(%q: !tile.view<?x?x?x64xbf16> {tile.name = "query"}, %k: !tile.view<?x?x?x64xbf16> {tile.name = "key"},

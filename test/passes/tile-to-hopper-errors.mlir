@@ -1,0 +1,76 @@
+// RUN: attnc-opt %s -tile-to-hopper -split-input-file -verify-diagnostics
+
+!q = !tile.view<?x64xbf16>
+
+// expected-error@+1 {{schedule: each consumer warpgroup owns 64 rows, so block_m must be 64 * consumers with 1 to 4 consumers, got block_m = 100 and consumers = 2}}
+tile.kernel @rows(%q: !q) schedule(#tile.schedule<block_m = 100, block_n = 64, consumers = 2>) {
+  %one = arith.constant 1 : index
+  tile.items (%i) in (%one) {
+  }
+}
+
+// -----
+
+// expected-error@+1 {{schedule: block_n must be a multiple of 16 up to 256, got 40}}
+tile.kernel @columns(%q: !tile.view<?x64xbf16>) schedule(#tile.schedule<block_m = 64, block_n = 40, consumers = 1>) {
+  %one = arith.constant 1 : index
+  tile.items (%i) in (%one) {
+  }
+}
+
+// -----
+
+// expected-error@+1 {{has no schedule for a GPU}}
+tile.kernel @cpu(%q: !tile.view<?x64xbf16>) schedule(#tile.schedule<block_m = 64, block_n = 64>) {
+  %one = arith.constant 1 : index
+  tile.items (%i) in (%one) {
+  }
+}
+
+// -----
+
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+// expected-error@+1 {{schedule: needs 393312 bytes of shared memory, a thread block has 232448; try fewer stages or a smaller block_n}}
+tile.kernel @shared(%q: !tile.view<?x256xbf16>, %o: !tile.view<?x128xf32>) schedule(#tile.schedule<block_m = 128, block_n = 128, consumers = 2, stages = 5>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  %f0 = arith.constant 0.0 : f32
+  tile.items (%i) in (%one) {
+    %t = tile.load %q[%i] by #row : !tile.view<?x256xbf16> -> !tile.tile<128x256xbf16>
+    %a0 = tile.splat %f0 : f32 -> !tile.tile<128x128xf32>
+    %n = tile.dim %q, 0 : !tile.view<?x256xbf16>
+    %r = tile.for_keys %j in (%zero, %zero, %n, %n) step 128 iter_args(%a = %a0) -> (!tile.tile<128x128xf32>) {
+      %k = tile.load %q[%j] by #row : !tile.view<?x256xbf16> -> !tile.tile<128x256xbf16>
+      %s = tile.dot %t, %k acc %a : !tile.tile<128x128xf32> transpose_b : !tile.tile<128x256xbf16>, !tile.tile<128x256xbf16> -> !tile.tile<128x128xf32>
+      tile.yield %s : !tile.tile<128x128xf32>
+    }
+    tile.store %r, %o[%i] by #row : !tile.tile<128x128xf32>, !tile.view<?x128xf32>
+  }
+}
+
+// -----
+
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+tile.kernel @f32(%q: !tile.view<?x64xf32>, %o: !tile.view<?x64xf32>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1>) {
+  %one = arith.constant 1 : index
+  tile.items (%i) in (%one) {
+    // expected-error@+1 {{products on Hopper take bf16 or f16 operands, got 'f32'}}
+    %t = tile.load %q[%i] by #row : !tile.view<?x64xf32> -> !tile.tile<64x64xf32>
+    %s = tile.dot %t, %t transpose_b : !tile.tile<64x64xf32>, !tile.tile<64x64xf32> -> !tile.tile<64x64xf32>
+    tile.store %s, %o[%i] by #row : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
+  }
+}
+
+// -----
+
+#twice = affine_map<(r, c)[i] -> (i + 2 * r, c)>
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+tile.kernel @strided(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x64xf32>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1>) {
+  %one = arith.constant 1 : index
+  tile.items (%i) in (%one) {
+    // expected-error@+1 {{a bulk copy needs one dim of the view that follows the rows and one that follows the columns}}
+    %t = tile.load %q[%i] by #twice : !tile.view<?x64xbf16> -> !tile.tile<64x64xbf16>
+    %s = tile.dot %t, %t transpose_b : !tile.tile<64x64xbf16>, !tile.tile<64x64xbf16> -> !tile.tile<64x64xf32>
+    tile.store %s, %o[%i] by #row : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
+  }
+}
