@@ -7,6 +7,7 @@
 #include "dialects/tile/Tile.h"
 #include "lib/Compiler/Diagnostics.h"
 #include "lib/Support/File.h"
+#include "lib/Target/CPU/CpuCodegen.h"
 #include "passes/Passes.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
@@ -38,6 +39,7 @@ std::unique_ptr<MLIRContext> attnc::makeContext() {
                   func::FuncDialect, affine::AffineDialect, NVVM::NVVMDialect,
                   tensor::TensorDialect, vector::VectorDialect,
                   memref::MemRefDialect, LLVM::LLVMDialect>();
+  registerCpuTranslations(registry);
   // One thread: modules are small, and order must not depend on timing.
   return std::make_unique<MLIRContext>(registry,
                                        MLIRContext::Threading::DISABLED);

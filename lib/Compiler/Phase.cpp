@@ -3,7 +3,9 @@
 #include "lib/Compiler/Phase.h"
 
 #include "lib/Compiler/Compiler.h"
+#include "lib/Compiler/VerifyCode.h"
 #include "lib/Support/File.h"
+#include "lib/Target/CPU/CpuCodegen.h"
 #include "lib/Target/NVPTX/CubinStats.h"
 #include "lib/Target/NVPTX/Ptx.h"
 #include "lib/Target/NVPTX/Ptxas.h"
@@ -61,7 +63,24 @@ static Pipeline toTile(const CompileOptions &options) {
 
 static Pipeline toFormula(const CompileOptions &options) {
   return "tile-online-softmax,tile-select-formula{target=" +
-         targetName(options.target).str() + "},canonicalize,cse";
+         targetName(options.target).str() +
+         "},canonicalize,cse,"
+         "tile-plan-launches,canonicalize,cse";
+}
+
+static CpuOptions cpuOptions(const CompileOptions &options) {
+  return {options.cpu, options.features, 0};
+}
+
+static Pipeline toVector(const CompileOptions &options) {
+  auto features = getVectorFeatures(cpuOptions(options));
+  if (!features)
+    return features.takeError();
+  return getTileToCpuPipeline(*features);
+}
+
+static Pipeline toLLVM(const CompileOptions &) {
+  return getCpuToLLVMPipeline();
 }
 
 static Pipeline toHopper(const CompileOptions &) {
@@ -75,6 +94,16 @@ static Pipeline toNvvm(const CompileOptions &) {
 //===----------------------------------------------------------------------===//
 // What MLIR becomes
 //===----------------------------------------------------------------------===//
+
+static Error toAssembly(Artifact &artifact, const CompileOptions &options) {
+  if (Error error = verifyCpuCode(*artifact.module))
+    return error;
+  auto assembly = emitCpuAssembly(*artifact.module, cpuOptions(options));
+  if (!assembly)
+    return assembly.takeError();
+  artifact.text = textHeader("#", "asm", options.target) + *assembly;
+  return Error::success();
+}
 
 static Error toPtx(Artifact &artifact, const CompileOptions &options) {
   auto ptx = compileToPtx(*artifact.module);
@@ -130,6 +159,10 @@ static constexpr PhaseStep cpuPhases[] = {
     fusedPhase,
     tilePhase,
     formulaPhase,
+    {Phase::Vector, "vector", "loops over vectors, one function a kernel",
+     toVector, nullptr},
+    {Phase::LLVM, "llvm", "the LLVM dialect", toLLVM, nullptr},
+    {Phase::Asm, "asm", "assembly text of the processor", nullptr, toAssembly},
 };
 
 static constexpr PhaseStep sm90aPhases[] = {
