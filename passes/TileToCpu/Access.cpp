@@ -335,7 +335,9 @@ static Value readElement(Code &code, Value valid, Value pointer, Type element) {
 }
 
 LogicalResult KernelEmitter::emitLoad(Code &code, tile::LoadOp op) {
-  Access access{views.at(op.getView()), op.getMap(), {}, {}, {}, {}, {}};
+  Access access;
+  access.view = views.at(op.getView());
+  access.map = op.getMap();
   for (Value coordinate : op.getCoordinates())
     access.coordinates.push_back(index(code, coordinate));
   if (op.getRows())
@@ -353,7 +355,7 @@ LogicalResult KernelEmitter::emitLoad(Code &code, tile::LoadOp op) {
       access.perColumn = std::nullopt;
   }
   tile::TileType type = op.getTile().getType();
-  Type element = type.getElementType(), stored = storageType(element);
+  Type element = type.getElementType();
   Layout layout = wantedLayout(op.getTile());
   Buffer rows = allocate(type, Layout::Rows);
   int64_t width = paddedCols(type);
@@ -377,7 +379,6 @@ LogicalResult KernelEmitter::emitLoad(Code &code, tile::LoadOp op) {
               address(b, rows, b.add(begin, column)), 4);
     });
   });
-  (void)stored;
   if (layout == Layout::Rows) {
     define(op.getTile(), rows);
     return success();
@@ -390,7 +391,9 @@ LogicalResult KernelEmitter::emitLoad(Code &code, tile::LoadOp op) {
 }
 
 LogicalResult KernelEmitter::emitStore(Code &code, tile::StoreOp op) {
-  Access access{views.at(op.getView()), op.getMap(), {}, {}, {}, {}, {}};
+  Access access;
+  access.view = views.at(op.getView());
+  access.map = op.getMap();
   for (Value coordinate : op.getCoordinates())
     access.coordinates.push_back(index(code, coordinate));
   if (op.getRows())

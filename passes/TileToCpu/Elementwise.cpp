@@ -126,9 +126,11 @@ FailureOr<Value> KernelEmitter::cloneElementOp(Code &code, Operation *op,
         vector,
         cast<IntegerAttr>(constant.getValue()).getValue().getSExtValue());
   }
-  if (op->getNumRegions() || !OpTrait::hasElementwiseMappableTraits(op)) {
-    op->emitOpError("cannot be vectorised in a region of tile ops; the CPU "
-                    "target takes elementwise ops of arith and math here");
+  if (!isa<arith::ArithDialect, math::MathDialect>(op->getDialect()) ||
+      !OpTrait::hasElementwiseMappableTraits(op)) {
+    op->emitOpError("is not supported in a region of tile ops on the CPU, "
+                    "which takes elementwise ops of arith and math; "
+                    "tile-select-formula makes them of others");
     return failure();
   }
   bool narrows = isNarrowFloat(type);

@@ -153,4 +153,184 @@ TEST(Attention, FullSigmoid) {
     checkSigmoid(1, 2, 200, 150, 64, 64, 64, false, {cpu, "", 0});
 }
 
+TEST(Attention, CausalSigmoid) {
+  for (const std::string &cpu : testedCpus())
+    checkSigmoid(2, 1, 130, 190, 32, 48, 32, true, {cpu, "", 0});
+  // More queries than keys: the first rows see no key.
+  checkSigmoid(1, 1, 70, 40, 16, 32, 16, true);
+}
+
+/// Head dims, blocks and lengths that are no multiples of anything.
+TEST(Attention, OddSizes) {
+  std::vector<std::string> cpus = testedCpus();
+  int64_t dims[] = {1, 31, 40, 96, 111, 256};
+  for (auto [index, d] : llvm::enumerate(dims)) {
+    CpuOptions options{cpus[index % cpus.size()], "", 0};
+    checkSigmoid(1, 1, 37, 45, d, 20, 9, index % 2, options);
+  }
+  checkSigmoid(1, 1, 1, 1, 8, 16, 16, true);
+  checkSigmoid(1, 1, 17, 1023, 8, 1, 33, false);
+}
+
+/// Any strides: (b, s, h, d) tensors, a transposed tensor.
+TEST(Attention, Strides) {
+  int64_t nb = 2, nh = 3, s = 50, d = 16;
+  Tensor<float> q = randomTensor({nb, nh, s, d}, 1);
+  Tensor<float> k = randomTensor({nb, nh, s, d}, 2);
+  Tensor<float> v = randomTensor({nb, nh, s, d}, 3);
+  Tensor<float> qs({nb, s, nh, d}), kt({nb, nh, d, s}), vs({nb, s, nh, d});
+  for (int64_t b = 0; b < nb; ++b)
+    for (int64_t h = 0; h < nh; ++h)
+      for (int64_t i = 0; i < s; ++i)
+        for (int64_t c = 0; c < d; ++c) {
+          qs(b, i, h, c) = q(b, h, i, c);
+          kt(b, h, c, i) = k(b, h, i, c);
+          vs(b, i, h, c) = v(b, h, i, c);
+        }
+  Tensor<float> plain({nb, nh, s, d}), strided({nb, d, s, nh});
+  auto program = compileText(sigmoid(d, 32, 16));
+  ASSERT_TRUE(program);
+  ASSERT_FALSE(
+      bool(program->run({q.view(), k.view(), v.view(), plain.view(), 0.25f})));
+  ASSERT_FALSE(bool(program->run({qs.view({0, 2, 1, 3}), kt.view({0, 1, 3, 2}),
+                                  vs.view({0, 2, 1, 3}),
+                                  strided.view({0, 3, 2, 1}), 0.25f})));
+  for (int64_t b = 0; b < nb; ++b)
+    for (int64_t h = 0; h < nh; ++h)
+      for (int64_t i = 0; i < s; ++i)
+        for (int64_t c = 0; c < d; ++c)
+          ASSERT_EQ(plain(b, h, i, c), strided(b, c, i, h));
+}
+
+/// Keys beyond the length may hold anything, and the memory before and after
+/// a tensor is never touched.
+TEST(Attention, NothingBeyond) {
+  int64_t s = 37, sk = 45, d = 24, room = 64;
+  float nan = std::numeric_limits<float>::quiet_NaN();
+  Tensor<float> q = randomTensor({1, 1, s, d}, 1);
+  Tensor<float> k({1, 1, sk + room, d}, nan), v({1, 1, sk + room, d}, nan);
+  Tensor<float> o({1, 1, s + room, d}, 7.0f);
+  Tensor<float> kIn = randomTensor({1, 1, sk, d}, 2);
+  Tensor<float> vIn = randomTensor({1, 1, sk, d}, 3);
+  std::copy(kIn.data.begin(), kIn.data.end(), k.data.begin());
+  std::copy(vIn.data.begin(), vIn.data.end(), v.data.begin());
+  ViewArgument kv = k.view(), vv = v.view(), ov = o.view();
+  kv.sizes[2] = vv.sizes[2] = sk;
+  ov.sizes[2] = s;
+  for (const std::string &cpu : testedCpus()) {
+    ASSERT_TRUE(runText(sigmoid(d, 32, 32), {q.view(), kv, vv, ov, 0.2f},
+                        {cpu, "", 0}));
+    Tensor<double> expected = sigmoidReference(q, kIn, vIn, 0.2f, false);
+    std::vector<float> inside(o.data.begin(), o.data.begin() + s * d);
+    EXPECT_LT(relativeError(inside, expected.data), 2e-6);
+    for (size_t i = s * d; i < o.data.size(); ++i)
+      ASSERT_EQ(o.data[i], 7.0f) << i;
+  }
+}
+
+TEST(Attention, EmptySizes) {
+  auto program = compileText(sigmoid(16, 32, 16));
+  ASSERT_TRUE(program);
+  Tensor<float> none({1, 1, 0, 16}), some = randomTensor({1, 1, 5, 16}, 1);
+  Tensor<float> o({1, 1, 5, 16}, 3.0f);
+  EXPECT_FALSE(bool(program->run(
+      {none.view(), some.view(), some.view(), none.view(), 1.0f})));
+  // No keys: the sum is 0.
+  EXPECT_FALSE(bool(
+      program->run({some.view(), none.view(), none.view(), o.view(), 1.0f})));
+  for (float value : o.data)
+    EXPECT_EQ(value, 0.0f);
+}
+
+/// P is rounded to the type of V before the second product, the result once.
+TEST(Attention, BrainFloat) {
+  int64_t s = 40, d = 32;
+  auto toBits = [](float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+  };
+  auto toFloat = [](uint16_t x) {
+    uint32_t bits = uint32_t(x) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+  };
+  Tensor<float> q = randomTensor({1, 1, s, d}, 1);
+  Tensor<float> k = randomTensor({1, 1, s, d}, 2);
+  Tensor<float> v = randomTensor({1, 1, s, d}, 3);
+  Tensor<uint16_t> qh({1, 1, s, d}), kh({1, 1, s, d}), vh({1, 1, s, d});
+  Tensor<uint16_t> oh({1, 1, s, d});
+  for (auto [wide, half] : {std::pair{&q, &qh}, {&k, &kh}, {&v, &vh}})
+    for (size_t i = 0; i < wide->data.size(); ++i) {
+      half->data[i] = toBits(wide->data[i]);
+      wide->data[i] = toFloat(half->data[i]);
+    }
+  ASSERT_TRUE(runText(sigmoid(d, 16, 16, false, "bf16"),
+                      {qh.view(), kh.view(), vh.view(), oh.view(), 0.2f}));
+  std::vector<double> expected(s * d), actual(s * d);
+  for (int64_t i = 0; i < s; ++i)
+    for (int64_t j = 0; j < s; ++j) {
+      double x = 0;
+      for (int64_t c = 0; c < d; ++c)
+        x += double(q(0, 0, i, c)) * k(0, 0, j, c);
+      float p = toFloat(toBits(float(1 / (1 + std::exp(-double(0.2f) * x)))));
+      for (int64_t c = 0; c < d; ++c)
+        expected[i * d + c] += double(p) * v(0, 0, j, c);
+    }
+  double worst = 0, largest = 0;
+  for (int64_t i = 0; i < s * d; ++i) {
+    actual[i] = toFloat(oh.data[i]);
+    worst = std::max(worst, std::abs(actual[i] - expected[i]));
+    largest = std::max(largest, std::abs(expected[i]));
+  }
+  // Half an ulp of bf16, and P on the other side of a tie now and then.
+  EXPECT_LT(worst / largest, 0x1p-8);
+  EXPECT_GT(worst, 0);
+}
+
+std::string failureOf(CpuProgram &program, std::vector<Argument> arguments) {
+  llvm::Error error = program.run(arguments);
+  return error ? llvm::toString(std::move(error)) : "no error";
+}
+
+TEST(Attention, BadArguments) {
+  auto program = compileText(sigmoid(16, 32, 16));
+  ASSERT_TRUE(program);
+  Tensor<float> good({1, 2, 5, 16}), wide({1, 2, 5, 17}), two({2, 2, 5, 16});
+  Tensor<float> flat({5, 16});
+  auto g = good.view();
+  EXPECT_EQ(failureOf(*program, {g, g, g}),
+            "program 'sigmoid' takes 5 arguments, got 3");
+  EXPECT_EQ(failureOf(*program, {g, wide.view(), g, g, 1.0f}),
+            "argument 'key': dim 3 must be 16, got 17; compile for this size "
+            "or pass a tensor of that size");
+  EXPECT_EQ(failureOf(*program, {g, flat.view(), g, g, 1.0f}),
+            "argument 'key': expected a tensor of rank 4, got rank 2 with 2 "
+            "strides");
+  EXPECT_EQ(failureOf(*program, {g, g, g, g, int32_t(1)}),
+            "argument 'scale': expected a scalar of type f32, got an i32");
+  EXPECT_EQ(failureOf(*program, {g, g, 1.0f, g, 1.0f}),
+            "argument 'value': expected a tensor of rank 4, got a scalar");
+  EXPECT_EQ(failureOf(*program, {g, two.view(), two.view(), g, 1.0f}),
+            "query has 1 sequences but key 2");
+  ViewArgument null = g;
+  null.data = nullptr;
+  EXPECT_EQ(failureOf(*program, {g, g, g, null, 1.0f}),
+            "argument 'output': the data pointer is null");
+}
+
+TEST(Attention, BadProcessor) {
+  auto module = mlir::parseSourceString<mlir::ModuleOp>(sigmoid(8, 16, 16),
+                                                        &getContext());
+  auto program = CpuProgram::compile(*module, {"z80", "", 0});
+  EXPECT_EQ(llvm::toString(program.takeError()),
+            "unknown x86 processor 'z80'; try x86-64, x86-64-v3, x86-64-v4, "
+            "znver4 or native");
+  program = CpuProgram::compile(*module, {"", "+wings", 0});
+  EXPECT_EQ(llvm::toString(program.takeError()),
+            "unknown x86 feature '+wings'; expected a list such as "
+            "'+avx2,-avx512f'");
+}
+
 } // namespace
