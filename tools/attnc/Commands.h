@@ -34,6 +34,7 @@ struct CommandInfo {
 std::unique_ptr<Command> makeCompileCommand();
 std::unique_ptr<Command> makeGenCommand();
 std::unique_ptr<Command> makeRunCommand();
+std::unique_ptr<Command> makeExplainCommand();
 
 /// Options that every compiling command has.
 struct TargetFlags {

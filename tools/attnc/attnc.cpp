@@ -5,6 +5,7 @@
 
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/Support/ErrorHandling.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/WithColor.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -20,6 +21,8 @@ static constexpr CommandInfo commands[] = {
     {"gen", "writes attention from flags, as IR", makeGenCommand},
     {"run", "compiles a program and calls it, checks and times it",
      makeRunCommand},
+    {"explain", "says which schedule is chosen and what bounds the time",
+     makeExplainCommand},
 };
 
 static void printPhases(raw_ostream &os) {
@@ -63,6 +66,19 @@ static std::unique_ptr<Command> findCommand(StringRef name) {
   return nullptr;
 }
 
+static SmallVector<StringRef> commandNames() {
+  SmallVector<StringRef> names;
+  for (const CommandInfo &command : commands)
+    names.push_back(command.name);
+  return names;
+}
+
+/// A word that is no option and no file.
+static bool isMistypedCommand(StringRef word) {
+  return !word.starts_with("-") && !word.contains('.') && !word.contains('/') &&
+         !sys::fs::exists(word);
+}
+
 static int help(ArrayRef<StringRef> arguments) {
   if (arguments.empty()) {
     printOverview(outs());
@@ -76,9 +92,8 @@ static int help(ArrayRef<StringRef> arguments) {
     command->table().printHelp(outs());
     return 0;
   }
-  SmallVector<StringRef> names{"phases"};
-  for (const CommandInfo &command : commands)
-    names.push_back(command.name);
+  SmallVector<StringRef> names = commandNames();
+  names.push_back("phases");
   return fail("no help on '" + arguments[0] + "'" +
               didYouMean(arguments[0], names) + "; expected one of " +
               join(names, ", "));
@@ -118,6 +133,10 @@ int main(int argc, char **argv) {
     return help(ArrayRef(arguments).drop_front());
 
   auto command = findCommand(arguments[0]);
+  if (!command && isMistypedCommand(arguments[0]))
+    return fail("unknown command '" + arguments[0] + "'" +
+                didYouMean(arguments[0], commandNames()) + "; expected " +
+                join(commandNames(), ", ") + " or a file");
   if (command)
     arguments.erase(arguments.begin());
   else

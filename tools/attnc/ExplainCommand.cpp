@@ -1,0 +1,345 @@
+//===- ExplainCommand.cpp - attnc explain ---------------------------------===//
+//
+// Which schedule a program gets on each target, what it costs in memory and
+// registers, and what its speed is bound by on paper.
+//
+//===----------------------------------------------------------------------===//
+
+#include "tools/attnc/Commands.h"
+
+#include "dialects/attn/Attn.h"
+#include "lib/Compiler/Compiler.h"
+#include "lib/Support/File.h"
+#include "lib/Target/CPU/CpuFeatures.h"
+#include "passes/ScheduleChoice.h"
+#include "tools/attnc/Signature.h"
+
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/MLIRContext.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/Format.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <cmath>
+
+using namespace attnc;
+using namespace llvm;
+
+namespace {
+/// A machine on paper.
+struct Machine {
+  std::string description;
+  /// Of both products, per second.
+  double flops;
+  double bytes;
+  /// Elements that one slow function (exp2, division, ...) is computed for.
+  double functions;
+};
+
+/// One attn.fused and the kernel made of it.
+struct Kernel {
+  std::string name;
+  tile::ScheduleProblem problem;
+  tile::ScheduleAttr schedule = nullptr;
+  /// In the loop over keys, for each logit.
+  double functions = 0, arithmetic = 0;
+  bool hasMask = false;
+};
+
+class ExplainCommand : public Command {
+public:
+  ExplainCommand();
+  OptionTable &table() override { return options; }
+  Expected<int> run() override;
+
+private:
+  Error explain(StringRef contents, Target target);
+  Error setSizes();
+  void print(const Kernel &kernel, Target target);
+  void printFootprint(const Kernel &kernel, Target target);
+  void printCost(const Kernel &kernel, Target target);
+
+  OptionTable options{
+      "explain IN.mlir [--sizes B=1,H=8,S=2048] [options]",
+      "Says which schedule a program gets and why: the sizes of its tiles, "
+      "the\n"
+      "memory they take, and, for given sizes, operations, bytes and what\n"
+      "bounds the time on paper.",
+      "  attnc explain a.mlir\n"
+      "  attnc explain a.mlir --sizes B=4,H=16,S=8192 --target=sm_90a\n"
+      "  attnc explain a.mlir --schedule=block_m=64,block_n=32"};
+  std::vector<std::string> files;
+  std::string target = "all", sizeText, schedule;
+  Sizes sizes;
+};
+} // namespace
+
+ExplainCommand::ExplainCommand() {
+  options.positional("IN.mlir", files, 1,
+                     "A program at phase attn or fused; - is standard input.");
+  options.section("options");
+  options.choice("target", {"all", "cpu", "sm_90a"}, target,
+                 "For which target; all by default.");
+  options.assignments("sizes", "SIZES", sizeText,
+                      "Run-time sizes like B=1,H=8,S=2048; these by default.");
+  options.text("schedule", "KEY=N,...", schedule,
+               "Explains this schedule instead of the cost model's.");
+}
+
+Error ExplainCommand::setSizes() {
+  SmallVector<StringRef> parts;
+  StringRef(sizeText).split(parts, ',', -1, false);
+  for (StringRef part : parts) {
+    auto [name, text] = part.split('=');
+    int64_t size;
+    bool known = any_of(sizeMeanings(), [&, name = name](const SizeMeaning &m) {
+      return m.name == name;
+    });
+    if (!known || text.getAsInteger(10, size) || size < 0)
+      return makeError("--sizes: expected sizes like B=1,H=8,S=2048, got '" +
+                       part + "'");
+    if (Error error = sizes.set(name, size))
+      return error;
+  }
+  auto otherwise = [&](StringRef name, int64_t size) -> Error {
+    return sizes.get(name) ? Error::success() : sizes.set(name, size);
+  };
+  for (auto [name, size] :
+       {std::pair<StringRef, int64_t>{"B", 1}, {"H", 8}, {"S", 2048}})
+    if (Error error = otherwise(name, size))
+      return error;
+  if (Error error = otherwise("Hkv", *sizes.get("H")))
+    return error;
+  return otherwise("Skv", *sizes.get("S"));
+}
+
+//===----------------------------------------------------------------------===//
+// Reading the program
+//===----------------------------------------------------------------------===//
+
+/// Ops the hardware computes far fewer of than multiply-adds.
+static bool isSlowFunction(mlir::Operation *op) {
+  return isa<mlir::math::Exp2Op, mlir::math::SqrtOp, mlir::math::RsqrtOp,
+             mlir::math::TanhOp, mlir::arith::DivFOp>(op);
+}
+
+/// Counts what the loop over keys computes for each logit.
+static void countElementwise(tile::KernelOp op, Kernel &kernel) {
+  op.walk([&](tile::ForKeysOp loop) {
+    loop.walk([&](tile::MapOp map) {
+      auto type = map.getResult().getType();
+      // Row statistics cost little: one element a row.
+      if (type.getCols() == 1)
+        return;
+      double share = 1.0 / map.getWidth();
+      map.getBody().walk([&](mlir::Operation *inner) {
+        if (isSlowFunction(inner))
+          kernel.functions += share;
+        else if (!inner->hasTrait<mlir::OpTrait::IsTerminator>() &&
+                 !inner->hasTrait<mlir::OpTrait::ConstantLike>())
+          kernel.arithmetic += share;
+      });
+    });
+    loop.walk([&](tile::SpeculateOp op) {
+      for (mlir::Region *region : {&op.getCommon(), &op.getFast()})
+        region->walk([&](mlir::Operation *inner) {
+          if (isSlowFunction(inner))
+            ++kernel.functions;
+          else if (!inner->hasTrait<mlir::OpTrait::IsTerminator>())
+            ++kernel.arithmetic;
+        });
+    });
+    loop.walk([&](tile::MaskOp) { kernel.hasMask = true; });
+  });
+}
+
+static tile::ScheduleProblem problemOf(attn::FusedOp op) {
+  auto query = cast<mlir::RankedTensorType>(op.getQuery().getType());
+  auto value = cast<mlir::RankedTensorType>(op.getValue().getType());
+  return {query.getShape().back(), value.getShape().back(),
+          query.getElementType()};
+}
+
+Error ExplainCommand::explain(StringRef contents, Target target) {
+  auto context = makeContext();
+  CompileOptions compileOptions;
+  compileOptions.target = target;
+  compileOptions.schedule = schedule;
+  StringRef name = files[0] == "-" ? "<stdin>" : StringRef(files[0]);
+  auto artifact = parseArtifact(contents, name, *context, compileOptions);
+  if (!artifact)
+    return artifact.takeError();
+  if (artifact->phase > Phase::Fused)
+    return makeError("expected a program at phase attn or fused, got phase " +
+                     findPhase(target, artifact->phase)->name);
+  if (Error error = compile(*artifact, compileOptions, Phase::Fused))
+    return error;
+  std::vector<Kernel> kernels;
+  for (auto function : artifact->module->getOps<mlir::func::FuncOp>())
+    for (const Parameter &parameter : readSignature(function).parameters)
+      if (Error error = sizes.bindStatic(parameter))
+        return error;
+  artifact->module->walk([&](attn::FusedOp op) {
+    kernels.emplace_back();
+    kernels.back().problem = problemOf(op);
+  });
+  if (kernels.empty())
+    return makeError("expected an attention, the file has none");
+  if (Error error = setSizes())
+    return error;
+  if (Error error = compile(*artifact, compileOptions, Phase::Formula))
+    return error;
+  size_t next = 0;
+  // Kernels without a loop over keys (row norms) have no schedule to explain.
+  for (auto op : artifact->module->getOps<tile::KernelOp>()) {
+    bool attends = false;
+    op->walk([&](tile::ForKeysOp) { attends = true; });
+    if (!attends || next == kernels.size())
+      continue;
+    Kernel &kernel = kernels[next++];
+    kernel.name = op.getName().str();
+    kernel.schedule = op.getScheduleAttr();
+    countElementwise(op, kernel);
+  }
+  for (const Kernel &kernel : ArrayRef(kernels).take_front(next))
+    print(kernel, target);
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Printing
+//===----------------------------------------------------------------------===//
+
+/// This processor at a clock that most reach: two multiply-adds a cycle, and
+/// a slow function for about as long as eight of them.
+static Machine thisProcessor() {
+  int lanes = 4;
+  if (auto features = getVectorFeatures({}))
+    lanes = features->lanes;
+  else
+    consumeError(features.takeError());
+  double threads = getAvailableThreads(), clock = 2.5e9;
+  double multiplyAdds = threads * clock * 2 * lanes;
+  std::string text;
+  raw_string_ostream(text) << threads << " threads, each 2 multiply-adds of "
+                           << lanes << " f32 a cycle at 2.5 GHz, 10 GB/s";
+  return {text, 2 * multiplyAdds, threads * 10e9, multiplyAdds / 8};
+}
+
+/// What is assumed of a target.
+static Machine machineOf(Target target, mlir::Type element) {
+  if (target == Target::CPU)
+    return thisProcessor();
+  // Tensor cores of one H200, its memory, 16 functions a cycle of each SM.
+  bool half = element.isF16() || element.isBF16();
+  return {"one H200: 990 TFLOP/s of f16 or bf16, 4.8 TB/s, 132 SMs at 1.83 GHz",
+          half ? 990e12 : 495e12, 4.8e12, 132 * 16 * 1.83e9};
+}
+
+void ExplainCommand::printFootprint(const Kernel &kernel, Target target) {
+  tile::ScheduleFootprint footprint =
+      tile::getFootprint(targetName(target), kernel.problem, kernel.schedule);
+  int64_t m = kernel.schedule.getBlockM(), n = kernel.schedule.getBlockN();
+  outs() << "  tiles       query " << m << " x " << kernel.problem.headDim
+         << ", key " << n << " x " << kernel.problem.headDim << ", value " << n
+         << " x " << kernel.problem.valueHeadDim << ", logits " << m << " x "
+         << n << '\n';
+  outs() << "  memory      " << footprint.bytes << " of " << footprint.budget
+         << " bytes ("
+         << (target == Target::CPU ? "half a second-level cache"
+                                   : "shared memory of a block")
+         << format(", %.0f %%)\n", 100.0 * footprint.bytes / footprint.budget);
+  if (footprint.registers)
+    outs() << "  registers   " << footprint.registers
+           << " a thread for logits, weights and output\n";
+}
+
+static std::string scaled(double value, StringRef unit) {
+  static constexpr StringLiteral prefixes[] = {"", "k", "M", "G", "T", "P"};
+  size_t prefix = 0;
+  for (; value >= 1000 && prefix + 1 < std::size(prefixes); ++prefix)
+    value /= 1000;
+  std::string text;
+  raw_string_ostream(text) << format("%.3g ", value) << prefixes[prefix]
+                           << unit;
+  return text;
+}
+
+void ExplainCommand::printCost(const Kernel &kernel, Target target) {
+  auto of = [&](StringRef name) -> double { return *sizes.get(name); };
+  double b = of("B"), h = of("H"), hk = of("Hkv"), s = of("S"), sk = of("Skv");
+  double d = kernel.problem.headDim, dv = kernel.problem.valueHeadDim;
+  double element = kernel.problem.elementType.getIntOrFloatBitWidth() / 8.0;
+  double blocks = std::ceil(s / kernel.schedule.getBlockM());
+  double logits = b * h * s * sk;
+  double flops = 2 * logits * (d + dv);
+  // Every operand once is the least; a cache may have to fetch keys and
+  // values again for each query block.
+  double least = element * (b * h * s * (d + dv) + b * hk * sk * (d + dv));
+  double most =
+      element * (b * h * s * (d + dv) + b * h * blocks * sk * (d + dv));
+  Machine machine = machineOf(target, kernel.problem.elementType);
+  double times[] = {flops / machine.flops, least / machine.bytes,
+                    kernel.functions * logits / machine.functions};
+  static constexpr StringLiteral names[] = {"the two products", "memory",
+                                            "elementary functions"};
+  outs() << "  sizes       B=" << int64_t(b) << " H=" << int64_t(h)
+         << " Hkv=" << int64_t(hk) << " S=" << int64_t(s)
+         << " Skv=" << int64_t(sk) << ": " << int64_t(b * h * blocks)
+         << " work items\n"
+         << "  operations  " << scaled(flops, "FLOP") << " in products, "
+         << scaled(logits, "logits")
+         << format(" of %.3g slow and %.3g plain operations", kernel.functions,
+                   kernel.arithmetic)
+         << (kernel.hasMask ? "; a mask may save some\n" : "\n")
+         << "  bytes       " << scaled(least, "B") << " at least, "
+         << scaled(most, "B")
+         << " if nothing is kept: " << format("%.0f", flops / least)
+         << " FLOP a byte\n";
+  size_t slowest = std::max_element(times, times + 3) - times;
+  outs() << "  bound       " << names[slowest]
+         << format(": %.3g ms (", times[slowest] * 1e3);
+  for (size_t k = 0; k < 3; ++k)
+    outs() << (k ? ", " : "") << names[k] << format(" %.3g", times[k] * 1e3);
+  outs() << ")\n              on " << machine.description << '\n';
+}
+
+void ExplainCommand::print(const Kernel &kernel, Target target) {
+  outs() << "target " << targetName(target) << ", kernel " << kernel.name
+         << ": head dim " << kernel.problem.headDim << ", value head dim "
+         << kernel.problem.valueHeadDim << ", " << kernel.problem.elementType
+         << "\n  schedule    ";
+  outs() << mlir::Attribute(kernel.schedule) << "\n  chosen by   "
+         << (schedule.empty()
+                 ? target == Target::CPU
+                       ? "cost model: the tallest query block whose tiles fit "
+                         "in half a cache, then the widest key block"
+                       : "cost model: the most consumers that leave a wide key "
+                         "block, then the widest, then the most stages"
+                 : "--schedule")
+         << '\n';
+  printFootprint(kernel, target);
+  printCost(kernel, target);
+}
+
+Expected<int> ExplainCommand::run() {
+  if (files.empty())
+    return makeError("expected a program, got none; usage: attnc explain "
+                     "IN.mlir");
+  auto buffer = readInput(files[0]);
+  if (!buffer)
+    return buffer.takeError();
+  registerAllPasses();
+  for (Target each : {Target::CPU, Target::SM90a}) {
+    if (target != "all" && target != targetName(each))
+      continue;
+    sizes = Sizes();
+    if (Error error = explain((*buffer)->getBuffer(), each))
+      return std::move(error);
+  }
+  return 0;
+}
+
+std::unique_ptr<Command> attnc::makeExplainCommand() {
+  return std::make_unique<ExplainCommand>();
+}
