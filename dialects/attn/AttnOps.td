@@ -202,6 +202,8 @@ def Attn_ScoreModOp : Attn_Op<"score_mod",
     $body attr-dict `:` type($logits)
   }];
   let hasVerifier = 1;
+  let hasFolder = 1;
+  let hasCanonicalizer = 1;
 }
 
 def Attn_MaskLogitsOp : Attn_Op<"mask",
@@ -215,6 +217,8 @@ def Attn_MaskLogitsOp : Attn_Op<"mask",
   let results = (outs Attn_Logits:$result);
   let assemblyFormat = "$logits `by` $masks attr-dict `:` type($logits)";
   let hasVerifier = 1;
+  let hasFolder = 1;
+  let hasCanonicalizer = 1;
 }
 
 def Attn_ActivationOp : Attn_Op<"activation",
@@ -229,6 +233,7 @@ def Attn_ActivationOp : Attn_Op<"activation",
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = "$logits $body attr-dict `:` type($logits)";
   let hasVerifier = 1;
+  let hasFolder = 1;
 }
 
 def Attn_SoftmaxOp : Attn_Op<"softmax",
@@ -290,6 +295,8 @@ def Attn_EpilogueOp : Attn_Op<"epilogue", [Pure]> {
     `:` type($input) `->` type($output)
   }];
   let hasVerifier = 1;
+  let hasFolder = 1;
+  let hasCanonicalizer = 1;
 }
 
 def Attn_RowNormOp : Attn_Op<"row_norm", [Pure]> {
@@ -364,6 +371,7 @@ def Attn_FusedOp : Attn_Op<"fused",
     `->` type($output) (`,` type($lse)^)?
   }];
   let hasVerifier = 1;
+  let hasCanonicalizer = 1;
 }
 
 def Attn_YieldOp : Attn_Op<"yield", [Pure, Terminator,
