@@ -174,8 +174,8 @@ public:
   /// `perTensorDim`, functions of (r, c)[symbols], as the map of an access.
   AffineMap accessMap(Value tensor, unsigned symbols,
                       ArrayRef<AffineExpr> perTensorDim) {
-    return AffineMap::get(2, symbols, orders.toView(tensor, perTensorDim),
-                          builder.getContext());
+    return simplifyAffineMap(AffineMap::get(
+        2, symbols, orders.toView(tensor, perTensorDim), builder.getContext()));
   }
 
   AttnKernel finish();

@@ -99,7 +99,9 @@ LogicalResult ProgramBuilder::checkFunction() {
       continue;
     if (isa<attn::AttnDialect>(op.getDialect()))
       return op.emitOpError("is not fused: run attn-fuse before attn-to-tile");
-    bool scalar = llvm::none_of(op.getResultTypes(), llvm::IsaPred<ShapedType>);
+    bool scalar =
+        llvm::none_of(op.getResultTypes(), llvm::IsaPred<ShapedType>) &&
+        llvm::none_of(op.getOperandTypes(), llvm::IsaPred<ShapedType>);
     if (!scalar || !isPure(&op) || op.getNumRegions())
       return op.emitOpError("is not allowed here: a function of attn ops may "
                             "hold attn ops and scalar arithmetic only");
@@ -232,9 +234,12 @@ static std::string numbered(const std::string &what, unsigned number) {
 }
 
 /// Sizes that the types state agree already, by the ops' verifiers.
+static bool isStatic(const Extent &extent) {
+  return matchPattern(extent.size, m_Constant());
+}
+
 void ProgramBuilder::checkEqual(const Extent &a, const Extent &c) {
-  if (a.size == c.size || (matchPattern(a.size, m_Constant()) &&
-                           matchPattern(c.size, m_Constant())))
+  if (a.size == c.size || (isStatic(a) && isStatic(c)))
     return;
   Value same =
       arith::CmpIOp::create(b, arith::CmpIPredicate::eq, a.size, c.size);
@@ -245,6 +250,8 @@ void ProgramBuilder::checkEqual(const Extent &a, const Extent &c) {
 
 /// S-gqa: any integer ratio; no key heads only if there are no query heads.
 void ProgramBuilder::checkGroups(const Extent &heads, const Extent &keyHeads) {
+  if (isStatic(heads) && isStatic(keyHeads))
+    return;
   Value zero = arith::ConstantIndexOp::create(b, 0);
   Value one = arith::ConstantIndexOp::create(b, 1);
   Value divisor = arith::MaxUIOp::create(b, keyHeads.size, one);

@@ -247,8 +247,8 @@ def Tile_StoreOp : Tile_Op<"store",
 def Tile_LoadScalarOp : Tile_Op<"load_scalar", [MemoryEffects<[MemRead]>]> {
   let summary = "One element of a view";
   let description = [{
-    f16 and bf16 elements are widened to f32, i8 and i1 to i32. A coordinate
-    outside the view gives 0.
+    f16 and bf16 elements are widened to f32, i8 (signed) and i1 (0 or 1) to
+    i32. A coordinate outside the view gives 0.
   }];
   let arguments = (ins Arg<Tile_ViewType, "source", [MemRead]>:$view,
                        Variadic<Index>:$coordinates);

@@ -1,0 +1,70 @@
+// RUN: attnc-opt %s --attn-to-tile --split-input-file --verify-diagnostics
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{argument 1 of 'argument_type' is 'f64'; a program takes ranked tensors, f32 and i32}}
+func.func @argument_type(%q: !t, %x: f64) -> !t {
+  %o = attn.fused %q, %q, %q : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!s = tensor<?x?x?x?xf32>
+func.func @unfused(%q: !t) -> !t {
+  // expected-error @+1 {{'attn.scores' op is not fused: run attn-fuse before attn-to-tile}}
+  %s = attn.scores %q, %q : !t, !t -> !s
+  %o = attn.apply %s, %q : !s, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @other_op(%q: !t) -> !t {
+  // expected-error @+1 {{'arith.addf' op is not allowed here: a function of attn ops may hold attn ops and scalar arithmetic only}}
+  %x = arith.addf %q, %q : !t
+  %o = attn.fused %x, %q, %q : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @region(%q: !t, %n: i32) -> !t {
+  %zero = arith.constant 0 : i32
+  %c = arith.cmpi eq, %n, %zero : i32
+  // expected-error @+1 {{'scf.if' op is not allowed here: a function of attn ops may hold attn ops and scalar arithmetic only}}
+  scf.if %c {
+    scf.yield
+  }
+  %o = attn.fused %q, %q, %q : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{'nothing' returns nothing}}
+func.func @nothing(%q: !t) {
+  %o = attn.fused %q, %q, %q : !t, !t, !t -> !t
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{result 1 of 'passed_through' is not the result of an attn.fused or attn.row_norm}}
+func.func @passed_through(%q: !t) -> (!t, !t) {
+  %o = attn.fused %q, %q, %q : !t, !t, !t -> !t
+  return %o, %q : !t, !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{result 1 of 'twice' is returned twice}}
+func.func @twice(%q: !t) -> (!t, !t) {
+  %o = attn.fused %q, %q, %q : !t, !t, !t -> !t
+  return %o, %o : !t, !t
+}
