@@ -374,6 +374,31 @@ void ProgramBuilder::provideResult(Value result, ArrayRef<Extent> sizes) {
 // Kernels
 //===----------------------------------------------------------------------===//
 
+/// What the loop over keys of a fused op holds besides its products.
+static void countLoopValues(attn::FusedOp op, tile::ScheduleProblem &problem) {
+  auto count = [&](Value value, AffineMap map) {
+    if (!isa<RankedTensorType>(value.getType()) || !map.isFunctionOfDim(3))
+      return;
+    if (map.isFunctionOfDim(2))
+      ++problem.positionValues;
+    else
+      ++problem.keyValues;
+  };
+  for (auto [value, map] :
+       llvm::zip_equal(op.getScoreCaptures(), op.getScoreMaps()))
+    count(value, cast<AffineMapAttr>(map).getValue());
+  for (Value mask : op.getMasks())
+    for (const attn::Capture &capture :
+         cast<attn::MaskOpInterface>(mask.getDefiningOp()).getMaskCaptures())
+      count(capture.value, capture.map);
+  // Functions of the position hold distances: a few numbers a key.
+  Region &scores = op.getScoreMod();
+  constexpr unsigned kRowArgument = 3, kColumnArgument = 4;
+  if (!scores.empty() && (!scores.getArgument(kRowArgument).use_empty() ||
+                          !scores.getArgument(kColumnArgument).use_empty()))
+    problem.keyValues += 2;
+}
+
 tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op, Value query,
                                                Value value) {
   if (override)
@@ -381,11 +406,13 @@ tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op, Value query,
   if (auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr))
     return own;
   auto type = cast<RankedTensorType>(query.getType());
-  return tile::chooseSchedule(
-      b.getContext(), target,
-      {type.getShape().back(),
-       cast<RankedTensorType>(value.getType()).getShape().back(),
-       type.getElementType()});
+  tile::ScheduleProblem problem = {
+      type.getShape().back(),
+      cast<RankedTensorType>(value.getType()).getShape().back(),
+      type.getElementType()};
+  if (auto fused = dyn_cast<attn::FusedOp>(op))
+    countLoopValues(fused, problem);
+  return tile::chooseSchedule(b.getContext(), target, problem);
 }
 
 std::string ProgramBuilder::kernelName(StringRef suffix) {

@@ -184,6 +184,7 @@ private:
   Access getAccess(Value view, AffineMap map, ArrayRef<Value> symbols,
                    Value rows, Value row, Value col);
   Value elementPointer(Value view, Value offset);
+  ArrayRef<Value> getUnrounded(Value frag);
   void storePairs(StoreOp op);
   void storeElements(StoreOp op);
   Value emitLoad(Type element, Value pointer, Value inBounds);
@@ -1291,6 +1292,18 @@ LogicalResult KernelLowering::lowerLoad(LoadOp op) {
   return success();
 }
 
+/// What to round to the elements of `frag`, so that each way to store rounds
+/// what it needs: rounded values that wait for it would take registers.
+ArrayRef<Value> KernelLowering::getUnrounded(Value frag) {
+  Type element = cast<FragType>(frag.getType()).getElementType();
+  auto convert = frag.getDefiningOp<ConvertOp>();
+  bool narrows = element.isBF16() || element.isF16();
+  if (convert && narrows &&
+      convert.getInput().getType().getElementType().isF32())
+    return getAll(convert.getInput());
+  return getAll(frag);
+}
+
 /// Where the columns of the view are dense, two neighbours go at once.
 void KernelLowering::storePairs(StoreOp op) {
   FragType type = op.getFrag().getType();
@@ -1299,7 +1312,7 @@ void KernelLowering::storePairs(StoreOp op) {
     symbols.push_back(get(coordinate));
   Value rows = op.getRows() ? get(op.getRows()) : Value();
   Type element = type.getElementType();
-  ArrayRef<Value> input = getAll(op.getFrag());
+  ArrayRef<Value> input = getUnrounded(op.getFrag());
   auto vector = VectorType::get(2, element);
   int64_t colDim = -1;
   for (auto [dim, expr] : llvm::enumerate(op.getMap().getResults()))
@@ -1316,10 +1329,16 @@ void KernelLowering::storePairs(StoreOp op) {
     Value pointer =
         elementPointer(op.getView(), add(access.offset, extend(firstCol)));
     for (int64_t col = 0; col < roundUp(type.getCols(), 8); col += 8) {
-      Value pair = LLVM::UndefOp::create(b, loc, vector);
-      for (int64_t k : {0, 1})
-        pair = LLVM::InsertElementOp::create(
-            b, loc, pair, input[accIndex({row, col + k})], constant(k));
+      Value low = input[accIndex({row, col})];
+      Value high = input[accIndex({row, col + 1})];
+      Value pair;
+      if (low.getType() != element) {
+        pair = packPair(low, high, element);
+      } else {
+        pair = LLVM::UndefOp::create(b, loc, vector);
+        pair = LLVM::InsertElementOp::create(b, loc, pair, low, constant(0));
+        pair = LLVM::InsertElementOp::create(b, loc, pair, high, constant(1));
+      }
       Value to = LLVM::GEPOp::create(
           b, loc, pointer.getType(), element, pointer,
           ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(col)});
@@ -1348,7 +1367,15 @@ void KernelLowering::storeElements(StoreOp op) {
   for (Value coordinate : op.getCoordinates())
     symbols.push_back(get(coordinate));
   Value rows = op.getRows() ? get(op.getRows()) : Value();
+  Block *done = newBlock();
   for (int64_t i = 0; i < type.getCount(); ++i) {
+    // Addresses of all elements at once would not fit in registers. A branch
+    // that is never taken keeps ptxas from computing them early.
+    if (i && i % 4 == 0) {
+      Block *next = newBlock();
+      branchIf(never, done, next);
+      at(next);
+    }
     FragOffset offset = offsetOf(type, i);
     Value row = getRow(type, offset), col = getCol(type, offset);
     Access access =
@@ -1362,9 +1389,13 @@ void KernelLowering::storeElements(StoreOp op) {
     if (type.getCols() % 8 && type.getCols() > 1)
       mine = andi(mine, compare(arith::CmpIPredicate::slt, col,
                                 constant(type.getCols())));
-    emitStore(getAll(op.getFrag())[i],
-              elementPointer(op.getView(), access.offset), mine);
+    Value value = getUnrounded(op.getFrag())[i];
+    if (value.getType() != type.getElementType())
+      value = arith::TruncFOp::create(b, loc, type.getElementType(), value);
+    emitStore(value, elementPointer(op.getView(), access.offset), mine);
   }
+  branch(done);
+  at(done);
 }
 
 /// Two ways, chosen at run time: pairs where the view allows them.

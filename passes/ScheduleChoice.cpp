@@ -44,7 +44,8 @@ ScheduleAttr chooseCpu(MLIRContext *context, const ScheduleProblem &p) {
 /// Registers of one thread for logits, weights and output of 64 rows: a
 /// warpgroup spreads 64 x n f32 over 128 threads.
 int64_t sm90Registers(const ScheduleProblem &p, int64_t blockN) {
-  return blockN / 2 + blockN / 4 + roundUp(p.valueHeadDim, 16) / 2;
+  return blockN / 2 + blockN / 4 + roundUp(p.valueHeadDim, 16) / 2 +
+         p.keyValues * blockN / 4 + p.positionValues * blockN / 2;
 }
 
 /// What is left of the register file for the above (two consumers get 240 of
@@ -56,7 +57,9 @@ int64_t sm90RegisterBudget(int64_t consumers) {
 int64_t sm90Bytes(const ScheduleProblem &p, int64_t blockM, int64_t blockN,
                   int64_t stages) {
   int64_t element = bytesOf(p.elementType);
-  int64_t d = roundUp(p.headDim, 16), dv = roundUp(p.valueHeadDim, 16);
+  // Rows lie in shared memory as panels of 128 bytes.
+  int64_t panel = 128 / element;
+  int64_t d = roundUp(p.headDim, panel), dv = roundUp(p.valueHeadDim, panel);
   return (blockM * d + stages * blockN * (d + dv)) * element;
 }
 

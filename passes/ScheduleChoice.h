@@ -17,6 +17,10 @@ struct ScheduleProblem {
   int64_t headDim;
   int64_t valueHeadDim;
   mlir::Type elementType;
+  /// What the loop over keys reads besides: values with one element a key,
+  /// and values with one a (query, key) position.
+  int64_t keyValues = 0;
+  int64_t positionValues = 0;
 };
 
 /// Why a schedule was chosen, for `attnc explain`.

@@ -230,6 +230,7 @@ private:
   // The kernel and its roles.
   void makeRing(Copy &copy);
   LogicalResult emitRole(bool producer);
+  bool keysGrowWithLast();
   LogicalResult emitItem(Role &role, bool producer, Value item);
 
   // The producer.
@@ -552,6 +553,25 @@ LogicalResult Scheduler::emitRole(bool producer) {
   return success();
 }
 
+/// Whether the end of the key range depends on the last coordinate: later
+/// queries then have more keys.
+bool Scheduler::keysGrowWithLast() {
+  if (!loop)
+    return false;
+  Value last = items.getBody().front().getArguments().back();
+  SmallVector<Value> work = {loop.getHi()};
+  llvm::SmallPtrSet<Value, 16> seen;
+  while (!work.empty()) {
+    Value value = work.pop_back_val();
+    if (value == last)
+      return true;
+    if (!seen.insert(value).second || !value.getDefiningOp())
+      continue;
+    llvm::append_range(work, value.getDefiningOp()->getOperands());
+  }
+  return false;
+}
+
 /// The coordinates of an item, the last one fastest, and its body.
 LogicalResult Scheduler::emitItem(Role &role, bool producer, Value item) {
   Block &body = items.getBody().front();
@@ -561,6 +581,11 @@ LogicalResult Scheduler::emitItem(Role &role, bool producer, Value item) {
     Value count = role.map.lookup(items.getCounts()[k]);
     Value coordinate =
         k ? Value(arith::RemUIOp::create(b, loc, rest, count)) : rest;
+    // The items with the most keys first, so that none of them ends last.
+    if (k + 1 == rank && keysGrowWithLast()) {
+      Value last = arith::SubIOp::create(b, loc, count, constant(1));
+      coordinate = arith::SubIOp::create(b, loc, last, coordinate);
+    }
     role.map.map(body.getArgument(k), coordinate);
     if (k)
       rest = arith::DivUIOp::create(b, loc, rest, count);
