@@ -71,4 +71,4 @@ for score in sigmoid softmax; do
 done
 [ $wrong -eq 0 ] || die "$wrong programs are less exact than they must be"
 say
-say "Programs, results and logs are in build/demo. Next: $attnc help"
+say "Programs, results and logs are in build/demo. Next: build/bin/attnc help"
