@@ -117,7 +117,8 @@ function(attnc_executable name)
     target_link_libraries(${name} PRIVATE ${ATTNC_LLVM_LIBS})
     target_link_options(${name} PRIVATE
       -fuse-ld=lld "-B${LLVM_TOOLS_BINARY_DIR}" -Wl,--gc-sections
-      -Wl,--icf=all -Wl,-z,pack-relative-relocs -static-libstdc++
+      -Wl,--icf=all -Wl,-z,pack-relative-relocs -Wl,--as-needed
+      -static-libstdc++
       -static-libgcc $<$<CONFIG:Release>:-s>)
   else()
     target_link_libraries(${name} PRIVATE MLIR LLVM)

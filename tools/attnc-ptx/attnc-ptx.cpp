@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "dialects/tile/Tile.h"
 #include "lib/Target/NVPTX/CubinStats.h"
 #include "lib/Target/NVPTX/Ptx.h"
 
@@ -42,7 +43,8 @@ cl::opt<bool> requireClean("require-clean",
 
 llvm::Expected<std::string> ptxOfMlir(llvm::StringRef text) {
   mlir::DialectRegistry registry;
-  registry.insert<mlir::LLVM::LLVMDialect, mlir::NVVM::NVVMDialect>();
+  registry.insert<mlir::LLVM::LLVMDialect, mlir::NVVM::NVVMDialect,
+                  tile::TileDialect>();
   mlir::MLIRContext context(registry);
   context.allowUnregisteredDialects();
   auto module = mlir::parseSourceString<mlir::ModuleOp>(text, &context);

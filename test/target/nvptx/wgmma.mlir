@@ -16,7 +16,9 @@
 module {
   // What is not of the LLVM dialect is the host's.
   // PTX-NOT: host
-  "tile.program"() ({}) {sym_name = "host"} : () -> ()
+  tile.program @host() {
+    %n = arith.constant 1 : index
+  }
 
   llvm.mlir.global external @smem() {addr_space = 3 : i32, alignment = 1024 : i64} : !llvm.array<0 x i8>
 

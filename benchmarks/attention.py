@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""Our attention forward against torch's on the same GPU in the same run.
+
+    benchmarks/attention.py --attnc build/bin/attnc \\
+        --harness build/lib/libattnc-gpu-harness.so [--json OUT]
+
+Q, K, V ~ N(0, 1), scale 1/sqrt(d), b = -ln n, batch * n = 16384 tokens,
+heads * d = 2048. The peer is SDPA with its cuDNN backend forced, and the name
+of the kernel it ran is asserted. Order A-B-A-B; each reading is the median of
+single launches with the L2 cache flushed between them.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "test",
+                                "gpu"))
+import harness  # noqa: E402
+
+TOKENS, CHANNELS = 16384, 2048
+
+
+class Monitor:
+    """Clock and power of the GPU while something runs."""
+
+    QUERY = "clocks.sm,power.draw,temperature.gpu"
+
+    def __init__(self):
+        self.samples = []
+        self.process = subprocess.Popen(
+            ["nvidia-smi", f"--query-gpu={self.QUERY}",
+             "--format=csv,noheader,nounits", "-lms", "50"],
+            stdout=subprocess.PIPE, text=True)
+        threading.Thread(target=self.collect, daemon=True).start()
+
+    def collect(self):
+        for line in self.process.stdout:
+            try:
+                self.samples.append((time.time(),
+                                     [float(x) for x in line.split(",")]))
+            except ValueError:
+                pass
+
+    def between(self, start, stop):
+        """Median clock (MHz), power (W), temperature (C)."""
+        inside = [v for t, v in self.samples if start <= t <= stop]
+        if not inside:
+            return None
+        return [statistics.median(column) for column in zip(*inside)]
+
+    def stop(self):
+        self.process.terminate()
+
+
+def median_ms(launch, seconds):
+    """Median and quartiles of single launches, L2 flushed between them."""
+    flush = torch.empty(1 << 28, dtype=torch.int8, device="cuda")
+    launch()
+    torch.cuda.synchronize()
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(5):
+        launch()
+    stop.record()
+    torch.cuda.synchronize()
+    count = max(10, int(seconds * 1e3 / (start.elapsed_time(stop) / 5)))
+    events = []
+    for _ in range(count):
+        flush.zero_()
+        pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        pair[0].record()
+        launch()
+        pair[1].record()
+        events.append(pair)
+    torch.cuda.synchronize()
+    times = sorted(a.elapsed_time(b) for a, b in events)
+    return (statistics.median(times), times[len(times) // 4],
+            times[3 * len(times) // 4])
+
+
+def kernel_names(launch):
+    launch()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        launch()
+        torch.cuda.synchronize()
+    return [e.key for e in profile.key_averages()
+            if e.self_device_time_total > 0]
+
+
+class Configuration:
+    def __init__(self, d, n, causal, dtype):
+        self.d, self.n, self.causal, self.dtype = d, n, causal, dtype
+        self.batch = max(1, TOKENS // n)
+        self.heads = CHANNELS // d
+        torch.manual_seed(0)
+        shape = (self.batch, self.heads, n, d)
+        self.q, self.k, self.v = (
+            torch.randn(shape, device="cuda").to(dtype) for _ in range(3))
+
+    @property
+    def name(self):
+        return (f"d{self.d} n={self.n // 1024}k "
+                f"{'causal' if self.causal else 'full'}")
+
+    def teraflops(self, ms):
+        flops = 4 * self.batch * self.heads * self.n ** 2 * self.d
+        return flops / (2 if self.causal else 1) / ms * 1e-9
+
+    def peer(self):
+        def launch():
+            with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+                F.scaled_dot_product_attention(self.q, self.k, self.v,
+                                               is_causal=self.causal)
+        names = kernel_names(launch)
+        assert any("cudnn" in x.lower() for x in names), names
+        return launch, names
+
+    def ours(self, program):
+        output = torch.empty_like(self.q)
+        values = {"query": self.q, "key": self.k, "value": self.v,
+                  "output": output, "bias": -math.log(self.n),
+                  "weight_scale": 1 / self.n}
+        names = [a["name"] for a in program.arguments]
+        return program.bind(**{x: values[x] for x in names}), output
+
+
+def sanity(output, configuration, score):
+    """A wrong kernel has no speed: a few rows against float64."""
+    c = configuration
+    rows = slice(c.n - 64, c.n)
+    s = (c.q[0, 0, rows].double() @ c.k[0, 0].double().T) * c.d ** -0.5
+    keep = torch.ones_like(s, dtype=torch.bool)
+    if c.causal:
+        keep = keep.tril(c.n - 64)
+    if score == "sigmoid":
+        p = torch.sigmoid(s - math.log(c.n)) * keep
+    else:
+        p = torch.softmax(s.masked_fill(~keep, float("-inf")), 1)
+    want = p @ c.v[0, 0].double()
+    return ((output[0, 0, rows].double() - want).norm() / want.norm()).item()
+
+
+def fingerprint(program):
+    """Of the kernel: PTX without comments and debug lines."""
+    ptx = re.sub(r"//.*", "", program.description["ptx"])
+    return hashlib.sha256(ptx.encode()).hexdigest()[:16]
+
+
+def compile_ours(args, library, score, d, causal, schedule):
+    flags = [f"--score={score}", f"--head-dim={d}", f"--dtype={args.dtype}"]
+    if causal:
+        flags.append("--causal")
+    text = subprocess.run([args.attnc, "gen", *flags], check=True,
+                          capture_output=True, text=True).stdout
+    return harness.Program(library, text, schedule)
+
+
+def read(monitor, launch, configuration, seconds):
+    start = time.time()
+    ms, low, high = median_ms(launch, seconds)
+    return {"ms": ms, "quartiles": [low, high],
+            "teraflops": configuration.teraflops(ms),
+            "clock_power_temperature": monitor.between(start, time.time())}
+
+
+def contenders(args, library, configuration):
+    """name -> launch, and facts about each."""
+    launches, facts = {}, {}
+    launch, names = configuration.peer()
+    launches["SDPA cuDNN (softmax)"] = launch
+    facts["SDPA cuDNN (softmax)"] = {"kernels": names}
+    variants = [(s, "") for s in args.scores]
+    for text in args.variant:
+        score, schedule = text.split(":", 1)
+        variants.append((score, schedule))
+    for score, schedule in variants:
+        name = f"attnc {score}" + (f" [{schedule}]" if schedule else "")
+        try:
+            program = compile_ours(args, library, score, configuration.d,
+                                   configuration.causal, schedule)
+            launch, output = configuration.ours(program)
+            launch()
+            torch.cuda.synchronize()
+        except (harness.CompileError, RuntimeError) as error:
+            facts[name] = {"failed": str(error)[:400]}
+            print(f"{configuration.name:20} {name}: {error}", flush=True)
+            continue
+        launches[name] = launch
+        facts[name] = {"error": sanity(output, configuration, score),
+                       "fingerprint": fingerprint(program),
+                       "stats": program.description["stats"],
+                       "milliseconds": program.description["milliseconds"]}
+    return launches, facts
+
+
+def measure(args, library, monitor, configuration):
+    launches, facts = contenders(args, library, configuration)
+    readings = {name: [] for name in launches}
+    for _ in range(args.passes):
+        for name, launch in launches.items():
+            readings[name].append(read(monitor, launch, configuration,
+                                       args.seconds))
+    return {"configuration": configuration.name, "facts": facts,
+            "readings": readings}
+
+
+def summarise(result):
+    """TFLOP/s of each pass and the ratio of medians to the peer's."""
+    lines, peer = [], None
+    for name, readings in result["readings"].items():
+        values = [r["teraflops"] for r in readings]
+        middle = statistics.median(values)
+        peer = peer or middle
+        error = result["facts"][name].get("error")
+        state = [r["clock_power_temperature"] for r in readings
+                 if r["clock_power_temperature"]]
+        lines.append("{:18} {:42} {} ratio {:.3f}{}{}".format(
+            result["configuration"], name,
+            " ".join(f"{x:6.1f}" for x in values), middle / peer,
+            "" if error is None else f" error {error:.1e}",
+            " {:.0f} MHz {:.0f} W".format(*state[-1]) if state else ""))
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--attnc", required=True)
+    parser.add_argument("--harness", required=True)
+    parser.add_argument("--head-dims", type=int, nargs="*",
+                        default=[64, 128, 256])
+    parser.add_argument("--lengths", type=int, nargs="*",
+                        default=[16384, 2048])
+    parser.add_argument("--causal", type=int, nargs="*", default=[0, 1])
+    parser.add_argument("--scores", nargs="*", default=["sigmoid", "softmax"])
+    parser.add_argument("--variant", nargs="*", default=[],
+                        help="score:schedule, timed beside the defaults")
+    parser.add_argument("--dtype", default="bf16")
+    parser.add_argument("--passes", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=0.12)
+    parser.add_argument("--json")
+    args = parser.parse_args()
+    library = harness.load_library(args.harness)
+    dtype = {"bf16": torch.bfloat16, "f16": torch.float16}[args.dtype]
+    monitor = Monitor()
+    results, lines = [], []
+    for d in args.head_dims:
+        for n in args.lengths:
+            for causal in args.causal:
+                signal.alarm(120)  # a kernel that never ends
+                result = measure(args, library, monitor,
+                                 Configuration(d, n, bool(causal), dtype))
+                results.append(result)
+                new = summarise(result)
+                lines += new
+                print("\n".join(new), flush=True)
+    monitor.stop()
+    if args.json:
+        device = torch.cuda.get_device_properties(0)
+        with open(args.json, "w") as file:
+            json.dump({"command": sys.argv, "device": device.name,
+                       "torch": torch.__version__,
+                       "cudnn": torch.backends.cudnn.version(),
+                       "cuda": torch.version.cuda, "table": lines,
+                       "results": results}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

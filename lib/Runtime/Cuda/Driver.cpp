@@ -1,0 +1,104 @@
+//===- Driver.cpp - The CUDA driver, opened at run time -------------------===//
+
+#include "lib/Runtime/Cuda/Driver.h"
+
+#include "llvm/ADT/Twine.h"
+
+#include <dlfcn.h>
+#include <mutex>
+
+namespace attnc {
+
+llvm::Expected<std::unique_ptr<CudaDriver>>
+CudaDriver::open(const std::string &library) {
+  void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!handle)
+    return llvm::createStringError(
+        "no CUDA driver: " + std::string(dlerror()) +
+        "; the target sm_90a needs a machine with an NVIDIA Hopper GPU and "
+        "its driver, the target cpu runs everywhere");
+  std::unique_ptr<CudaDriver> driver(new CudaDriver);
+  std::string missing;
+#define ATTNC_CUDA_RESOLVE(name, symbol, parameters)                           \
+  driver->name =                                                               \
+      reinterpret_cast<CuStatus(*) parameters>(dlsym(handle, symbol));         \
+  if (!driver->name)                                                           \
+    missing += std::string(" ") + symbol;
+  ATTNC_CUDA_FUNCTIONS(ATTNC_CUDA_RESOLVE)
+#undef ATTNC_CUDA_RESOLVE
+  if (!missing.empty())
+    return llvm::createStringError(
+        library + " is too old: it lacks" + missing +
+        "; a driver of CUDA 12.0 or later (525.60) is needed");
+  if (llvm::Error error = driver->check(driver->init(0), "starting the driver"))
+    return std::move(error);
+  return driver;
+}
+
+llvm::Expected<CudaDriver *> CudaDriver::get() {
+  static std::mutex mutex;
+  static CudaDriver *opened = nullptr;
+  std::lock_guard<std::mutex> lock(mutex);
+  if (!opened) {
+    auto driver = open();
+    if (!driver)
+      return driver.takeError();
+    opened = driver->release();
+  }
+  return opened;
+}
+
+llvm::Error CudaDriver::check(CuStatus status, const llvm::Twine &doing) const {
+  if (status == 0)
+    return llvm::Error::success();
+  const char *name = nullptr, *text = nullptr;
+  getErrorName(status, &name);
+  getErrorString(status, &text);
+  return llvm::createStringError(
+      "CUDA: " + doing + ": " + (text ? text : "unknown error") + " (" +
+      (name ? std::string(name) : std::to_string(status)) + ")");
+}
+
+llvm::Expected<CudaDeviceInfo> describeDevice(const CudaDriver &driver,
+                                              int ordinal) {
+  int count = 0;
+  if (llvm::Error error =
+          driver.check(driver.deviceGetCount(&count), "counting devices"))
+    return std::move(error);
+  if (ordinal < 0 || ordinal >= count)
+    return llvm::createStringError("CUDA device " + llvm::Twine(ordinal) +
+                                   " does not exist: there are " +
+                                   llvm::Twine(count));
+  CudaDeviceInfo info;
+  char name[256] = "";
+  CuStatus status = driver.deviceGet(&info.device, ordinal);
+  if (!status)
+    status = driver.deviceGetName(name, sizeof(name) - 1, info.device);
+  for (auto [attribute, value] :
+       {std::pair(cu::deviceCapabilityMajor, &info.major),
+        std::pair(cu::deviceCapabilityMinor, &info.minor),
+        std::pair(cu::deviceMultiprocessors, &info.multiprocessors),
+        std::pair(cu::deviceSharedPerBlock, &info.sharedPerBlock)})
+    if (!status)
+      status = driver.deviceGetAttribute(value, attribute, info.device);
+  if (llvm::Error error = driver.check(status, "describing a device"))
+    return std::move(error);
+  info.name = name;
+  return info;
+}
+
+llvm::Expected<CudaContextScope>
+CudaContextScope::enter(const CudaDriver &driver, CuContext context) {
+  if (llvm::Error error =
+          driver.check(driver.contextPush(context), "entering the context"))
+    return std::move(error);
+  return CudaContextScope(&driver);
+}
+
+CudaContextScope::~CudaContextScope() {
+  CuContext previous;
+  if (driver)
+    driver->contextPop(&previous);
+}
+
+} // namespace attnc

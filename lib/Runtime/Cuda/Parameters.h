@@ -1,0 +1,47 @@
+//===- Parameters.h - What a kernel is launched with ------------*- C++ -*-===//
+
+#ifndef ATTNC_LIB_RUNTIME_CUDA_PARAMETERS_H
+#define ATTNC_LIB_RUNTIME_CUDA_PARAMETERS_H
+
+#include "lib/Program/Program.h"
+#include "lib/Runtime/Cuda/Driver.h"
+#include "lib/Runtime/Cuda/KernelRecipe.h"
+
+#include "mlir/IR/Types.h"
+
+#include <deque>
+
+namespace attnc {
+
+/// The parameters of one launch, as the driver takes them.
+class ParameterBlock {
+public:
+  void **pointers() { return addresses.data(); }
+  size_t size() const { return addresses.size(); }
+
+  void add(const CuTensorMap &map) {
+    maps.push_back(map);
+    addresses.push_back(&maps.back());
+  }
+  void add(uint64_t bits) {
+    scalars.push_back(bits);
+    addresses.push_back(&scalars.back());
+  }
+
+private:
+  // A deque does not move what is in it.
+  std::deque<CuTensorMap> maps;
+  std::deque<uint64_t> scalars;
+  std::vector<void *> addresses;
+};
+
+/// Follows a recipe. `elementTypes` are those of the launch's views;
+/// `placeholder` is some device memory that empty views point to.
+llvm::Expected<ParameterBlock>
+packParameters(const CudaDriver &driver, const KernelRecipe &recipe,
+               const Launch &launch, llvm::ArrayRef<mlir::Type> elementTypes,
+               char *workspace, CuPointer placeholder);
+
+} // namespace attnc
+
+#endif // ATTNC_LIB_RUNTIME_CUDA_PARAMETERS_H

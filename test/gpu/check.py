@@ -1,0 +1,357 @@
+#!/usr/bin/env python3
+"""Checks compiled kernels on this machine's GPU against float64.
+
+    check.py --attnc build/bin/attnc --harness build/lib/libattnc-gpu-harness.so
+             [--only PATTERN] [--json OUT]
+
+Every case: fresh random inputs inside memory filled with NaN, K and V beyond
+the key length NaN, output poisoned, memory around the output intact, two runs
+bit-identical, error at most 1.10 of the model's (rule A-half of
+docs/semantics.md) with an f32 output, and one more rounding with a half one.
+"""
+
+import argparse
+import dataclasses
+import fnmatch
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import zlib
+
+import torch
+
+import harness
+import reference
+
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+SECONDS_A_CASE = 30
+GUARD = 1 << 12  # elements around every tensor; keeps 16-byte alignment
+
+
+@dataclasses.dataclass
+class Case:
+    name: str
+    flags: str = ""            # of attnc gen, beside what follows
+    score: str = "sigmoid"
+    dtype: str = "bf16"
+    out_dtype: str = "f32"
+    batch: int = 1
+    heads: int = 2
+    kv_heads: int = 0          # 0: as heads
+    rows: int = 256
+    keys: int = 0              # 0: as rows
+    d: int = 128
+    dv: int = 0                # 0: as d
+    bias: object = "-ln n"     # a number, "-ln n", or a kind of gen's --bias
+    causal: bool = False
+    window: tuple = None
+    k_len: tuple = None
+    alibi: bool = False
+    mask: bool = False
+    gate: bool = False
+    layout: str = "bhsd"
+    packed: bool = False       # q, k, v are slices of one tensor
+    std: float = 1.0           # of the logits
+    mean: float = 0.0          # of V
+    schedule: str = ""
+
+    def __post_init__(self):
+        self.kv_heads = self.kv_heads or self.heads
+        self.keys = self.rows if self.keys == 0 else self.keys
+        self.dv = self.dv or self.d
+
+
+def cases():
+    result = []
+
+    def add(name, **fields):
+        result.append(Case(name, **fields))
+
+    for d in (64, 128, 256):
+        add(f"sigmoid-d{d}", d=d)
+        add(f"sigmoid-d{d}-b0", d=d, bias=0.0, std=2.0)
+        add(f"sigmoid-d{d}-n2048", d=d, rows=2048, heads=4)
+        add(f"sigmoid-d{d}-causal", d=d, rows=640, causal=True)
+        add(f"softmax-d{d}", d=d, rows=512, score="softmax")
+        add(f"softmax-d{d}-causal", d=d, rows=512, score="softmax",
+            causal=True)
+        for rows, keys in ((1, 1), (17, 17), (127, 1023), (200, 300)):
+            add(f"sigmoid-d{d}-{rows}x{keys}", d=d, rows=rows, keys=keys)
+            add(f"softmax-d{d}-{rows}x{keys}", d=d, rows=rows, keys=keys,
+                score="softmax")
+        add(f"sigmoid-d{d}-half-out", d=d, out_dtype="bf16", rows=300)
+        add(f"sigmoid-d{d}-f16", d=d, dtype="f16", rows=300)
+        add(f"sigmoid-d{d}-causal-more-keys", d=d, rows=130, keys=700,
+            causal=True)
+        add(f"sigmoid-d{d}-window", d=d, rows=700, window=(100, 0))
+        add(f"sigmoid-d{d}-gqa-bshd", d=d, heads=8, kv_heads=2, rows=260,
+            batch=2, layout="bshd")
+        add(f"sigmoid-d{d}-k_len", d=d, batch=3, rows=200, keys=500,
+            k_len=(0, 137, 500))
+        add(f"softmax-d{d}-k_len", d=d, batch=3, rows=200, keys=500,
+            k_len=(0, 137, 500), score="softmax")
+    for d in (32, 80, 96, 112, 160, 192, 224):
+        add(f"sigmoid-d{d}", d=d, rows=300)
+        add(f"sigmoid-d{d}-causal", d=d, rows=300, causal=True)
+        add(f"softmax-d{d}", d=d, rows=300, score="softmax")
+    for d in (1, 7, 40, 65, 129, 255):
+        add(f"sigmoid-d{d}", d=d, rows=130)
+    add("sigmoid-no-keys", rows=100, keys=-1)
+    add("sigmoid-dv", d=128, dv=64, rows=300)
+    add("sigmoid-dv-larger", d=64, dv=128, rows=300)
+    add("sigmoid-qkv-packed", rows=300, heads=4, layout="bshd", packed=True)
+    add("sigmoid-alibi", rows=300, heads=4, alibi=True)
+    add("softmax-alibi-causal", rows=300, heads=4, alibi=True, causal=True,
+        score="softmax")
+    add("sigmoid-mask", rows=300, mask=True, batch=2)
+    add("sigmoid-gate", rows=300, gate=True)
+    for kind in ("head", "key", "full"):
+        add(f"sigmoid-bias-{kind}", rows=300, heads=4, bias=kind, batch=2)
+    add("softmax-lse", rows=300, score="softmax", flags="--lse")
+    for score in ("relu", "relu2", "silu", "softplus", "poly", "linear",
+                  "softcap"):
+        add(f"{score}-d128", score=score, rows=300)
+    for std in (2.0, 4.0):
+        add(f"sigmoid-std{std:.0f}", rows=1024, std=std)
+    add("sigmoid-mean1", rows=1024, mean=1.0)
+    add("sigmoid-n8192", rows=8192, heads=1)
+    add("sigmoid-n65536-d64", rows=1024, keys=65536, heads=1, d=64)
+    add("sigmoid-many-heads", batch=70, heads=1024, rows=16, d=64)
+    return result
+
+
+def generate(attnc, case):
+    """The IR of a case."""
+    flags = [f"--score={case.score}", f"--head-dim={case.d}",
+             f"--value-head-dim={case.dv}", f"--dtype={case.dtype}",
+             f"--out-dtype={case.out_dtype}", f"--layout={case.layout}"]
+    if isinstance(case.bias, str) and case.bias != "-ln n":
+        flags.append(f"--bias={case.bias}")
+    if case.causal:
+        flags.append("--causal")
+    if case.window:
+        flags.append("--window={},{}".format(*case.window))
+    if case.mask:
+        flags += ["--mask", "tensor"]
+    for name, wanted in (("--kv-len", case.k_len is not None),
+                         ("--alibi", case.alibi), ("--gate", case.gate)):
+        if wanted:
+            flags.append(name)
+    done = subprocess.run([attnc, "gen", *flags, *case.flags.split()],
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise harness.CompileError(done.stderr)
+    return done.stdout
+
+
+def guarded(tensor, fill):
+    """The tensor inside memory filled with `fill`; (view, whole)."""
+    whole = torch.full((tensor.numel() + 2 * GUARD,), fill,
+                       dtype=tensor.dtype, device=tensor.device)
+    view = whole[GUARD:GUARD + tensor.numel()].view(tensor.shape)
+    view.copy_(tensor)
+    return view, whole
+
+
+def random(shape, dtype):
+    return torch.randn(shape, device="cuda").to(dtype)
+
+
+def make_tensors(case):
+    """q, k, v as (B, H, S, D) views of the layout's storage."""
+    keys = max(case.keys, 0)
+    dtype = DTYPES[case.dtype]
+
+    def store(x):
+        if case.layout == "bshd":
+            x = x.transpose(1, 2).contiguous()
+        view, _ = guarded(x, float("nan"))
+        return view.transpose(1, 2) if case.layout == "bshd" else view
+
+    if case.packed:
+        shape = (case.batch, case.rows, 3, case.heads, case.d)
+        whole, _ = guarded(random(shape, dtype), float("nan"))
+        return [whole[:, :, i].transpose(1, 2) for i in range(3)]
+    # s / sqrt(d) has the wanted deviation if q has.
+    q = random((case.batch, case.heads, case.rows, case.d), torch.float32)
+    q = store((q * case.std).to(dtype))
+    k = store(random((case.batch, case.kv_heads, keys, case.d), dtype))
+    v = random((case.batch, case.kv_heads, keys, case.dv), torch.float32)
+    v = store((v + case.mean).to(dtype))
+    if case.k_len is not None:
+        for b, length in enumerate(case.k_len):
+            k[b, :, length:] = float("nan")
+            v[b, :, length:] = float("nan")
+    return [q, k, v]
+
+
+def make_problem(case):
+    q, k, v = make_tensors(case)
+    problem = reference.Problem(q, k, v, score=case.score, causal=case.causal,
+                                window=case.window)
+    shapes = {"head": (case.heads,), "key": (case.batch, case.keys),
+              "full": (case.batch, case.heads, case.rows, case.keys)}
+    if case.bias in shapes:
+        problem.bias = random(shapes[case.bias], torch.float32) - 3
+    elif case.score == "sigmoid":
+        problem.bias = (-math.log(max(case.keys, 1)) if case.bias == "-ln n"
+                        else case.bias)
+    if case.score in ("relu2", "silu", "poly", "linear"):
+        problem.weight_scale = 1 / max(case.keys, 1)
+    if case.score == "softcap":
+        problem.cap = 50.0
+    if case.alibi:
+        problem.slopes = torch.tensor(
+            [2 ** (-8 * (h + 1) / case.heads) for h in range(case.heads)],
+            device="cuda")
+    if case.k_len is not None:
+        problem.k_len = torch.tensor(case.k_len, dtype=torch.int32,
+                                     device="cuda")
+    if case.mask:
+        problem.mask = torch.rand(case.batch, case.rows, case.keys,
+                                  device="cuda") < 0.7
+    if case.gate:
+        problem.gate = random((case.batch, case.heads, case.rows, case.dv),
+                              DTYPES[case.dtype])
+    return problem
+
+
+def to_layout(case, x):
+    return x.transpose(1, 2) if case.layout == "bshd" else x
+
+
+def values_for(program, case, problem, output, lse):
+    """The program's arguments by name."""
+    known = {"query": to_layout(case, problem.query),
+             "key": to_layout(case, problem.key),
+             "value": to_layout(case, problem.value), "output": output,
+             "lse": lse, "bias": problem.bias, "slopes": problem.slopes,
+             "k_len": problem.k_len, "mask": problem.mask,
+             "gate": problem.gate, "weight_scale": problem.weight_scale,
+             "cap": problem.cap,
+             "window_left": problem.window and problem.window[0],
+             "window_right": problem.window and problem.window[1]}
+    return {a["name"]: known[a["name"]] for a in program.arguments}
+
+
+def run_once(program, case, problem, poison):
+    """One launch into poisoned memory: output (B, H, S, D), lse, untouched."""
+    shape = (case.batch, case.heads, case.rows, case.dv)
+    if case.layout == "bshd":
+        shape = (case.batch, case.rows, case.heads, case.dv)
+    output, whole = guarded(torch.full(shape, poison, device="cuda",
+                                       dtype=DTYPES[case.out_dtype]), 7.0)
+    lse, _ = guarded(torch.full((case.batch, case.heads, case.rows), poison,
+                                device="cuda"), 7.0)
+    program.bind(**values_for(program, case, problem, output, lse))()
+    torch.cuda.synchronize()
+    intact = bool((whole[:GUARD] == 7).all() and (whole[-GUARD:] == 7).all())
+    return to_layout(case, output), lse, intact
+
+
+def check(case, attnc, library):
+    torch.manual_seed(zlib.crc32(case.name.encode()))
+    record = {"name": case.name}
+    program = harness.Program(library, generate(attnc, case), case.schedule)
+    record["milliseconds"] = program.description["milliseconds"]
+    record["clean"] = program.description["clean"]
+    problem = make_problem(case)
+    first, lse, intact = run_once(program, case, problem, float("nan"))
+    second, lse2, _ = run_once(program, case, problem, 3.0)
+    exact, model, want_lse = reference.compute(problem)
+    bound = 1.10 * reference.relative_error(model, exact) + 2 ** -20
+    if case.out_dtype != "f32":
+        rounded = model.to(DTYPES[case.out_dtype])
+        bound = 1.10 * reference.relative_error(rounded, exact) + 2 ** -20
+    record["error"] = reference.relative_error(first, exact)
+    record["bound"] = bound
+    complaints = []
+    if not record["error"] <= bound:
+        complaints.append("error")
+    if not torch.equal(first.contiguous().view(torch.int8),
+                       second.contiguous().view(torch.int8)):
+        complaints.append("two runs differ")
+    if not intact:
+        complaints.append("wrote outside the output")
+    if not record["clean"]:
+        complaints.append("machine code not clean")
+    if "--lse" in case.flags:
+        record["lse_error"] = (lse.double() - want_lse).abs().max().item()
+        if not record["lse_error"] <= 1e-4:
+            complaints.append("lse")
+    record["ok"] = not complaints
+    record["message"] = ", ".join(complaints)
+    return record
+
+
+def run(case, attnc, library):
+    start = time.time()
+    try:
+        record = check(case, attnc, library)
+    except harness.CompileError as error:
+        record = {"name": case.name, "ok": False,
+                  "message": "not compiled: " + str(error).strip()[:300]}
+    except Exception as error:  # a launch that fails takes the context along
+        record = {"name": case.name, "ok": False,
+                  "message": f"{type(error).__name__}: {error}"[:300],
+                  "trace": traceback.format_exc()[-1500:]}
+    record["seconds"] = round(time.time() - start, 3)
+    return record
+
+
+def is_context_lost(record):
+    return any(word in record["message"] for word in ("CUDA error", "CUDA:"))
+
+
+def save(path, records):
+    with open(path, "w") as file:
+        json.dump(records, file, indent=1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--attnc", required=True)
+    parser.add_argument("--harness", required=True)
+    parser.add_argument("--only", nargs="*", default=["*"])
+    parser.add_argument("--json", default="gpu-checks.json")
+    parser.add_argument("--resume", action="store_true",
+                        help="keep the records of --json, run what is not "
+                             "in them")
+    args = parser.parse_args()
+    records = []
+    if args.resume and os.path.exists(args.json):
+        with open(args.json) as file:
+            records = json.load(file)
+    done = {record["name"] for record in records}
+    library = harness.load_library(args.harness)
+    for case in cases():
+        if case.name in done or not any(fnmatch.fnmatch(case.name, p)
+                                        for p in args.only):
+            continue
+        # A kernel that never ends ends this process, and the record stays.
+        save(args.json, records + [{"name": case.name, "ok": False,
+                                    "message": "did not finish"}])
+        signal.alarm(SECONDS_A_CASE)
+        record = run(case, args.attnc, library)
+        signal.alarm(0)
+        records.append(record)
+        print("{:4} {:32} {}".format(
+            "ok" if record["ok"] else "FAIL", record["name"],
+            "error {error:.2e} bound {bound:.2e} ".format(**record)
+            if "error" in record else "") + record["message"], flush=True)
+        save(args.json, records)
+        if is_context_lost(record):  # only another process gets a new one
+            os.execv(sys.executable, [sys.executable, *sys.argv] +
+                     ["--resume"] * (not args.resume))
+    failed = sum(not r["ok"] for r in records)
+    print(f"GPU checks: {len(records) - failed} passed, {failed} failed")
+    sys.exit(1 if failed or not records else 0)
+
+
+if __name__ == "__main__":
+    main()

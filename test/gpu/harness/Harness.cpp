@@ -1,0 +1,207 @@
+//===- Harness.cpp - Compile and launch from a GPU test's process ---------===//
+//
+// A shared library for the scripts beside it, which hold the tensors and the
+// references: compile IR for this machine's GPU, describe what came out,
+// launch it on the caller's stream. Not a public interface.
+//
+//===----------------------------------------------------------------------===//
+
+#include "lib/Compiler/Compiler.h"
+#include "lib/Runtime/Cuda/CudaProgram.h"
+#include "lib/Target/NVPTX/CubinStats.h"
+#include "lib/Target/NVPTX/Ptx.h"
+
+#include "mlir/IR/MLIRContext.h"
+#include "llvm/Support/JSON.h"
+
+#include <chrono>
+#include <cstring>
+
+using namespace attnc;
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+/// As harness.py lays it out.
+struct PlainArgument {
+  int32_t kind; // 0 a view, 1 an f32, 2 an i32
+  float real;
+  int32_t integer;
+  int32_t rank;
+  void *data;
+  int64_t sizes[8], strides[8];
+};
+
+struct Program {
+  std::unique_ptr<mlir::MLIRContext> context = makeContext();
+  std::unique_ptr<CudaProgram> cuda;
+  std::string description;
+};
+
+class Stopwatch {
+public:
+  /// Milliseconds since the last call.
+  double lap() {
+    auto now = std::chrono::steady_clock::now();
+    std::chrono::duration<double, std::milli> taken = now - last;
+    last = now;
+    return taken.count();
+  }
+
+private:
+  std::chrono::steady_clock::time_point last = std::chrono::steady_clock::now();
+};
+
+void describeArguments(llvm::json::OStream &json, tile::ProgramOp program) {
+  for (auto [index, type] : llvm::enumerate(program.getArgumentTypes()))
+    json.object([&, index = index, type = type] {
+      json.attribute("name", getArgumentName(program, index));
+      json.attribute("result",
+                     bool(program.getArgAttr(index, tile::kResultAttr)));
+      std::string text;
+      llvm::raw_string_ostream(text) << type;
+      json.attribute("type", text);
+      auto dims = program.getArgAttrOfType<mlir::DenseI64ArrayAttr>(
+          index, tile::kDimsAttr);
+      if (!dims)
+        return;
+      json.attributeArray("dims", [&] {
+        for (int64_t dim : dims.asArrayRef())
+          json.value(dim);
+      });
+    });
+}
+
+/// IR that holds kernels of the LLVM dialect already is taken as it is.
+bool isLowered(mlir::ModuleOp module) {
+  return llvm::any_of(
+      module.getOps<mlir::LLVM::LLVMFuncOp>(),
+      [](auto function) { return function->hasAttr(kKernelAttr); });
+}
+
+llvm::Error build(Program &result, llvm::StringRef text,
+                  llvm::StringRef schedule, int device) {
+  CompileOptions options;
+  options.target = Target::SM90a;
+  options.schedule = schedule.str();
+  Stopwatch watch;
+  auto artifact = parseArtifact(text, "input", *result.context, options);
+  if (!artifact)
+    return artifact.takeError();
+  if (!artifact->module)
+    return llvm::createStringError("the harness takes MLIR only");
+  if (!isLowered(*artifact->module))
+    if (llvm::Error error = compile(*artifact, options, Phase::LLVM))
+      return error;
+  double toLlvm = watch.lap();
+  auto ptx = compileToPtx(*artifact->module);
+  if (!ptx)
+    return ptx.takeError();
+  double toPtx = watch.lap();
+  auto cubin = assemble(*ptx);
+  if (!cubin)
+    return cubin.takeError();
+  double toCubin = watch.lap();
+  auto driver = CudaDriver::get();
+  if (!driver)
+    return driver.takeError();
+  auto loaded =
+      CudaProgram::load(**driver, *artifact->module, cubin->image, device);
+  if (!loaded)
+    return loaded.takeError();
+  result.cuda = std::move(*loaded);
+  auto code = readCubin(cubin->image);
+  if (!code)
+    return code.takeError();
+
+  llvm::raw_string_ostream stream(result.description);
+  llvm::json::OStream json(stream);
+  json.object([&] {
+    json.attributeArray("arguments", [&] {
+      for (auto program : artifact->module->getOps<tile::ProgramOp>())
+        describeArguments(json, program);
+    });
+    json.attributeObject("milliseconds", [&] {
+      json.attribute("llvm", toLlvm);
+      json.attribute("ptx", toPtx);
+      json.attribute("cubin", toCubin);
+    });
+    json.attribute("ptx", *ptx);
+    json.attribute("clean", !checkClean(cubin->log));
+    json.attributeBegin("stats");
+    std::string stats;
+    llvm::raw_string_ostream statsStream(stats);
+    printStatsJson(statsStream, cubin->log, *code);
+    json.rawValue(stats);
+    json.attributeEnd();
+  });
+  return llvm::Error::success();
+}
+
+std::vector<Argument> toArguments(const PlainArgument *plain, int count) {
+  std::vector<Argument> arguments;
+  for (int i = 0; i < count; ++i) {
+    const PlainArgument &from = plain[i];
+    if (from.kind == 1)
+      arguments.push_back(from.real);
+    else if (from.kind == 2)
+      arguments.push_back(from.integer);
+    else
+      arguments.push_back(
+          ViewArgument{from.data,
+                       {from.sizes, from.sizes + from.rank},
+                       {from.strides, from.strides + from.rank}});
+  }
+  return arguments;
+}
+
+/// Hands an error to the caller as text; true if there was none.
+bool report(llvm::Error error, char *message, int64_t size) {
+  if (!error)
+    return true;
+  std::string text = llvm::toString(std::move(error));
+  strncpy(message, text.c_str(), size - 1);
+  message[size - 1] = 0;
+  return false;
+}
+
+} // namespace
+
+EXPORT void *attnc_compile(const char *text, const char *schedule, int device,
+                           char *message, int64_t size) {
+  static bool registered = (registerAllPasses(), true);
+  (void)registered;
+  auto program = std::make_unique<Program>();
+  if (!report(build(*program, text, schedule, device), message, size))
+    return nullptr;
+  return program.release();
+}
+
+EXPORT const char *attnc_describe(void *program) {
+  return static_cast<Program *>(program)->description.c_str();
+}
+
+/// Bytes of workspace, or -1.
+EXPORT int64_t attnc_workspace(void *program, const PlainArgument *arguments,
+                               int count, char *message, int64_t size) {
+  auto bytes = static_cast<Program *>(program)->cuda->workspaceBytes(
+      toArguments(arguments, count));
+  if (bytes)
+    return *bytes;
+  report(bytes.takeError(), message, size);
+  return -1;
+}
+
+EXPORT int attnc_launch(void *program, const PlainArgument *arguments,
+                        int count, void *stream, void *workspace,
+                        int64_t workspaceBytes, char *message, int64_t size) {
+  return report(static_cast<Program *>(program)->cuda->launch(
+                    toArguments(arguments, count),
+                    static_cast<CuStream>(stream), workspace, workspaceBytes),
+                message, size);
+}
+
+EXPORT void attnc_destroy(void *program) {
+  delete static_cast<Program *>(program);
+}

@@ -1,0 +1,25 @@
+#!/bin/sh
+# pack.sh [BUILD [FOLDER]]: collects what run.sh needs on a GPU machine, small
+# enough to carry: the tools of a build and the scripts, compressed.
+#
+#   cmake --build build --target attnc attnc-gpu-harness
+#   test/gpu/pack.sh build .device       # here
+#   sh .device/run.sh                    # there; leaves .device/out
+set -e
+source=$(cd "$(dirname "$0")/../.." && pwd)
+build=${1:-$source/build}
+folder=${2:-$source/.device}
+mkdir -p "$folder/test/gpu" "$folder/benchmarks"
+for file in "$build/bin/attnc" "$build/lib/libattnc-gpu-harness.so"; do
+  packed=$folder/$(basename "$file").xz
+  if [ ! "$packed" -nt "$file" ]; then
+    strip -o "$packed.tmp" "$file"
+    xz -3 -T0 -c "$packed.tmp" >"$packed"
+    rm "$packed.tmp"
+  fi
+done
+cp "$source"/test/gpu/*.py "$folder/test/gpu/"
+cp "$source"/benchmarks/attention.py "$folder/benchmarks/"
+cp "$source"/test/gpu/run.sh "$folder/"
+git -C "$source" rev-parse HEAD >"$folder/commit"
+du -sh "$folder"

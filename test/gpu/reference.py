@@ -1,0 +1,140 @@
+"""The definition of docs/semantics.md in float64, on the GPU, in row blocks.
+
+It shares no code with the compiler. `model` rounds P once to the type of V,
+as kernels do; `exact` rounds nothing.
+"""
+
+import dataclasses
+
+import torch
+
+
+@dataclasses.dataclass
+class Problem:
+    """Everything that defines one result. Tensors are (B, H, S, D)."""
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    score: str = "sigmoid"
+    scale: float = None
+    bias: object = 0.0     # a number, or a tensor (H,), (B, Sk), (B, H, Sq, Sk)
+    weight_scale: float = 1.0
+    cap: float = 0.0
+    slopes: torch.Tensor = None     # (H,)
+    causal: bool = False
+    window: tuple = None
+    mask: torch.Tensor = None       # (B, Sq, Sk)
+    k_len: torch.Tensor = None      # (B,)
+    gate: torch.Tensor = None
+
+
+def biases(problem, b, h, rows):
+    bias = problem.bias
+    if not isinstance(bias, torch.Tensor):
+        return bias
+    if bias.dim() == 4:
+        return bias[b, h, rows].double()
+    if bias.dim() == 2:
+        return bias[b].double()
+    return bias[h].double()
+
+
+def logits(problem, b, h, rows, k_len):
+    """x and the keep mask of some rows of one head."""
+    q, k = problem.query[b, h, rows], problem.key
+    group = problem.query.shape[1] // k.shape[1]
+    s = q.double() @ k[b, h // group, :k_len].double().T
+    scale = problem.scale if problem.scale is not None else q.shape[-1] ** -0.5
+    x = s * scale
+    bias = biases(problem, b, h, rows)
+    if isinstance(bias, torch.Tensor) and bias.dim():
+        bias = bias[..., :k_len]
+    x = x + bias
+    i = torch.arange(rows.start, rows.stop, device=x.device)[:, None]
+    j = torch.arange(k_len, device=x.device)[None]
+    diagonal = i + k_len - problem.query.shape[2]
+    if problem.slopes is not None:
+        x = x - problem.slopes[h].double() * (diagonal - j).abs()
+    if problem.cap:
+        x = problem.cap * torch.tanh(x / problem.cap)
+    keep = torch.ones_like(x, dtype=torch.bool)
+    if problem.causal:
+        keep &= j <= diagonal
+    if problem.window is not None:
+        left, right = problem.window
+        if left >= 0:
+            keep &= j >= diagonal - left
+        if right >= 0:
+            keep &= j <= diagonal + right
+    if problem.mask is not None:
+        keep &= problem.mask[b, rows, :k_len]
+    return x, keep
+
+
+def attend(problem, x, keep):
+    """Weights and what each row is divided by, and the LSE."""
+    if problem.score in ("softmax", "softcap"):
+        x = x.masked_fill(~keep, float("-inf"))
+        top = x.amax(1, keepdim=True) if x.shape[1] else x.new_zeros(len(x), 1)
+        top = torch.where(top.isinf(), torch.zeros_like(top), top)
+        p = torch.exp(x - top)
+        total = p.sum(1, keepdim=True)
+        lse = (top + total.log())[:, 0] if x.shape[1] else \
+            x.new_full((len(x),), float("-inf"))
+        return p, torch.where(total == 0, torch.ones_like(total), total), lse
+    if problem.score == "sigmoid":
+        p = torch.sigmoid(x)
+    elif problem.score == "relu":
+        p = x.clamp(min=0)
+    elif problem.score == "relu2":
+        p = x.clamp(min=0) ** 2 * problem.weight_scale
+    elif problem.score == "silu":
+        p = x * torch.sigmoid(x) * problem.weight_scale
+    elif problem.score == "poly":
+        p = x ** 3 * problem.weight_scale
+    elif problem.score == "linear":
+        p = x * problem.weight_scale
+    elif problem.score == "softplus":
+        p = torch.nn.functional.softplus(x, threshold=1e9)
+        p = p.masked_fill(~keep, 0)
+        total = p.sum(1, keepdim=True)
+        return p, torch.where(total == 0, torch.ones_like(total), total), None
+    else:
+        raise ValueError(f"no reference of score function {problem.score}")
+    return p.masked_fill(~keep, 0), 1.0, None
+
+
+def compute(problem, block=1024):
+    """(exact, model, lse): float64 tensors (B, H, Sq, Dv) and (B, H, Sq)."""
+    q, v = problem.query, problem.value
+    batch, heads, length = q.shape[:3]
+    group = heads // v.shape[1]
+    exact = torch.zeros(batch, heads, length, v.shape[3], dtype=torch.float64,
+                        device=q.device)
+    model = torch.zeros_like(exact)
+    lse = torch.zeros(batch, heads, length, dtype=torch.float64,
+                      device=q.device)
+    for b in range(batch):
+        k_len = v.shape[2]
+        if problem.k_len is not None:
+            k_len = int(problem.k_len[b])
+        for h in range(heads):
+            values = v[b, h // group, :k_len].double()
+            for start in range(0, length, block):
+                rows = slice(start, min(start + block, length))
+                x, keep = logits(problem, b, h, rows, k_len)
+                p, total, row_lse = attend(problem, x, keep)
+                exact[b, h, rows] = (p @ values) / total
+                model[b, h, rows] = (p.to(v.dtype).double() @ values) / total
+                if row_lse is not None:
+                    lse[b, h, rows] = row_lse
+    if problem.gate is not None:
+        gate = torch.sigmoid(problem.gate.double())
+        exact, model = exact * gate, model * gate
+    return exact, model, lse
+
+
+def relative_error(got, want):
+    norm = want.norm()
+    difference = (got.double() - want).norm()
+    return (difference / norm).item() if norm > 0 else difference.item()
