@@ -217,7 +217,7 @@ def make_problem(case):
                                   device="cuda") < 0.7
     if case.gate:
         problem.gate = random((case.batch, case.heads, case.rows, case.dv),
-                              DTYPES[case.dtype])
+                              DTYPES[case.out_dtype])
     return problem
 
 
@@ -232,7 +232,8 @@ def values_for(program, case, problem, output, lse):
              "value": to_layout(case, problem.value), "output": output,
              "lse": lse, "bias": problem.bias, "slopes": problem.slopes,
              "k_len": problem.k_len, "mask": problem.mask,
-             "gate": problem.gate, "weight_scale": problem.weight_scale,
+             "gate": problem.gate is not None and
+             to_layout(case, problem.gate), "weight_scale": problem.weight_scale,
              "cap": problem.cap,
              "window_left": problem.window and problem.window[0],
              "window_right": problem.window and problem.window[1]}

@@ -41,7 +41,7 @@ sanitize() {
   for tool in memcheck racecheck; do
     echo "== compute-sanitizer --tool $tool"
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout "${SANITIZE_SECONDS:-90}" \
-      compute-sanitizer --tool $tool --kernel-regex kns=attention \
+      compute-sanitizer --tool $tool --kernel-name kns=attention \
       --error-exitcode 9 --print-limit 20 \
       python3 "$here/test/gpu/check.py" $tools --json "$out/sanitize.json" \
       --only ${SANITIZE:-sigmoid-d128-200x300} 2>&1 | tail -n 40

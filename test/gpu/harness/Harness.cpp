@@ -62,13 +62,13 @@ void describeArguments(llvm::json::OStream &json, tile::ProgramOp program) {
       std::string text;
       llvm::raw_string_ostream(text) << type;
       json.attribute("type", text);
-      auto dims = program.getArgAttrOfType<mlir::DenseI64ArrayAttr>(
-          index, tile::kDimsAttr);
+      auto dims =
+          program.getArgAttrOfType<mlir::ArrayAttr>(index, tile::kDimsAttr);
       if (!dims)
         return;
       json.attributeArray("dims", [&] {
-        for (int64_t dim : dims.asArrayRef())
-          json.value(dim);
+        for (auto dim : dims.getAsRange<mlir::IntegerAttr>())
+          json.value(dim.getInt());
       });
     });
 }
