@@ -450,7 +450,8 @@ private:
     Value rows = frame.dim(op.getQuery(), dims.s);
     Value size = constantIndex(b, blockM);
     Value blocks = arith::CeilDivUIOp::create(b, rows, size);
-    // S-gqa. A call without key heads has no items, but divides.
+    // S-empty: without sequences, heads or rows there is no item. S-gqa: a
+    // call without key heads has none either, but divides.
     Value one = constantIndex(b, 1);
     Value keyHeads =
         arith::MaxUIOp::create(b, frame.dim(op.getKey(), dims.h), one);
@@ -657,6 +658,8 @@ private:
         b, scores, inputs,
         [&](ImplicitLocOpBuilder &b, ValueRange e, Value r, Value c) {
           Value s = arith::MulFOp::create(b, e.front(), factor);
+          // S-alibi: positions and both lengths, so that the whole distance
+          // to the diagonal can be had.
           Value j = arith::AddIOp::create(b, j032, c);
           SmallVector<Value> arguments = {s, b32,    h32,   i(b, r),
                                           j, qLen32, kLen32};
@@ -712,6 +715,7 @@ private:
   // After the loop
   //===--------------------------------------------------------------------===//
 
+  /// S-bits: one item owns these rows and sums in the order of keys.
   void storeOutput(Carried result) {
     Value o = normalize(result);
     o = epilogue(o);

@@ -194,6 +194,8 @@ func.func @layers(%q: !t, %x: f32) -> !t {
 
 // -----
 
+// S-runtime: a scalar is an argument of the kernel, its value no part of it.
+
 // CHECK-LABEL: tile.kernel @scalars_attention(
 // CHECK-SAME: %n: f32 {tile.name = "n"})
 // CHECK: %[[Y:.*]] = math.log %n

@@ -23,6 +23,7 @@
 // CHECK-SAME: schedule(#tile.schedule<block_m = 128, block_n = 64>)
 // CHECK-DAG: %[[SCALE:.*]] = arith.constant 1.250000e-01 : f32
 // CHECK-DAG: %[[C0:.*]] = arith.constant 0 : index
+// S-empty: no sequence, head or row, no item.
 // CHECK: tile.items (%[[IB:.*]], %[[IH:.*]], %[[IM:.*]]) in
 // S-gqa
 // CHECK: %[[HK:.*]] = arith.divui %[[IH]],
@@ -49,6 +50,7 @@
 // CHECK: tile.cast %{{.*}} -> <128x64xbf16>
 // CHECK: tile.load %[[V]][%[[IB]], %[[HK]], %[[J]]] by #{{.*}} rows %[[LEFT]]
 // CHECK: tile.dot %{{.*}}, %{{.*}} acc
+// S-bits: one item owns its rows, nothing is added to what is in memory.
 // CHECK: tile.store %{{.*}}, %[[O]][%[[IB]], %[[IH]], %[[I0]]]
 !t = tensor<?x?x?x64xbf16>
 func.func @sigmoid(%q: !t, %k: !t, %v: !t, %bias: f32 {attn.name = "offset"}) -> !t {
