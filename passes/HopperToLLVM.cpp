@@ -185,7 +185,10 @@ private:
                    Value rows, Value row, Value col);
   Value elementPointer(Value view, Value offset);
   ArrayRef<Value> getUnrounded(Value frag);
-  void storePairs(StoreOp op);
+  void storeDense(Value pointer, int64_t col, Value low, Value high,
+                  Type element);
+  Value storeStep(Value pointer, Value value, Type element, Value step);
+  void storeRows(StoreOp op, int64_t colDim, bool dense);
   void storeElements(StoreOp op);
   Value emitLoad(Type element, Value pointer, Value inBounds);
   void emitStore(Value value, Value pointer, Value inBounds);
@@ -1304,8 +1307,39 @@ ArrayRef<Value> KernelLowering::getUnrounded(Value frag) {
   return getAll(frag);
 }
 
-/// Where the columns of the view are dense, two neighbours go at once.
-void KernelLowering::storePairs(StoreOp op) {
+/// Two neighbours in one store, where the columns of the view are dense.
+void KernelLowering::storeDense(Value pointer, int64_t col, Value low,
+                                Value high, Type element) {
+  Value pair;
+  if (low.getType() != element) {
+    pair = packPair(low, high, element);
+  } else {
+    pair = LLVM::UndefOp::create(b, loc, VectorType::get(2, element));
+    pair = LLVM::InsertElementOp::create(b, loc, pair, low, constant(0));
+    pair = LLVM::InsertElementOp::create(b, loc, pair, high, constant(1));
+  }
+  Value to =
+      LLVM::GEPOp::create(b, loc, pointer.getType(), element, pointer,
+                          ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(col)});
+  LLVM::StoreOp::create(b, loc, pair, to, element.getIntOrFloatBitWidth() / 4);
+}
+
+/// One element; the pointer to the next, `step` bytes on. The addresses form a
+/// chain in asm, because all of them at once would not fit in registers.
+Value KernelLowering::storeStep(Value pointer, Value value, Type element,
+                                Value step) {
+  if (value.getType() != element)
+    value = arith::TruncFOp::create(b, loc, element, value);
+  unsigned bits = element.getIntOrFloatBitWidth();
+  value = LLVM::BitcastOp::create(b, loc, b.getIntegerType(bits), value);
+  return assembly("st.global.b" + std::to_string(bits) +
+                      " [$1], $2;\nadd.s64 $0, $1, $3;",
+                  bits == 32 ? "=l,l,r,l" : "=l,l,h,l", pointer.getType(),
+                  {pointer, value, step})[0];
+}
+
+/// A store whose columns lie in one dim of the view, `colDim`.
+void KernelLowering::storeRows(StoreOp op, int64_t colDim, bool dense) {
   FragType type = op.getFrag().getType();
   Values symbols;
   for (Value coordinate : op.getCoordinates())
@@ -1313,48 +1347,44 @@ void KernelLowering::storePairs(StoreOp op) {
   Value rows = op.getRows() ? get(op.getRows()) : Value();
   Type element = type.getElementType();
   ArrayRef<Value> input = getUnrounded(op.getFrag());
-  auto vector = VectorType::get(2, element);
-  int64_t colDim = -1;
-  for (auto [dim, expr] : llvm::enumerate(op.getMap().getResults()))
-    if (expr.isFunctionOfDim(1))
-      colDim = dim;
   Value size = getSize(op.getView(), colDim);
   int64_t known = op.getView().getType().getShape()[colDim];
+  Value stride =
+      mul(getStride(op.getView(), colDim), element.getIntOrFloatBitWidth() / 8);
+  // From the second neighbour to the next group of eight columns.
+  Value jump = mul(stride, 7);
   for (int64_t row : {0, 8}) {
     Access access = getAccess(op.getView(), op.getMap(), symbols, rows,
-                              add(firstRow, row), constant(0));
+                              add(firstRow, row), firstCol);
+    // The check for the first column is that of the group below.
+    access.inBounds = getAccess(op.getView(), op.getMap(), symbols, rows,
+                                add(firstRow, row), constant(0))
+                          .inBounds;
     Block *store = newBlock(), *done = newBlock();
     branchIf(access.inBounds, store, done);
     at(store);
-    Value pointer =
-        elementPointer(op.getView(), add(access.offset, extend(firstCol)));
+    Value pointer = elementPointer(op.getView(), access.offset);
     for (int64_t col = 0; col < roundUp(type.getCols(), 8); col += 8) {
       Value low = input[accIndex({row, col})];
       Value high = input[accIndex({row, col + 1})];
-      Value pair;
-      if (low.getType() != element) {
-        pair = packPair(low, high, element);
-      } else {
-        pair = LLVM::UndefOp::create(b, loc, vector);
-        pair = LLVM::InsertElementOp::create(b, loc, pair, low, constant(0));
-        pair = LLVM::InsertElementOp::create(b, loc, pair, high, constant(1));
-      }
-      Value to = LLVM::GEPOp::create(
-          b, loc, pointer.getType(), element, pointer,
-          ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(col)});
-      unsigned bytes = element.getIntOrFloatBitWidth() / 4;
-      if (col + 8 <= known) {
-        LLVM::StoreOp::create(b, loc, pair, to, bytes);
+      auto inside = [&](int64_t next) {
+        if (col + 8 <= known)
+          return;
+        Block *yes = newBlock();
+        branchIf(
+            compare(arith::CmpIPredicate::slt, add(firstCol, col + next), size),
+            yes, done);
+        at(yes);
+      };
+      // Columns come in order: beyond the first that is outside, all are.
+      inside(0);
+      if (dense) {
+        storeDense(pointer, col, low, high, element);
         continue;
       }
-      Value inside =
-          compare(arith::CmpIPredicate::slt, add(firstCol, col), size);
-      Block *yes = newBlock(), *on = newBlock();
-      branchIf(inside, yes, on);
-      at(yes);
-      LLVM::StoreOp::create(b, loc, pair, to, bytes);
-      branch(on);
-      at(on);
+      pointer = storeStep(pointer, low, element, stride);
+      inside(1);
+      pointer = storeStep(pointer, high, element, jump);
     }
     branch(done);
     at(done);
@@ -1367,15 +1397,7 @@ void KernelLowering::storeElements(StoreOp op) {
   for (Value coordinate : op.getCoordinates())
     symbols.push_back(get(coordinate));
   Value rows = op.getRows() ? get(op.getRows()) : Value();
-  Block *done = newBlock();
   for (int64_t i = 0; i < type.getCount(); ++i) {
-    // Addresses of all elements at once would not fit in registers. A branch
-    // that is never taken keeps ptxas from computing them early.
-    if (i && i % 4 == 0) {
-      Block *next = newBlock();
-      branchIf(never, done, next);
-      at(next);
-    }
     FragOffset offset = offsetOf(type, i);
     Value row = getRow(type, offset), col = getCol(type, offset);
     Access access =
@@ -1394,8 +1416,6 @@ void KernelLowering::storeElements(StoreOp op) {
       value = arith::TruncFOp::create(b, loc, type.getElementType(), value);
     emitStore(value, elementPointer(op.getView(), access.offset), mine);
   }
-  branch(done);
-  at(done);
 }
 
 /// Two ways, chosen at run time: pairs where the view allows them.
@@ -1433,10 +1453,10 @@ LogicalResult KernelLowering::lowerStore(StoreOp op) {
   Block *dense = newBlock(), *any = newBlock(), *done = newBlock();
   branchIf(pairs, dense, any);
   at(dense);
-  storePairs(op);
+  storeRows(op, colDim, /*dense=*/true);
   branch(done);
   at(any);
-  storeElements(op);
+  storeRows(op, colDim, /*dense=*/false);
   branch(done);
   at(done);
   return success();
