@@ -374,10 +374,21 @@ struct CpuExpandMath : attnc::impl::CpuExpandMathBase<CpuExpandMath> {
     populateMathPolynomialApproximationPatterns(
         patterns, [&](StringRef name) { return upstream.contains(name); });
     FrozenRewritePatternSet frozen(std::move(patterns));
-    for (auto function : getOperation().getOps<func::FuncOp>())
-      if (failed(applyPatternsGreedily(function, frozen)) ||
+    // Only what the patterns are about, and what they make of it: a kernel
+    // is a thousand ops, few of them elementary functions.
+    GreedyRewriteConfig config;
+    config.setStrictness(GreedyRewriteStrictness::ExistingAndNewOps);
+    for (auto function : getOperation().getOps<func::FuncOp>()) {
+      SmallVector<Operation *> ops;
+      function.walk([&](Operation *op) {
+        if (isa<arith::DivFOp>(op) ||
+            isa_and_nonnull<math::MathDialect>(op->getDialect()))
+          ops.push_back(op);
+      });
+      if (failed(applyOpPatternsGreedily(ops, frozen, config)) ||
           failed(checkNoCalls(function)))
         return signalPassFailure();
+    }
   }
 
   /// What is left must be instructions.

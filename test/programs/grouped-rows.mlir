@@ -5,7 +5,7 @@
 // RUN: attnc-opt %s | attnc-opt | FileCheck %s
 // RUN: attnc-opt %s --tile-plan-launches --tile-to-cpu | FileCheck %s --check-prefix=CPU
 
-// CHECK: affine_map<(d0, d1)[s0, s1, s2] -> (s0, s1 * 4 + d0 mod 4, s2 + d0 floordiv 4, d1)>
+// CHECK: affine_map<{{.*}} mod 4{{.*}} floordiv 4
 // CHECK-LABEL: tile.kernel @grouped_kernel(
 // CPU-LABEL: func.func @grouped_kernel(
 

@@ -5,7 +5,7 @@
 // RUN: attnc-opt %s --tile-plan-launches --tile-to-cpu | FileCheck %s --check-prefix=CPU
 
 // CHECK-LABEL: tile.kernel @packed_kernel(
-// CHECK: tile.load_scalar %work[
+// CHECK: tile.load_scalar %{{.*}}[
 // CHECK: tile.store %{{.*}} rows %
 // CPU-LABEL: func.func @packed_kernel(
 
