@@ -228,10 +228,25 @@ static Error runPasses(ModuleOp module, const PhaseStep &step,
   return Error::success();
 }
 
+/// Leaves MLIR; what it says on the way is more precise than the failure.
+static Error runTranslation(Artifact &artifact, const PhaseStep &step,
+                            const CompileOptions &options) {
+  if (!artifact.module)
+    return step.translate(artifact, options);
+  DiagnosticCapture capture(*artifact.module->getContext(), "module");
+  Error error = step.translate(artifact, options);
+  if (!error)
+    return Error::success();
+  if (!capture.hasErrors())
+    return error;
+  consumeError(std::move(error));
+  return capture.takeError("");
+}
+
 static Error takeStep(Artifact &artifact, const PhaseStep &step,
                       const CompileOptions &options) {
   if (step.translate) {
-    if (Error error = step.translate(artifact, options))
+    if (Error error = runTranslation(artifact, step, options))
       return error;
   } else {
     if (Error error = runPasses(*artifact.module, step, options))

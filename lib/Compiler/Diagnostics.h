@@ -16,6 +16,8 @@ public:
   /// `name` is what a diagnostic without a location is about.
   DiagnosticCapture(mlir::MLIRContext &context, llvm::StringRef name);
 
+  bool hasErrors() const { return errors != 0; }
+
   /// The first error as `file:line:col: error: message`, its notes appended,
   /// and how many more there were; `otherwise` if none was captured.
   llvm::Error takeError(llvm::StringRef otherwise);

@@ -3,6 +3,7 @@
 #include "tools/attnc/Executor.h"
 
 #include "lib/Compiler/VerifyCode.h"
+#include "lib/Runtime/Cuda/CudaProgram.h"
 #include "lib/Support/File.h"
 #include "lib/Target/CPU/CpuTarget.h"
 
@@ -37,12 +38,42 @@ makeCpuExecutor(Artifact &artifact, const CompileOptions &options,
   return std::make_unique<CpuExecutor>(std::move(*program));
 }
 
+namespace {
+class CudaExecutor : public Executor {
+public:
+  explicit CudaExecutor(std::unique_ptr<CudaProgram> program)
+      : program(std::move(program)) {}
+  Error run(ArrayRef<Argument> arguments) override {
+    return program->runOnHostData(arguments);
+  }
+  StringRef timingNote() const override {
+    return "with the copies to the GPU and back";
+  }
+
+private:
+  std::unique_ptr<CudaProgram> program;
+};
+} // namespace
+
+static Expected<std::unique_ptr<Executor>>
+makeCudaExecutor(Artifact &artifact, const CompileOptions &options,
+                 PhaseObserver observer) {
+  // Before seconds go into a compile: is there a GPU at all?
+  auto driver = CudaDriver::get();
+  if (!driver)
+    return makeError("--target=sm_90a: " + toString(driver.takeError()));
+  if (Error error = compile(artifact, options, Phase::Cubin, observer))
+    return std::move(error);
+  auto program = CudaProgram::load(**driver, *artifact.module, artifact.text);
+  if (!program)
+    return program.takeError();
+  return std::make_unique<CudaExecutor>(std::move(*program));
+}
+
 Expected<std::unique_ptr<Executor>>
 Executor::make(Artifact &artifact, const CompileOptions &options,
                PhaseObserver observer) {
-  if (options.target == Target::CPU)
-    return makeCpuExecutor(artifact, options, observer);
-  return makeError("--target=sm_90a: this attnc cannot launch on a GPU; use "
-                   "'attnc IN.mlir --target=sm_90a --emit=stats' to compile, "
-                   "or run with --target=cpu");
+  return options.target == Target::CPU
+             ? makeCpuExecutor(artifact, options, observer)
+             : makeCudaExecutor(artifact, options, observer);
 }

@@ -15,9 +15,10 @@ class Executor {
 public:
   virtual ~Executor() = default;
   virtual llvm::Error run(llvm::ArrayRef<Argument> arguments) = 0;
+  /// What a measured time includes beside the computation.
+  virtual llvm::StringRef timingNote() const { return ""; }
 
-  /// Takes the artifact on to what the target runs. `program` becomes what
-  /// the views' orders are read from.
+  /// Takes the artifact on to what the target runs.
   static llvm::Expected<std::unique_ptr<Executor>>
   make(Artifact &artifact, const CompileOptions &options,
        PhaseObserver observer);

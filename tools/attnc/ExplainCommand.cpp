@@ -221,8 +221,9 @@ static Machine thisProcessor() {
   double threads = getAvailableThreads(), clock = 2.5e9;
   double multiplyAdds = threads * clock * 2 * lanes;
   std::string text;
-  raw_string_ostream(text) << int(threads) << " threads, each 2 multiply-adds of "
-                           << lanes << " f32 a cycle at 2.5 GHz, 10 GB/s";
+  raw_string_ostream(text) << int(threads)
+                           << " threads, each 2 multiply-adds of " << lanes
+                           << " f32 a cycle at 2.5 GHz, 10 GB/s";
   return {text, 2 * multiplyAdds, threads * 10e9, multiplyAdds / 8};
 }
 

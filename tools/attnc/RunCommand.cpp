@@ -174,7 +174,9 @@ Error RunCommand::bench(Executor &executor, Call &call) {
   }
   sort(seconds);
   double best = seconds.front(), median = seconds[seconds.size() / 2];
-  outs() << "bench: " << seconds.size() << " calls\n"
+  StringRef note = executor.timingNote();
+  outs() << "bench: " << seconds.size() << " calls"
+         << (note.empty() ? "" : " (" + note.str() + ")") << '\n'
          << "              best    median\n"
          << format("  ms      %8.3f  %8.3f\n", best * 1e3, median * 1e3);
   // A mask saves work that this rate counts.

@@ -1,6 +1,6 @@
 //===- attnc.cpp - The compiler's command line ----------------------------===//
 
-#include "lib/Compiler/Phase.h"
+#include "lib/Compiler/Compiler.h"
 #include "tools/attnc/Commands.h"
 
 #include "llvm/ADT/SmallVector.h"
@@ -25,15 +25,42 @@ static constexpr CommandInfo commands[] = {
      makeExplainCommand},
 };
 
+static int fail(const Twine &message) {
+  std::string text = message.str();
+  // Messages about a place in a file say so themselves.
+  if (!StringRef(text).contains(": error: "))
+    WithColor(errs(), HighlightColor::Error) << "attnc: error: ";
+  errs() << text << '\n';
+  return 1;
+}
+
 static void printPhases(raw_ostream &os) {
   for (Target target : {Target::CPU, Target::SM90a}) {
     os << "phases of --target=" << targetName(target) << ":\n";
-    for (const PhaseStep &step : phasesOf(target)) {
+    for (const PhaseStep &step : phasesOf(target))
       os << "  " << left_justify(step.name, 9) << ' ' << step.description
          << '\n';
-      // The passes, so that attnc-opt can do the same by hand.
+  }
+}
+
+/// What leads to each phase, so that attnc-opt can do the same by hand.
+static int printPasses(raw_ostream &os) {
+  for (Target target : {Target::CPU, Target::SM90a}) {
+    CompileOptions options;
+    options.target = target;
+    os << "passes of --target=" << targetName(target)
+       << ", for attnc-opt --pass-pipeline='builtin.module(...)':\n";
+    for (const PhaseStep &step : phasesOf(target)) {
+      if (!step.pipeline)
+        continue;
+      auto pipeline = step.pipeline(options);
+      if (!pipeline)
+        return fail(toString(pipeline.takeError()));
+      if (!pipeline->empty())
+        os << "  " << left_justify(step.name, 9) << ' ' << *pipeline << '\n';
     }
   }
+  return 0;
 }
 
 static void printOverview(raw_ostream &os) {
@@ -44,19 +71,10 @@ static void printOverview(raw_ostream &os) {
   for (const CommandInfo &command : commands)
     os << "  " << left_justify(command.name, 9) << ' ' << command.summary
        << '\n';
-  os << "  help      explains a command, or 'phases'\n\n"
+  os << "  help      explains a command, 'phases' or 'passes'\n\n"
         "try:\n"
         "  attnc gen --score=sigmoid --causal -o a.mlir\n"
         "  attnc a.mlir --emit=fused\n";
-}
-
-static int fail(const Twine &message) {
-  std::string text = message.str();
-  // Messages about a place in a file say so themselves.
-  if (!StringRef(text).contains(": error: "))
-    WithColor(errs(), HighlightColor::Error) << "attnc: error: ";
-  errs() << text << '\n';
-  return 1;
 }
 
 static std::unique_ptr<Command> findCommand(StringRef name) {
@@ -88,12 +106,14 @@ static int help(ArrayRef<StringRef> arguments) {
     printPhases(outs());
     return 0;
   }
+  if (arguments[0] == "passes")
+    return printPasses(outs());
   if (auto command = findCommand(arguments[0])) {
     command->table().printHelp(outs());
     return 0;
   }
   SmallVector<StringRef> names = commandNames();
-  names.push_back("phases");
+  names.append({"phases", "passes"});
   return fail("no help on '" + arguments[0] + "'" +
               didYouMean(arguments[0], names) + "; expected one of " +
               join(names, ", "));
