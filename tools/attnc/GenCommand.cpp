@@ -327,6 +327,8 @@ void Writer::writeBias() {
   logits = "%biased";
 }
 
+/// S-alibi: the whole term; sigmoid is not shift-invariant, so nothing that is
+/// constant along a row may be dropped.
 void Writer::writeAlibi() {
   if (!request.alibi)
     return;

@@ -223,7 +223,7 @@ Error CpuProgram::Implementation::launch(const Launch &launch,
   if (it == kernels.end())
     return llvm::createStringError("the program launches '" + launch.kernel +
                                    "', which is not a kernel of the module");
-  if (launch.items <= 0)
+  if (launch.items <= 0) // S-empty: nothing to do is not a mistake.
     return Error::success();
   const Kernel &kernel = it->second;
   int64_t workers = std::min<int64_t>(threads, launch.items);
@@ -233,7 +233,8 @@ Error CpuProgram::Implementation::launch(const Launch &launch,
     return scratch.takeError();
   std::vector<int64_t> slots = packArguments(launch, workspace);
   // Items differ in cost, under a causal mask by much: each thread takes the
-  // next one when it is done.
+  // next one when it is done. Which thread that is changes no bit (S-bits): an
+  // item's result depends on nothing but the item.
   std::atomic<int64_t> next{0};
   auto work = [&](int64_t worker) {
     char *own = scratch->get() + worker * stride;
