@@ -80,6 +80,7 @@ stage roundtrip ninja -C "$build" check-lit-roundtrip
 stage unit ninja -C "$build" check-unit
 stage format checked scripts/check-format.sh
 stage docs checked scripts/make-reference.sh --check
+stage labels scripts/check-labels.sh
 stage sanitizers scripts/check-sanitizers.sh
 stage fuzz scripts/check-fuzz.sh 60
 
