@@ -51,6 +51,8 @@ enum class ParamKind { Pointer, Size, Stride, Scalar, Items, TensorMap };
 
 struct RingInfo {
   int64_t base, slot, full, empty;
+  /// Arrivals that make a slot full, besides the bytes of bulk copies.
+  int64_t producers;
   RingType type;
 };
 
@@ -141,8 +143,11 @@ private:
   void lowerNext(NextOp op);
   std::pair<Value, Value> splitCursor(const RingInfo &ring, Value cursor);
   void lowerCopy(CopyOp op);
+  void lowerCopyElements(CopyElementsOp op);
+  Values loadChunk(CopyElementsOp op, Value row, Value col);
   void lowerAwait(AwaitOp op);
   void lowerZeroRows(ZeroRowsOp op);
+  void arriveOnce(Value address);
   void lowerRelease(ReleaseOp op);
   LogicalResult lowerWgmma(WgmmaOp op);
   void lowerWait(WaitOp op);
@@ -211,6 +216,7 @@ private:
 
   // Of this thread.
   Value base, tid, warp, lane, never, groupNumber;
+  bool cooperative = false;
   Value firstRow, firstCol;
 };
 
@@ -355,7 +361,10 @@ void KernelLowering::layOutSharedMemory() {
   kernel->walk([&](RingOp op) {
     RingType type = op.getRing().getType();
     int64_t slot = slotBytes(type.getRows(), type.getCols());
-    rings[op.getRing()] = RingInfo{offset, slot, 0, 0, type};
+    // A bulk copy is announced once; of element copies, each warp tells.
+    bool elements =
+        llvm::any_of(op.getRing().getUsers(), llvm::IsaPred<CopyElementsOp>);
+    rings[op.getRing()] = RingInfo{offset, slot, 0, 0, elements ? 4 : 1, type};
     offset += slot * type.getStages();
   });
   for (auto &[value, ring] : rings) {
@@ -391,7 +400,7 @@ void KernelLowering::emitEntry(Block *produce, Block *consume) {
   int64_t arrivals = 4 * kernel.getRoles().getConsumers();
   for (auto &[value, ring] : rings)
     for (int64_t s = 0; s < ring.type.getStages(); ++s)
-      for (auto [offset, count] : {std::pair<int64_t, int64_t>(ring.full, 1),
+      for (auto [offset, count] : {std::pair(ring.full, ring.producers),
                                    std::pair(ring.empty, arrivals)})
         intrinsic("llvm.nvvm.mbarrier.init.shared", {},
                   {sharedPointer(add(base, offset + 8 * s)), constant(count)});
@@ -405,14 +414,17 @@ void KernelLowering::emitEntry(Block *produce, Block *consume) {
 LogicalResult KernelLowering::emitProducer(ProducerOp role) {
   intrinsic("llvm.nvvm.setmaxnreg.dec.sync.aligned.u32", {},
             {constant(kernel.getRoles().getProducerRegisters())});
-  Block *one = newBlock(), *elected = newBlock();
-  branchIf(equals(warp, 0), one, exit);
-  at(one);
-  auto pair =
-      LLVM::LLVMStructType::getLiteral(b.getContext(), {i32, b.getI1Type()});
-  Value result = intrinsic("llvm.nvvm.elect.sync", pair, {constant(-1)});
-  branchIf(LLVM::ExtractValueOp::create(b, loc, result, 1), elected, exit);
-  at(elected);
+  cooperative = role.getCooperative();
+  if (!cooperative) {
+    Block *one = newBlock(), *elected = newBlock();
+    branchIf(equals(warp, 0), one, exit);
+    at(one);
+    auto pair =
+        LLVM::LLVMStructType::getLiteral(b.getContext(), {i32, b.getI1Type()});
+    Value result = intrinsic("llvm.nvvm.elect.sync", pair, {constant(-1)});
+    branchIf(LLVM::ExtractValueOp::create(b, loc, result, 1), elected, exit);
+    at(elected);
+  }
   if (failed(lowerBlock(role.getBody().front())))
     return failure();
   branch(exit);
@@ -697,8 +709,28 @@ std::pair<Value, Value> KernelLowering::splitCursor(const RingInfo &ring,
   return {stage, arith::ExtUIOp::create(b, loc, i32, odd)};
 }
 
+/// The dim of a view that is the column, if no other depends on it; else -1.
+static int64_t findColumnDim(AffineMap map) {
+  int64_t found = -1;
+  for (auto [dim, expr] : llvm::enumerate(map.getResults())) {
+    if (!expr.isFunctionOfDim(1))
+      continue;
+    if (found >= 0 || expr != getAffineDimExpr(1, map.getContext()))
+      return -1;
+    found = dim;
+  }
+  return found;
+}
+
 void KernelLowering::lowerCopy(CopyOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
+  Block *done = nullptr;
+  if (cooperative) {
+    Block *one = newBlock();
+    done = newBlock();
+    branchIf(equals(tid, 0), one, done);
+    at(one);
+  }
   Value stage = splitCursor(ring, op.getCursor()).first;
   Value full = sharedPointer(barrier(ring, ring.full, stage));
   int64_t panel = ring.type.getRows() * kPanelBytes;
@@ -722,6 +754,93 @@ void KernelLowering::lowerCopy(CopyOp op) {
         {constant(0, b.getI16Type()), constant(0, i64), no, no, constant(0)});
     intrinsic(name, {}, args);
   }
+  if (done) {
+    branch(done);
+    at(done);
+  }
+}
+
+/// Eight neighbours of a row, as four registers. Where the columns lie in one
+/// dim of the view, each address follows from the last: all at once would not
+/// fit in a producer's registers.
+Values KernelLowering::loadChunk(CopyElementsOp op, Value row, Value col) {
+  Value view = op.getView();
+  Values symbols;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(get(coordinate));
+  Value rows = op.getRows() ? get(op.getRows()) : Value();
+  int64_t colDim = findColumnDim(op.getMap());
+  // Panels are wider than the tile.
+  Value cols = constant(op.getRing().getType().getCols());
+  Access first = getAccess(view, op.getMap(), symbols, rows, row, col);
+  Value pointer = elementPointer(view, first.offset);
+  Value step = colDim < 0 ? Value() : mul(getStride(view, colDim), 2);
+  Values words;
+  for (int64_t k = 0; k < 8; ++k) {
+    Value at = add(col, k);
+    Access access = getAccess(view, op.getMap(), symbols, rows, row, at);
+    Value inside =
+        andi(access.inBounds, compare(arith::CmpIPredicate::slt, at, cols));
+    if (!step)
+      pointer = elementPointer(view, access.offset);
+    Value half = emitLoad(b.getI16Type(), pointer, inside);
+    half = arith::ExtUIOp::create(b, loc, i32, half);
+    if (step)
+      pointer = assembly("add.s64 $0, $1, $2;", "=l,l,l", pointer.getType(),
+                         {pointer, step}, /*effects=*/false)[0];
+    if (k % 2 == 0)
+      words.push_back(half);
+    else
+      words.back() = arith::OrIOp::create(
+          b, loc, words.back(),
+          arith::ShLIOp::create(b, loc, half, constant(16)));
+  }
+  return words;
+}
+
+/// Each thread moves chunks of eight elements to where the swizzle has them.
+void KernelLowering::lowerCopyElements(CopyElementsOp op) {
+  const RingInfo &ring = rings.find(op.getRing())->second;
+  Value stage = splitCursor(ring, op.getCursor()).first;
+  Value slot = add(add(base, mul(stage, ring.slot)), ring.base);
+  int64_t rows = ring.type.getRows(), panels = panelCount(ring.type.getCols());
+  int64_t chunks = kPanelBytes / 16;
+  Value begin = andi(tid, constant(127));
+  Value end = constant(rows * panels * chunks);
+  Block *body = newBlock(i32), *done = newBlock();
+  branchIf(compare(arith::CmpIPredicate::slt, begin, end), body, done, begin);
+  at(body);
+  Value chunk = body->getArgument(0);
+  // Chunks of a row are neighbours, rows of a panel follow each other.
+  Value inRow =
+      arith::RemUIOp::create(b, loc, chunk, constant(panels * chunks));
+  Value row = arith::DivUIOp::create(b, loc, chunk, constant(panels * chunks));
+  Value panel = arith::ShRUIOp::create(b, loc, inRow, constant(3));
+  Value inner = andi(inRow, constant(chunks - 1));
+  Value col = mul(inRow, 8);
+  Values operands;
+  Value swizzled = arith::XOrIOp::create(b, loc, inner, andi(row, constant(7)));
+  Value address = add(add(slot, mul(panel, rows * kPanelBytes)),
+                      add(mul(row, kPanelBytes), mul(swizzled, 16)));
+  operands.push_back(address);
+  llvm::append_range(operands, loadChunk(op, row, col));
+  assembly("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", "r,r,r,r,r", {},
+           operands);
+  Value next = add(chunk, 128);
+  branchIf(compare(arith::CmpIPredicate::slt, next, end), body, done, next);
+  at(done);
+  // wgmma reads through another proxy.
+  assembly("fence.proxy.async.shared::cta;", "", {}, {});
+  intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
+  arriveOnce(barrier(ring, ring.full, stage));
+}
+
+/// One arrival for each warp.
+void KernelLowering::arriveOnce(Value address) {
+  Value leader = arith::ExtUIOp::create(b, loc, i32, equals(lane, 0));
+  assembly("{\n.reg .pred p;\nsetp.ne.b32 p, $1, 0;\n"
+           "@p mbarrier.arrive.shared::cta.b64 _, [$0];\n}",
+           "r,r", {}, {address, leader});
 }
 
 void KernelLowering::lowerAwait(AwaitOp op) {
@@ -731,14 +850,10 @@ void KernelLowering::lowerAwait(AwaitOp op) {
   set(op.getSlot(), {add(add(base, mul(stage, ring.slot)), ring.base)});
 }
 
-/// One arrival for each warp.
 void KernelLowering::lowerRelease(ReleaseOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
   Value stage = splitCursor(ring, op.getCursor()).first;
-  Value leader = arith::ExtUIOp::create(b, loc, i32, equals(lane, 0));
-  assembly("{\n.reg .pred p;\nsetp.ne.b32 p, $1, 0;\n"
-           "@p mbarrier.arrive.shared::cta.b64 _, [$0];\n}",
-           "r,r", {}, {barrier(ring, ring.empty, stage), leader});
+  arriveOnce(barrier(ring, ring.empty, stage));
 }
 
 /// 16 bytes at a time: row r of panel p begins at (p * rows + r) * 128, and
@@ -1423,17 +1538,10 @@ LogicalResult KernelLowering::lowerStore(StoreOp op) {
   FragType type = op.getFrag().getType();
   if (type.getLayout() == Layout::A)
     return op.emitError("stores no packed operands");
-  int64_t colDim = -1;
-  bool simple = type.getLayout() == Layout::Acc &&
+  int64_t colDim = findColumnDim(op.getMap());
+  bool simple = colDim >= 0 && type.getLayout() == Layout::Acc &&
                 type.getElementType().getIntOrFloatBitWidth() >= 16;
-  AffineExpr col = getAffineDimExpr(1, b.getContext());
-  for (auto [dim, expr] : llvm::enumerate(op.getMap().getResults())) {
-    if (!expr.isFunctionOfDim(1))
-      continue;
-    simple &= expr == col && colDim < 0;
-    colDim = dim;
-  }
-  if (!simple || colDim < 0) {
+  if (!simple) {
     storeElements(op);
     return success();
   }
@@ -1556,6 +1664,9 @@ LogicalResult KernelLowering::lower(Operation *op) {
       .Case<scf::IfOp>([&](scf::IfOp choice) { return lowerIf(choice); })
       .Case<NextOp>([&](NextOp next) { return lowerNext(next), success(); })
       .Case<CopyOp>([&](CopyOp copy) { return lowerCopy(copy), success(); })
+      .Case<CopyElementsOp>([&](CopyElementsOp copy) {
+        return lowerCopyElements(copy), success();
+      })
       .Case<AwaitOp>(
           [&](AwaitOp await) { return lowerAwait(await), success(); })
       .Case<ZeroRowsOp>(

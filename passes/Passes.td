@@ -193,6 +193,9 @@ def TileToHopper : Pass<"tile-to-hopper", "::mlir::ModuleOp"> {
     `#tile.schedule` asks. A schedule that does not fit is an error that says
     what is needed and what there is.
   }];
+  let options = [
+    Option<"anyLayout", "any-layout", "bool", "false",
+           "Copies without TMA: operands may have any strides and alignment">];
   let statistics = [Statistic<"numScheduled", "num-scheduled",
                               "Number of kernels scheduled">];
   let dependentDialects = ["::attnc::hopper::HopperDialect",
@@ -213,6 +216,16 @@ def HopperToLLVM : Pass<"hopper-to-llvm", "::mlir::ModuleOp"> {
   let statistics = [Statistic<"numLowered", "num-lowered",
                               "Number of kernels lowered">];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
+}
+
+def AttncVerifyCodegen : Pass<"attnc-verify-codegen", "::mlir::ModuleOp"> {
+  let summary = "Admits only what is known to become machine code";
+  let description = [{
+    The backend ends the process where it cannot select an instruction. This
+    pass looks at each kernel before it gets there: ops of the LLVM dialect
+    that are known to select, intrinsics that exist, types that have
+    registers. Anything else is an error.
+  }];
 }
 
 #endif // ATTNC_PASSES_TD

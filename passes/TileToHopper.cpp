@@ -3,8 +3,10 @@
 // A tile kernel says what a block of queries does; this pass decides who does
 // it and when, as its #tile.schedule asks:
 //
-// - Loads that feed products become bulk copies by the producer: into rings
-//   inside the loop over keys, into a buffer of one slot outside it.
+// - Loads that feed products become copies by the producer: into rings inside
+//   the loop over keys, into a buffer of one slot outside it. Copies are bulk
+//   copies (TMA) where the view allows them, else all threads of the producer
+//   copy element by element.
 // - Everything else goes to the consumer warpgroups, 64 rows each.
 // - Index arithmetic is done by both roles; what a role does not use, a
 //   clean-up removes.
@@ -51,6 +53,8 @@ struct Copy {
   bool inLoop;
   /// View dims, the fastest first: that of columns, that of rows, the others.
   SmallVector<int64_t> order;
+  /// By TMA, else element by element.
+  bool bulk;
   /// The copy leaves rows that the load must not read: they are zeroed.
   bool zeroRows;
   Value ring, map;
@@ -156,6 +160,15 @@ bool rowsEndView(tile::LoadOp load, int64_t rowDim, const EqualDims &equal) {
          load.getCoordinates()[first.getPosition()] == left.getRhs();
 }
 
+/// Whether TMA can read the view where its columns are dense: the stride of its
+/// rows is then a multiple of the columns, and must be one of 16 bytes.
+bool fitsBulkCopy(tile::LoadOp load, int64_t colDim) {
+  tile::ViewType view = load.getView().getType();
+  int64_t columns = view.getShape()[colDim];
+  int64_t bytes = view.getElementType().getIntOrFloatBitWidth() / 8;
+  return ShapedType::isDynamic(columns) || columns * bytes % 16 == 0;
+}
+
 /// Whether every use is as an operand of a product.
 bool feedsProducts(tile::LoadOp load) {
   return !load->use_empty() &&
@@ -214,9 +227,9 @@ struct Progress {
 
 class Scheduler {
 public:
-  Scheduler(tile::KernelOp kernel)
-      : kernel(kernel), schedule(*kernel.getSchedule()), b(kernel),
-        loc(kernel.getLoc()) {}
+  Scheduler(tile::KernelOp kernel, bool anyLayout)
+      : anyLayout(anyLayout), kernel(kernel), schedule(*kernel.getSchedule()),
+        b(kernel), loc(kernel.getLoc()) {}
 
   LogicalResult run();
 
@@ -285,7 +298,12 @@ private:
   }
   bool isOverlap() { return schedule.getOrder() == tile::Order::Overlap; }
   bool isFirstStage(Operation *op) { return !secondStage.contains(op); }
+  bool isCooperative() {
+    return llvm::any_of(copies, [](auto &copy) { return !copy.second.bulk; });
+  }
 
+  /// No bulk copies: views may have any strides and alignment.
+  bool anyLayout;
   tile::KernelOp kernel;
   tile::ScheduleAttr schedule;
   OpBuilder b;
@@ -348,26 +366,21 @@ LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
   MLIRContext *context = load.getContext();
   int64_t rowDim = findUnitDim(load.getMap(), getAffineDimExpr(0, context));
   int64_t colDim = findUnitDim(load.getMap(), getAffineDimExpr(1, context));
-  if (rowDim < 0 || colDim < 0 || rowDim == colDim)
-    return load.emitError("a bulk copy needs one dim of the view that follows "
-                          "the rows and one that follows the columns");
   tile::ViewType view = load.getView().getType();
-  if (view.getRank() > 5)
-    return load.emitError() << "a bulk copy handles views of at most 5 dims, "
-                               "got "
-                            << view;
   tile::TileType tileType = load.getTile().getType();
   if (tileType.getElementType().getIntOrFloatBitWidth() != 16)
     return load.emitError() << "products on Hopper take bf16 or f16 operands, "
                                "got "
                             << tileType.getElementType();
+  // One dim of the view follows the rows, one the columns.
+  bool bulk = !anyLayout && rowDim >= 0 && colDim >= 0 && rowDim != colDim &&
+              view.getRank() <= 5 && fitsBulkCopy(load, colDim);
   SmallVector<int64_t> order = {colDim, rowDim};
   for (int64_t dim = view.getRank() - 1; dim >= 0; --dim)
     if (dim != colDim && dim != rowDim)
       order.push_back(dim);
-  copies[load] =
-      Copy{load, inLoop, order, !rowsEndView(load, rowDim, EqualDims(kernel)),
-           {},   {}};
+  bool zeroRows = bulk && !rowsEndView(load, rowDim, EqualDims(kernel));
+  copies[load] = Copy{load, inLoop, order, bulk, zeroRows, {}, {}};
   return success();
 }
 
@@ -463,12 +476,14 @@ void Scheduler::makeRing(Copy &copy) {
   if (auto attr = kernel.getArgAttrOfType<StringAttr>(argument.getArgNumber(),
                                                       tile::kNameAttr))
     name = attr.str();
-  SmallVector<int64_t> box(copy.order.size(), 1);
-  box[0] = hopper::kPanelColumns;
-  box[1] = type.getRows();
-  Type mapType = hopper::TensorMapType::get(b.getContext());
-  copy.map = hopper::TensorMapOp::create(
-      b, loc, mapType, kernelMap.lookup(load.getView()), copy.order, box);
+  if (copy.bulk) {
+    SmallVector<int64_t> box(copy.order.size(), 1);
+    box[0] = hopper::kPanelColumns;
+    box[1] = type.getRows();
+    Type mapType = hopper::TensorMapType::get(b.getContext());
+    copy.map = hopper::TensorMapOp::create(
+        b, loc, mapType, kernelMap.lookup(load.getView()), copy.order, box);
+  }
   int64_t stages = copy.inLoop ? std::max<int64_t>(schedule.getStages(), 1) : 1;
   copy.ring = hopper::RingOp::create(
       b, loc,
@@ -480,8 +495,9 @@ void Scheduler::makeRing(Copy &copy) {
 LogicalResult Scheduler::run() {
   if (failed(analyse()) || failed(checkBudgets()))
     return failure();
-  auto roles = hopper::getDefaultRoles(b.getContext(), schedule.getConsumers(),
-                                       schedule.getPersistent());
+  auto roles =
+      hopper::getDefaultRoles(b.getContext(), schedule.getConsumers(),
+                              schedule.getPersistent(), isCooperative());
   b.setInsertionPoint(kernel);
   out = hopper::KernelOp::create(
       b, loc, kernel.getSymName(), kernel.getFunctionType(),
@@ -510,7 +526,7 @@ LogicalResult Scheduler::emitRole(bool producer) {
   role.map = kernelMap;
   Operation *op;
   if (producer) {
-    auto roleOp = hopper::ProducerOp::create(b, loc);
+    auto roleOp = hopper::ProducerOp::create(b, loc, isCooperative());
     b.setInsertionPointToStart(&roleOp.getBody().emplaceBlock());
     op = roleOp;
   } else {
@@ -641,16 +657,24 @@ Scheduler::Range Scheduler::getRange(Role &role) {
 
 void Scheduler::emitCopy(Role &role, Copy &copy) {
   tile::LoadOp load = copy.load;
-  Value zero = constant(0);
-  SmallVector<Value> symbols, coordinates;
+  SmallVector<Value> symbols;
   for (Value coordinate : load.getCoordinates())
     symbols.push_back(role.map.lookup(coordinate));
-  for (int64_t dim : copy.order)
-    coordinates.push_back(affine::expandAffineExpr(
-        b, loc, load.getMap().getResult(dim), {zero, zero}, symbols));
   Value &cursor = role.cursors[load];
   hopper::AcquireOp::create(b, loc, copy.ring, cursor);
-  hopper::CopyOp::create(b, loc, copy.map, coordinates, copy.ring, cursor);
+  if (copy.bulk) {
+    Value zero = constant(0);
+    SmallVector<Value> coordinates;
+    for (int64_t dim : copy.order)
+      coordinates.push_back(affine::expandAffineExpr(
+          b, loc, load.getMap().getResult(dim), {zero, zero}, symbols));
+    hopper::CopyOp::create(b, loc, copy.map, coordinates, copy.ring, cursor);
+  } else {
+    Value rows = load.getRows() ? role.map.lookup(load.getRows()) : Value();
+    hopper::CopyElementsOp::create(b, loc, role.map.lookup(load.getView()),
+                                   symbols, load.getMap(), rows, copy.ring,
+                                   cursor);
+  }
   cursor = hopper::NextOp::create(b, loc, cursor, copy.ring);
 }
 
@@ -1329,6 +1353,8 @@ LogicalResult Scheduler::emitOverlapLoop(Role &role) {
 
 struct TileToHopperPass
     : public attnc::impl::TileToHopperBase<TileToHopperPass> {
+  using TileToHopperBase::TileToHopperBase;
+
   void runOnOperation() override {
     SmallVector<tile::KernelOp> kernels;
     for (auto kernel : getOperation().getOps<tile::KernelOp>())
@@ -1340,7 +1366,7 @@ struct TileToHopperPass
                          "consumers is needed");
         return signalPassFailure();
       }
-      if (failed(Scheduler(kernel).run()))
+      if (failed(Scheduler(kernel, anyLayout).run()))
         return signalPassFailure();
       ++numScheduled;
     }

@@ -63,9 +63,13 @@ LogicalResult RolesAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 }
 
 RolesAttr attnc::hopper::getDefaultRoles(MLIRContext *context,
-                                         int64_t consumers, bool persistent) {
+                                         int64_t consumers, bool persistent,
+                                         bool cooperative) {
   int64_t pool = entryRegisters(consumers) * (consumers + 1);
+  // One thread that starts copies needs few; many that load need more.
   int64_t producer = consumers == 3 ? 32 : 24;
+  if (cooperative)
+    producer = consumers == 3 ? 56 : 72;
   int64_t consumer =
       std::min<int64_t>((pool - producer) / consumers / 8 * 8, 240);
   return RolesAttr::get(context, consumers, producer, consumer, persistent);

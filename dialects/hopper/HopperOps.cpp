@@ -126,6 +126,17 @@ LogicalResult TensorMapOp::verify() {
   return success();
 }
 
+LogicalResult CopyElementsOp::verify() {
+  auto producer = (*this)->getParentOfType<ProducerOp>();
+  if (!producer || !producer.getCooperative())
+    return emitOpError("needs a cooperative producer");
+  if (getView().getType().getElementType() !=
+      getRing().getType().getElementType())
+    return emitOpError() << "element types differ: " << getView().getType()
+                         << " and " << getRing().getType();
+  return success();
+}
+
 LogicalResult AwaitOp::verify() {
   RingType ring = getRing().getType();
   SmemType slot = getSlot().getType();

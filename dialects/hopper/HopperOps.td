@@ -53,9 +53,14 @@ def Hopper_KernelOp : Hopper_Op<"kernel",
 
 def Hopper_ProducerOp : Hopper_Op<"producer",
     [SingleBlock, NoTerminator, HasParent<"KernelOp">]> {
-  let summary = "What one elected thread of the producer warpgroup does";
+  let summary = "What the producer does";
+  let description = [{
+    One elected thread of the producer warpgroup runs the body; with
+    `cooperative` all 128 threads do, and one of them starts bulk copies.
+  }];
+  let arguments = (ins UnitAttr:$cooperative);
   let regions = (region SizedRegion<1>:$body);
-  let assemblyFormat = "$body attr-dict";
+  let assemblyFormat = "(`cooperative` $cooperative^)? $body attr-dict";
 }
 
 def Hopper_ConsumersOp : Hopper_Op<"consumers",
@@ -145,6 +150,24 @@ def Hopper_CopyOp : Hopper_Op<"copy", [Hopper_Ordered]> {
     $map `[` $coordinates `]` `to` $ring `[` $cursor `]` attr-dict
     `:` type($ring)
   }];
+}
+
+def Hopper_CopyElementsOp : Hopper_Op<"copy_elements",
+    [AttrSizedOperandSegments, Hopper_Ordered]> {
+  let summary = "Cooperative producer: fills a slot by ordinary loads";
+  let description = [{
+    For views that TMA cannot read: any strides, any alignment. Element (r, c)
+    is the view's element at map(r, c)[coordinates...]; outside the view and in
+    rows r >= `rows` it is 0 and not read.
+  }];
+  let arguments = (ins Tile_ViewType:$view, Variadic<Index>:$coordinates,
+    AffineMapAttr:$map, Optional<Index>:$rows, Hopper_RingType:$ring,
+    Hopper_CursorType:$cursor);
+  let assemblyFormat = [{
+    $view `[` $coordinates `]` `by` $map (`rows` $rows^)? `to`
+    $ring `[` $cursor `]` attr-dict `:` type($view) `,` type($ring)
+  }];
+  let hasVerifier = 1;
 }
 
 def Hopper_AwaitOp : Hopper_Op<"await", [Hopper_Ordered]> {

@@ -60,17 +60,3 @@ tile.kernel @f32(%q: !tile.view<?x64xf32>, %o: !tile.view<?x64xf32>) schedule(#t
     tile.store %s, %o[%i] by #row : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
   }
 }
-
-// -----
-
-#twice = affine_map<(r, c)[i] -> (i + 2 * r, c)>
-#row = affine_map<(r, c)[i] -> (i + r, c)>
-tile.kernel @strided(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x64xf32>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1>) {
-  %one = arith.constant 1 : index
-  tile.items (%i) in (%one) {
-    // expected-error@+1 {{a bulk copy needs one dim of the view that follows the rows and one that follows the columns}}
-    %t = tile.load %q[%i] by #twice : !tile.view<?x64xbf16> -> !tile.tile<64x64xbf16>
-    %s = tile.dot %t, %t transpose_b : !tile.tile<64x64xbf16>, !tile.tile<64x64xbf16> -> !tile.tile<64x64xf32>
-    tile.store %s, %o[%i] by #row : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
-  }
-}

@@ -3,6 +3,9 @@
 // RUN:   | attnc-opt -tile-to-hopper | FileCheck %s --check-prefix=OVERLAP
 // RUN: sed 's/stages = 2/stages = 2, persistent = true/' %s \
 // RUN:   | attnc-opt -tile-to-hopper | FileCheck %s --check-prefix=PERSISTENT
+// RUN: attnc-opt %s -tile-to-hopper=any-layout | FileCheck %s --check-prefix=ANY
+// RUN: attnc-opt %s -tile-to-hopper=any-layout -hopper-to-llvm -attnc-verify-codegen \
+// RUN:   | FileCheck %s --check-prefix=ANY-LLVM
 
 // The producer copies Q once and K and V in the loop; each consumer multiplies
 // its 64 rows.
@@ -84,6 +87,24 @@
 // OVERLAP: hopper.wgmma {{.*}} acc
 // OVERLAP: hopper.wait
 // OVERLAP: hopper.store
+
+// Without TMA, all threads of the producer copy, and more registers are theirs.
+
+// ANY: roles(#hopper.roles<consumers = 2, producer_registers = 72, consumer_registers = 216>)
+// ANY-NOT: hopper.tensor_map
+// ANY: hopper.producer cooperative {
+// ANY: hopper.copy_elements %arg0[{{.*}}] by #{{.*}} to
+// ANY: scf.for
+// ANY: hopper.copy_elements %arg1[{{.*}}] by #{{.*}} rows %{{.*}} to
+// ANY: hopper.copy_elements %arg2[{{.*}}] by #{{.*}} rows %{{.*}} to
+// ANY: hopper.consumers
+// ANY-NOT: hopper.zero_rows
+
+// ANY-LLVM-NOT: cp.async.bulk
+// ANY-LLVM: ld.global.b16
+// ANY-LLVM: st.shared.v4.b32
+// ANY-LLVM: fence.proxy.async
+// ANY-LLVM: mbarrier.arrive
 
 // Rings go on from item to item.
 
