@@ -50,8 +50,15 @@ static std::error_code lastError() {
 }
 
 Error attnc::writeOutput(StringRef path, StringRef contents) {
+  return writeOutput(path, [&](Sink sink) { return sink(contents); });
+}
+
+Error attnc::writeOutput(StringRef path, function_ref<bool(Sink)> produce) {
+  auto produceTo = [&](int fd) {
+    return produce([fd](StringRef bytes) { return writeAll(fd, bytes); });
+  };
   if (path == "-")
-    return writeAll(STDOUT_FILENO, contents)
+    return produceTo(STDOUT_FILENO)
                ? Error::success()
                : writeFailure("standard output", lastError());
 
@@ -78,7 +85,7 @@ Error attnc::writeOutput(StringRef path, StringRef contents) {
       return writeFailure(path, code);
   }
 
-  bool written = writeAll(fd, contents);
+  bool written = produceTo(fd);
   std::error_code code = written ? std::error_code() : lastError();
   if (::close(fd) != 0 && !code)
     code = lastError();

@@ -191,13 +191,42 @@ Expected<HostTensor> attnc::readNpy(StringRef path) {
   return parseNpy((*buffer)->getBuffer(), path);
 }
 
-/// Appends the elements in row-major order.
-static void appendRowMajor(const HostTensor &tensor, std::string &out) {
+/// The magic string, the version and the dict, padded so that the elements
+/// start at a multiple of 64 bytes.
+static std::string formatHeader(ElementKind kind, ArrayRef<int64_t> sizes) {
+  std::string dict = "{'descr': '" + descrOfKind(kind).str() +
+                     "', 'fortran_order': False, 'shape': (";
+  for (int64_t size : sizes)
+    dict += std::to_string(size) + ", ";
+  dict += "), }";
+  constexpr size_t prefix = 10;
+  dict.append(63 - (prefix + dict.size()) % 64, ' ');
+  dict += '\n';
+  std::string out("\x93NUMPY\x01\x00", 8);
+  out += char(dict.size() & 255);
+  out += char(dict.size() >> 8);
+  return out + dict;
+}
+
+/// Hands the file over in pieces: results are too large to be copied whole.
+static bool produceNpy(const HostTensor &tensor, Sink sink) {
+  constexpr size_t pieceBytes = 1 << 16;
   int64_t size = elementBytes(tensor.kind());
+  std::string piece = formatHeader(tensor.kind(), tensor.sizes());
   SmallVector<int64_t> index(tensor.sizes().size());
   int64_t position = 0;
   for (int64_t n = 0; n < tensor.elements(); ++n) {
-    out.append(tensor.data() + position * size, size);
+    if (tensor.kind() == ElementKind::BF16) {
+      float wide = tensor.at(position);
+      piece.append(reinterpret_cast<const char *>(&wide), sizeof(wide));
+    } else {
+      piece.append(tensor.data() + position * size, size);
+    }
+    if (piece.size() >= pieceBytes) {
+      if (!sink(piece))
+        return false;
+      piece.clear();
+    }
     for (size_t k = index.size(); k-- > 0;) {
       position += tensor.strides()[k];
       if (++index[k] < tensor.sizes()[k])
@@ -206,37 +235,18 @@ static void appendRowMajor(const HostTensor &tensor, std::string &out) {
       index[k] = 0;
     }
   }
+  return sink(piece);
 }
 
-Expected<std::string> attnc::formatNpy(const HostTensor &tensor) {
-  if (tensor.kind() == ElementKind::BF16) {
-    auto wide = tensor.convert(ElementKind::F32);
-    if (!wide)
-      return wide.takeError();
-    return formatNpy(*wide);
-  }
-  std::string dict = "{'descr': '" + descrOfKind(tensor.kind()).str() +
-                     "', 'fortran_order': False, 'shape': (";
-  for (int64_t size : tensor.sizes())
-    dict += std::to_string(size) + ", ";
-  dict += "), }";
-  // The elements start at a multiple of 64 bytes. No shape of at most 44
-  // bits makes the dict longer than version 1 allows, only its rank could.
-  constexpr size_t prefix = 10;
-  dict.append(63 - (prefix + dict.size()) % 64, ' ');
-  dict += '\n';
-  std::string out("\x93NUMPY\x01\x00", 8);
-  out += char(dict.size() & 255);
-  out += char(dict.size() >> 8);
-  out += dict;
-  out.reserve(out.size() + tensor.bytes());
-  appendRowMajor(tensor, out);
+std::string attnc::formatNpy(const HostTensor &tensor) {
+  std::string out;
+  produceNpy(tensor, [&](StringRef bytes) {
+    out += bytes;
+    return true;
+  });
   return out;
 }
 
 Error attnc::writeNpy(StringRef path, const HostTensor &tensor) {
-  auto contents = formatNpy(tensor);
-  if (!contents)
-    return contents.takeError();
-  return writeOutput(path, *contents);
+  return writeOutput(path, [&](Sink sink) { return produceNpy(tensor, sink); });
 }

@@ -23,7 +23,7 @@ llvm::Expected<HostTensor> readNpy(llvm::StringRef path);
 
 /// The file of a tensor, row-major whatever its strides. NumPy has no
 /// bfloat16: such a tensor is written as f4, which is exact.
-llvm::Expected<std::string> formatNpy(const HostTensor &tensor);
+std::string formatNpy(const HostTensor &tensor);
 llvm::Error writeNpy(llvm::StringRef path, const HostTensor &tensor);
 
 } // namespace attnc
