@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Compiles a matrix of attentions for sm_90a and judges the machine code.
+
+    matrix.py --attnc build/bin/attnc [--only PATTERN...] [--update]
+
+No kernel may spill, use stack, or make ptxas complain about wgmma or register
+budgets, and its statistics must be those of golden.json: what changes the
+code is committed on purpose, with `--update`. The last line is
+`N passed, N failed`.
+"""
+
+import argparse
+import concurrent.futures
+import fnmatch
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+GOLDEN = os.path.join(FOLDER, "golden.json")
+KEPT = ("instructions", "HGMMA", "MUFU", "MOV", "FFMA", "F2FP")
+
+DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
+MASKS = {"full": "", "causal": "--causal", "window": "--window=512,0"}
+
+# Beside the full matrix: every pair of choices stands in one of these.
+FACTORS = {
+    "score": ("sigmoid", "softmax", "relu2", "rela", "softcap", "silu",
+              "softplus", "cosine", "gaussian"),
+    "mask": ("", "--causal", "--window=512,0", "--mask documents",
+             "--mask tensor"),
+    "bias": ("", "--bias=scalar", "--bias=head", "--bias=key", "--bias=full"),
+    "alibi": ("", "--alibi"),
+    "lengths": ("", "--kv-len", "--kv-len --q-len"),
+    "groups": ("", "--heads=8 --kv-heads=2"),
+    "value": ("", "--value-head-dim=64"),
+    "layout": ("", "--layout=bshd"),
+    "gate": ("", "--gate"),
+    "dtype": ("bf16", "f16"),
+    "d": ("64", "128", "256"),
+}
+
+
+def full_matrix():
+    for d, dtype, (mask, flag), score in itertools.product(
+            DIMS, ("bf16", "f16"), MASKS.items(), ("sigmoid", "softmax")):
+        yield (f"{score}-d{d}-{dtype}-{mask}",
+               f"--score={score} --head-dim={d} --dtype={dtype} {flag}")
+
+
+def all_pairs():
+    """Rows of choices such that any two choices of two factors meet."""
+    names = list(FACTORS)
+    missing = {(a, x, b, y) for a, b in itertools.combinations(names, 2)
+               for x in FACTORS[a] for y in FACTORS[b]}
+    generator = random.Random(1)  # the same rows on every machine
+
+    def gain(row):
+        return sum((a, row[a], b, row[b]) in missing
+                   for a, b in itertools.combinations(names, 2))
+
+    while missing:
+        candidates = []
+        for _ in range(60):
+            a, x, b, y = generator.choice(sorted(missing))
+            row = {name: generator.choice(FACTORS[name]) for name in names}
+            row.update({a: x, b: y})
+            candidates.append(row)
+        best = max(candidates, key=gain)
+        missing -= {(a, best[a], b, best[b])
+                    for a, b in itertools.combinations(names, 2)}
+        yield best
+
+
+def pair_cases():
+    for index, row in enumerate(all_pairs()):
+        flags = [f"--score={row['score']}", f"--head-dim={row['d']}",
+                 f"--dtype={row['dtype']}"]
+        flags += [row[k] for k in ("mask", "bias", "alibi", "lengths",
+                                   "groups", "value", "layout", "gate")]
+        yield f"pair-{index:02}", " ".join(f for f in flags if f)
+
+
+def file_cases():
+    for name in sorted(os.listdir(FOLDER)):
+        if name.endswith(".mlir"):
+            yield name[:-5], os.path.join(FOLDER, name)
+
+
+def cases():
+    return [*full_matrix(), *pair_cases(), *file_cases()]
+
+
+def statistics(attnc, flags):
+    """What `--emit=stats` says, or raises RuntimeError."""
+    if os.path.exists(flags):
+        with open(flags) as file:
+            text = file.read()
+    else:
+        text = run([attnc, "gen", *flags.split()], "")
+    return json.loads(run([attnc, "-", "--target=sm_90a", "--emit=stats"],
+                          text))
+
+
+def run(command, text):
+    done = subprocess.run(command, input=text, capture_output=True, text=True,
+                          timeout=300)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    return done.stdout
+
+
+def condense(stats):
+    """The part of the statistics that is kept."""
+    return {name: {"registers": kernel["registers"],
+                   **{f"{part} {key}": kernel[part].get(key, 0)
+                      for part in ("code", "loop") for key in KEPT}}
+            for name, kernel in stats["kernels"].items()}
+
+
+def complaints(stats):
+    for name, kernel in stats["kernels"].items():
+        for key in ("stack", "spill_stores", "spill_loads"):
+            if kernel[key]:
+                yield f"{name}: {kernel[key]} bytes of {key}"
+    yield from stats["remarks"]
+
+
+def differences(got, want):
+    if want is None:
+        yield "not in golden.json"
+        return
+    for name in sorted({*got, *want}):
+        new, old = got.get(name, {}), want.get(name, {})
+        for key in new if new else old:
+            if new.get(key) != old.get(key):
+                yield f"{name}: {key} is {new.get(key)}, was {old.get(key)}"
+
+
+def judge(attnc, flags, golden):
+    """(statistics to keep, what is wrong)."""
+    try:
+        stats = statistics(attnc, flags)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        return None, [str(error)[:400]]
+    got = condense(stats)
+    wrong = list(complaints(stats))
+    return got, wrong + ([] if golden is False else
+                         list(differences(got, golden)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--attnc", required=True)
+    parser.add_argument("--only", nargs="*", default=["*"])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--update", action="store_true",
+                        help="write golden.json instead of comparing with it")
+    args = parser.parse_args()
+    golden = {}
+    if os.path.exists(GOLDEN):
+        with open(GOLDEN) as file:
+            golden = json.load(file)
+    chosen = [(name, flags) for name, flags in cases()
+              if any(fnmatch.fnmatch(name, p) for p in args.only)]
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        futures = [pool.submit(judge, args.attnc, flags,
+                               False if args.update else golden.get(name))
+                   for name, flags in chosen]
+        for (name, flags), future in zip(chosen, futures):
+            got, wrong = future.result()
+            if args.update and got:
+                golden[name] = got
+            if wrong:
+                failed += 1
+                print(f"FAIL {name}: {flags}")
+                for line in wrong[:6]:
+                    print(f"  {line}", flush=True)
+    if args.update:
+        known = {name for name, _ in cases()}
+        with open(GOLDEN, "w") as file:
+            json.dump({k: golden[k] for k in sorted(golden) if k in known},
+                      file, indent=0)
+            file.write("\n")
+    print(f"{len(chosen) - failed} passed, {failed} failed")
+    sys.exit(1 if failed or not chosen else 0)
+
+
+if __name__ == "__main__":
+    main()
