@@ -32,7 +32,7 @@ struct TileToCpu : attnc::impl::TileToCpuBase<TileToCpu> {
     ModuleOp module = getOperation();
     if (lanes != 4 && lanes != 8 && lanes != 16) {
       module.emitError() << "tile-to-cpu: lanes must be 4, 8 or 16, got "
-                         << lanes;
+                         << lanes.getValue();
       return signalPassFailure();
     }
     SymbolTable symbols(module);

@@ -117,7 +117,15 @@ static Type regionElement(Type type) {
 
 FailureOr<Value> KernelEmitter::cloneElementOp(Code &code, Operation *op,
                                                IRMapping &map) {
+  auto unsupported = [&] {
+    op->emitOpError("is not supported in a region of tile ops on the CPU, "
+                    "which takes elementwise ops of arith and math on "
+                    "scalars; tile-select-formula makes them of others");
+    return failure();
+  };
   Type type = op->getResult(0).getType();
+  if (!type.isIntOrIndexOrFloat())
+    return unsupported();
   Type vector = code.vectorOf(regionElement(type), unit.lanes);
   if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
     if (auto number = dyn_cast<FloatAttr>(constant.getValue()))
@@ -127,17 +135,16 @@ FailureOr<Value> KernelEmitter::cloneElementOp(Code &code, Operation *op,
         cast<IntegerAttr>(constant.getValue()).getValue().getSExtValue());
   }
   if (!isa<arith::ArithDialect, math::MathDialect>(op->getDialect()) ||
-      !OpTrait::hasElementwiseMappableTraits(op)) {
-    op->emitOpError("is not supported in a region of tile ops on the CPU, "
-                    "which takes elementwise ops of arith and math; "
-                    "tile-select-formula makes them of others");
-    return failure();
-  }
+      !OpTrait::hasElementwiseMappableTraits(op))
+    return unsupported();
   bool narrows = isNarrowFloat(type);
-  if (isa<arith::ExtFOp>(op))
+  if (isa<arith::ExtFOp>(op) && type.isF32())
     return map.lookup(op->getOperand(0));
-  if (isa<arith::TruncFOp>(op))
+  if (isa<arith::TruncFOp>(op) && narrows) {
+    if (op->getOperand(0).getType().isF64())
+      return unsupported();
     return roundTo(code, map.lookup(op->getOperand(0)), type);
+  }
   bool narrowOperand = llvm::any_of(op->getOperandTypes(), isNarrowFloat);
   if (isa<arith::BitcastOp>(op) && (narrows || narrowOperand)) {
     op->emitOpError("of a narrow float is not supported on the CPU");

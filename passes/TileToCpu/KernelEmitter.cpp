@@ -64,6 +64,26 @@ Values KernelEmitter::delinearise(Value item, ValueRange counts) {
   return coordinates;
 }
 
+/// Tiles live in memory of the thread: refuses what no cache would hold,
+/// before a size overflows.
+LogicalResult KernelEmitter::checkTiles() {
+  constexpr int64_t mostElements = int64_t(1) << 24;
+  auto check = [&](Operation *op) -> WalkResult {
+    for (Type type : op->getResultTypes()) {
+      auto tile = dyn_cast<tile::TileType>(type);
+      if (!tile || (tile.getRows() <= mostElements &&
+                    tile.getCols() <= mostElements / tile.getRows()))
+        continue;
+      op->emitOpError() << "makes " << tile << ", but a tile on the CPU has "
+                        << "at most " << mostElements
+                        << " elements; choose a smaller block_m or block_n";
+      return WalkResult::interrupt();
+    }
+    return WalkResult::advance();
+  };
+  return failure(kernel.walk(check).wasInterrupted());
+}
+
 FailureOr<func::FuncOp> KernelEmitter::emit() {
   OpBuilder builder(kernel);
   Type pointer = LLVM::LLVMPointerType::get(kernel.getContext());
@@ -84,7 +104,7 @@ FailureOr<func::FuncOp> KernelEmitter::emit() {
   for (auto [argument, value] :
        llvm::zip_equal(items.getBody().getArguments(), coordinates))
     scalars.map(argument, code.toIndex(value));
-  if (failed(emitBlock(code, items.getBody().front())))
+  if (failed(checkTiles()) || failed(emitBlock(code, items.getBody().front())))
     return failure();
   func::ReturnOp::create(code);
   function->setAttr("attnc.scratch", builder.getI64IntegerAttr(scratchBytes));
@@ -179,10 +199,21 @@ static std::pair<Values, Values> splitTiles(ValueRange values) {
   return {tiles, others};
 }
 
+/// Views stay where they are: an access must know its view.
+static LogicalResult checkCarried(Operation *op, ValueRange values) {
+  for (Type type : values.getTypes())
+    if (isa<tile::ViewType>(type))
+      return op->emitOpError() << "cannot carry a view (" << type
+                               << ") on the CPU; carry coordinates";
+  return success();
+}
+
 LogicalResult
 KernelEmitter::emitLoop(Code &code, Operation *op, Value lower, Value upper,
                         Value step, ValueRange inits,
                         llvm::function_ref<void(Code &, Value)> bindIndex) {
+  if (failed(checkCarried(op, inits)))
+    return failure();
   Block &block = op->getRegion(0).front();
   auto [tileInits, scalarInits] = splitTiles(inits);
   auto [tileArguments, scalarArguments] =
@@ -269,6 +300,8 @@ LogicalResult KernelEmitter::emitFor(Code &code, scf::ForOp op) {
 }
 
 LogicalResult KernelEmitter::emitIf(Code &code, scf::IfOp op) {
+  if (failed(checkCarried(op, op.getResults())))
+    return failure();
   auto [tileResults, scalarResults] = splitTiles(op.getResults());
   SmallVector<Buffer> results;
   for (Value result : tileResults)

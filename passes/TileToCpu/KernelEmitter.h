@@ -72,6 +72,7 @@ private:
   // KernelEmitter.cpp: arguments, control flow.
   void unpackArguments(mlir::func::FuncOp function);
   Values delinearise(Value item, ValueRange counts);
+  mlir::LogicalResult checkTiles();
   mlir::LogicalResult emitBlock(Code &code, mlir::Block &block);
   mlir::LogicalResult emitOp(Code &code, mlir::Operation *op);
   mlir::LogicalResult emitForKeys(Code &code, tile::ForKeysOp op);
