@@ -1043,6 +1043,12 @@ void KernelLowering::lowerPin(PinOp op) {
 // Elementwise
 //===----------------------------------------------------------------------===//
 
+/// Whether all lanes of a row hold the same.
+static bool isColumnless(FragType type) {
+  return type.getLayout() == Layout::Row ||
+         (type.getLayout() == Layout::Col && type.getCols() == 1);
+}
+
 /// Where value `index` lies from the thread's first row and column.
 FragOffset KernelLowering::offsetOf(FragType type, int64_t index) {
   switch (type.getLayout()) {
@@ -1072,7 +1078,7 @@ Value KernelLowering::getRow(FragType type, FragOffset offset) {
 }
 
 Value KernelLowering::getCol(FragType type, FragOffset offset) {
-  return type.getCols() == 1 ? constant(0) : add(firstCol, offset.col);
+  return isColumnless(type) ? constant(0) : add(firstCol, offset.col);
 }
 
 /// Positions of a region are this op's own: as invariants, one for each column
@@ -1398,7 +1404,7 @@ LogicalResult KernelLowering::lowerLoad(LoadOp op) {
     Access access = getAccess(op.getView(), op.getMap(), symbols, rows,
                               getRow(type, offset), getCol(type, offset));
     // Columns that only padding has.
-    if (type.getCols() % 8 && type.getCols() > 1)
+    if (type.getCols() % 8 && !isColumnless(type))
       access.inBounds =
           andi(access.inBounds,
                compare(arith::CmpIPredicate::slt, getCol(type, offset),
@@ -1519,11 +1525,11 @@ void KernelLowering::storeElements(StoreOp op) {
         getAccess(op.getView(), op.getMap(), symbols, rows, row, col);
     Value mine = access.inBounds;
     // Threads that hold the same value: one of them writes.
-    if (type.getLayout() == Layout::Row || type.getCols() == 1)
+    if (isColumnless(type))
       mine = andi(mine, equals(firstCol, 0));
     if (type.getLayout() == Layout::Col)
       mine = andi(mine, equals(firstRow, 0));
-    if (type.getCols() % 8 && type.getCols() > 1)
+    if (type.getCols() % 8 && !isColumnless(type))
       mine = andi(mine, compare(arith::CmpIPredicate::slt, col,
                                 constant(type.getCols())));
     Value value = getUnrounded(op.getFrag())[i];

@@ -239,6 +239,8 @@ private:
   LogicalResult addCopy(tile::LoadOp load, bool inLoop);
   LogicalResult checkBudgets();
   LogicalResult findStages();
+  void findAccumulators();
+  Value getInit(Role &role, Value init, BlockArgument arg);
 
   // The kernel and its roles.
   void makeRing(Copy &copy);
@@ -313,6 +315,7 @@ private:
   tile::ForKeysOp loop;
   llvm::MapVector<Operation *, Copy> copies;
   IRMapping kernelMap;
+  llvm::SmallSetVector<Value, 8> accumulators;
 
   // Of the consumers: their number as a value, their first row (index, i32).
   Value consumer, firstRow, firstRowI32;
@@ -352,6 +355,7 @@ LogicalResult Scheduler::analyse() {
   for (auto load : items.getBody().front().getOps<tile::LoadOp>())
     if (feedsProducts(load) && failed(addCopy(load, false)))
       return failure();
+  findAccumulators();
   if (!loop)
     return success();
   for (auto load : loop.getBody()->getOps<tile::LoadOp>())
@@ -404,6 +408,48 @@ LogicalResult Scheduler::checkBudgets() {
                               << hopper::kSharedMemoryLimit
                               << "; try fewer stages or a smaller block_n";
   return success();
+}
+
+/// Tiles of one column that products make or add to have the layout of
+/// accumulators, others that of a value a row.
+void Scheduler::findAccumulators() {
+  SmallVector<Value> work;
+  auto add = [&](Value value) {
+    auto type = dyn_cast<tile::TileType>(value.getType());
+    if (type && type.getCols() == 1 && type.getRows() == schedule.getBlockM() &&
+        accumulators.insert(value))
+      work.push_back(value);
+  };
+  items.walk([&](tile::DotOp dot) {
+    add(dot.getResult());
+    if (dot.getAcc())
+      add(dot.getAcc());
+  });
+  while (!work.empty()) {
+    Value value = work.pop_back_val();
+    for (Operation *user : value.getUsers())
+      if (isa<tile::MapOp, tile::MaskOp, tile::CastOp>(user))
+        add(user->getResult(0));
+    if (!loop)
+      continue;
+    for (auto [arg, yielded, result] :
+         llvm::zip(loop.getIterArgs(), loop.getYielded(), loop.getResults()))
+      if (value == arg || value == yielded)
+        for (Value same : {Value(arg), Value(yielded), Value(result)})
+          add(same);
+  }
+}
+
+/// What the loop starts with, in the layout that it carries.
+Value Scheduler::getInit(Role &role, Value init, BlockArgument arg) {
+  Value value = role.map.lookup(init);
+  auto splat = value.getDefiningOp<hopper::SplatOp>();
+  if (!splat || !accumulators.contains(arg))
+    return value;
+  auto type = cast<hopper::FragType>(value.getType());
+  type = hopper::FragType::get(b.getContext(), type.getRows(), type.getCols(),
+                               type.getElementType(), hopper::Layout::Acc);
+  return hopper::SplatOp::create(b, loc, type, splat.getValue());
 }
 
 /// The second stage: products that add to what the loop carries, and all that
@@ -724,7 +770,7 @@ FailureOr<hopper::FragType> Scheduler::getFragType(Value tile) {
     return kernel.emitError()
            << "a tile in registers has one row or the " << schedule.getBlockM()
            << " of block_m, got " << type;
-  } else if (type.getCols() == 1) {
+  } else if (type.getCols() == 1 && !accumulators.contains(tile)) {
     layout = hopper::Layout::Row;
   }
   return hopper::FragType::get(b.getContext(), rows, type.getCols(),
@@ -1103,8 +1149,8 @@ FailureOr<SmallVector<Value>> Scheduler::emitParts(Role &role, Range range,
 LogicalResult Scheduler::emitSerialLoop(Role &role) {
   Range range = getRange(role);
   SmallVector<Value> carried;
-  for (Value init : loop.getInits())
-    carried.push_back(role.map.lookup(init));
+  for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
+    carried.push_back(getInit(role, init, arg));
   size_t count = carried.size();
   llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
   auto body = [&](Value key, bool isFull, ValueRange args,
@@ -1294,8 +1340,8 @@ LogicalResult Scheduler::emitLast(Role &role, Value key, ValueRange carried,
 LogicalResult Scheduler::emitOverlapLoop(Role &role) {
   Range range = getRange(role);
   SmallVector<Value> inits;
-  for (Value init : loop.getInits())
-    inits.push_back(role.map.lookup(init));
+  for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
+    inits.push_back(getInit(role, init, arg));
   size_t count = inits.size();
   llvm::append_range(inits, getCursors(role, /*inLoop=*/true));
   Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,

@@ -88,7 +88,7 @@ static Pipeline toHopper(const CompileOptions &) {
 }
 
 static Pipeline toNvvm(const CompileOptions &) {
-  return "hopper-to-llvm,canonicalize,cse";
+  return "hopper-to-llvm,canonicalize,cse,attnc-verify-codegen";
 }
 
 //===----------------------------------------------------------------------===//
