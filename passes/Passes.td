@@ -86,8 +86,8 @@ def TileOnlineSoftmax : Pass<"tile-online-softmax", "::mlir::ModuleOp"> {
   let summary = "Expands tile.softmax_step";
   let description = [{
     Into reductions and maps. Exponentials are powers of 2: the maximum is
-    multiplied by log2(e) once a row, so that a weight costs one multiply-add
-    and one exp2. A row that has seen no key yet has weights 0 and alpha 1,
+    multiplied by log2(e) once a row, so that a weight costs a product, a
+    difference and one exp2. A row that has seen no key yet has weights 0 and alpha 1,
     never NaN.
   }];
   let dependentDialects = ["::attnc::tile::TileDialect",
@@ -103,7 +103,8 @@ def TileSelectFormula : Pass<"tile-select-formula", "::mlir::ModuleOp"> {
     table: arithmetic, integer arithmetic on the bits of floats, division,
     math.sqrt and math.exp2 with `afn`. Constant factors of exponents are
     folded into run-time scalars, which leaves one multiply-add for scale and
-    bias of a logit.
+    bias of a logit; for sm_90a, products and the sums that read them may be
+    fused.
 
     Where the schedule has a `slice`, a map that ends in a function with a
     checked form becomes `tile.speculate`.

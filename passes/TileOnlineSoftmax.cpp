@@ -1,9 +1,10 @@
 //===- TileOnlineSoftmax.cpp - Expands tile.softmax_step ------------------===//
 //
 // With c = log2(e), a row whose running maximum is m keeps t = c * m rounded
-// once. A weight is 2^(c x - t) with one rounding of the exponent, and alpha
-// 2^(t - t') of the same rounded numbers, so that the rounding of t is in all
-// weights of a row alike and leaves no trace in o.
+// once. A weight is 2^(c x - t) and alpha 2^(t - t') of the same rounded
+// numbers, so that the rounding of t is in all weights of a row alike and
+// leaves no trace in o. The weight of the maximum itself is exactly 1; a target
+// that fuses c x - t (tile-select-formula) gives that up for an instruction.
 //
 //===----------------------------------------------------------------------===//
 
@@ -94,8 +95,8 @@ private:
   Value weights(Value shift) {
     return map(step.getInput().getType(), {step.getInput(), shift},
                [](ImplicitLocOpBuilder &b, ValueRange e) {
-                 Value down = arith::NegFOp::create(b, e[1]);
-                 return exp2(b, mulAdd(b, e[0], real(b, kLog2e), down));
+                 Value y = arith::MulFOp::create(b, e[0], real(b, kLog2e));
+                 return exp2(b, arith::SubFOp::create(b, y, e[1]));
                });
   }
 

@@ -34,28 +34,48 @@ Value formulas::exp2(FormulaBuilder &at, ValueRange x) {
   return Emit(at, x).exp2(x[0]);
 }
 
-Value formulas::exp(FormulaBuilder &at, ValueRange x) {
-  Emit e(at, x);
-  return e.exp2(e.mul(x[0], kLog2e));
-}
+namespace {
+/// x = n ln2 + r with |r| <= ln2 / 2. `half` is 2^n / 2, so that it does not
+/// overflow before a result does; `tail` is e^r - 1.
+struct ReducedExponential {
+  Value half, tail;
+};
+} // namespace
 
-// x = n ln2 + r with |r| <= ln2 / 2: e^x - 1 = 2^n (e^r - 1) + (2^n - 1). Half
-// of both terms is computed, so that 2^n does not overflow before the result.
-Value formulas::expm1(FormulaBuilder &at, ValueRange x) {
-  Emit e(at, x);
-  Value y = e.atMost(e.atLeast(x[0], -18), 89);
+/// `x` is inside [-87.5, 89].
+static ReducedExponential reduceExponential(Emit &e, Value x) {
   Value rounder = e.constant(kRounder);
-  Value shifted = e.mulAdd(y, e.constant(kLog2e), rounder);
+  Value shifted = e.mulAdd(x, e.constant(kLog2e), rounder);
   Value n = e.sub(shifted, rounder);
-  Value r = e.mulAdd(n, e.constant(-kLn2High), y);
+  Value r = e.mulAdd(n, e.constant(-kLn2High), x);
   r = e.mulAdd(n, e.constant(-kLn2Low), r);
-  Value tail = e.polynomial(
+  Value cubic = e.polynomial(
       r, {0.5, 0.16666542, 0.0416662768, 0.00836677011, 0.00139467698});
-  Value q = e.mulAdd(e.mul(r, r), tail, r);
   // 126 << 23 are the bits of 1/2.
   Value half = e.fromBits(
       e.addInt(e.shiftLeft(e.bits(shifted), 23), e.integer(126u << 23)));
-  Value result = e.mulAdd(half, q, e.sub(half, e.constant(0.5)));
+  return {half, e.mulAdd(e.mul(r, r), cubic, r)};
+}
+
+// A GPU has an instruction for 2^x, and a factor of x takes log2(e) with it. On
+// a CPU 2^x is a polynomial anyway, and reducing x itself saves the error of
+// the product, which is larger than that of everything else.
+Value formulas::exp(FormulaBuilder &at, ValueRange x) {
+  Emit e(at, x);
+  if (at.target == FormulaTarget::Sm90a)
+    return e.exp2(e.mul(x[0], kLog2e));
+  ReducedExponential y =
+      reduceExponential(e, e.atMost(e.atLeast(x[0], -87.5), 89));
+  Value result = e.mulAdd(y.half, y.tail, y.half);
+  return e.add(result, result);
+}
+
+// e^x - 1 = 2^n (e^r - 1) + (2^n - 1).
+Value formulas::expm1(FormulaBuilder &at, ValueRange x) {
+  Emit e(at, x);
+  ReducedExponential y =
+      reduceExponential(e, e.atMost(e.atLeast(x[0], -18), 89));
+  Value result = e.mulAdd(y.half, y.tail, e.sub(y.half, e.constant(0.5)));
   return e.add(result, result);
 }
 
@@ -146,7 +166,9 @@ Value formulas::tanh(FormulaBuilder &at, ValueRange x) {
 
 Value formulas::logistic(FormulaBuilder &at, ValueRange x) {
   Emit e(at, x);
-  Value power = e.exp2(e.mul(x[0], -kLog2e));
+  // The sign is free in the constant.
+  Value power = at.target == FormulaTarget::Sm90a ? e.exp2(e.mul(x[0], -kLog2e))
+                                                  : exp(at, e.neg(x[0]));
   return e.div(e.constant(1), e.add(power, e.constant(1)));
 }
 
@@ -155,10 +177,12 @@ Value formulas::logisticGuard(FormulaBuilder &at, Value x) {
   return e.exp2(e.mul(x, kLog2e));
 }
 
-// e / (1 + e) = e - e^2 + ...
+// e / (1 + e) = e - e^2 + e^3 - ... Without the cube, weights near the limit
+// are too small by e^2, which a mean over values does not forgive (A-half).
 Value formulas::logisticFast(FormulaBuilder &at, Value power) {
   Emit e(at, power);
-  return e.mulAdd(e.neg(power), power, power);
+  Value minus = e.neg(power);
+  return e.mulAdd(minus, e.mulAdd(minus, power, power), power);
 }
 
 // An infinite power would give NaN; from 2^25 on the quotient is 1 anyway.

@@ -17,11 +17,11 @@
 // CHECK:   %[[T:.*]] = arith.mulf %{{.*}}, %{{.*}} : f32
 // CHECK:   %[[EMPTY:.*]] = arith.cmpf oeq, %{{.*}}, %{{.*}} : f32
 // CHECK:   arith.select %[[EMPTY]], %{{.*}}, %[[T]]
-// A weight is one multiply-add and one exp2.
+// A product, a difference, an exp2. Rounded like the shift, the product of the
+// maximum leaves 0.
 // CHECK: %[[P:.*]] = tile.map(%[[X]], %[[SHIFT]] :
-// CHECK:   arith.negf
-// CHECK:   arith.mulf %{{.*}} fastmath<contract>
-// CHECK:   %[[A:.*]] = arith.addf %{{.*}} fastmath<contract>
+// CHECK:   %[[Y:.*]] = arith.mulf %{{.*}}, %{{.*}} : f32
+// CHECK:   %[[A:.*]] = arith.subf %[[Y]], %{{.*}} : f32
 // CHECK:   math.exp2 %[[A]] fastmath<afn>
 // CHECK: %[[BEFORE:.*]] = tile.map(%[[M]] :
 // CHECK: %[[ALPHA:.*]] = tile.map(%[[M]], %[[MAX]], %[[BEFORE]], %[[SHIFT]] :

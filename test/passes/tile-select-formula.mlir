@@ -10,25 +10,27 @@
 !t = !tile.tile<4x8xf32>
 !v = !tile.view<?x8xf32>
 
-// Scale and bias take the factor of the exponent: one multiply-add is left.
+// On a CPU e^x is arithmetic, with one fused product for scale and bias.
 // CHECK-LABEL: tile.kernel @sigmoid
 // CHECK-SAME: %[[SCALE:[^:]*]]: f32, %[[BIAS:[^:]*]]: f32
-// CHECK: %[[C:.*]] = arith.constant -1.44269502 : f32
-// CHECK: %[[B2:.*]] = arith.mulf %[[BIAS]], %[[C]]
-// CHECK: %[[S2:.*]] = arith.mulf %[[SCALE]], %[[C]]
 // CHECK: tile.map(
 // CHECK: ^bb0(%[[X:[^:]*]]: f32
-// CHECK: %[[M:.*]] = arith.mulf %[[X]], %[[S2]] fastmath<contract>
-// CHECK: %[[A:.*]] = arith.addf %[[M]], %[[B2]] fastmath<contract>
-// CHECK: %[[E:.*]] = math.exp2 %[[A]] fastmath<afn>
-// CHECK: %[[D:.*]] = arith.addf %[[E]], %{{.*}} : f32
-// CHECK: arith.divf %{{.*}}, %[[D]] : f32
+// CHECK: %[[M:.*]] = arith.mulf %[[X]], %[[SCALE]] fastmath<contract>
+// CHECK: %[[A:.*]] = arith.addf %[[M]], %[[BIAS]] fastmath<contract>
+// CHECK: arith.negf %[[A]]
+// CHECK: arith.shli
+// CHECK: arith.divf %{{.*}}, %{{.*}} : f32
+// CHECK-NOT: math.exp
 // CHECK-NOT: attn.logistic
+// CHECK: tile.store
 
+// On a GPU scale and bias take the factor of the exponent.
 // GPU-LABEL: tile.kernel @sigmoid
-// GPU: tile.speculate(%{{.*}} : !tile.tile<4x8xf32>) slice 4 limit 3.125000e-02
+// GPU: tile.speculate(%{{.*}} : !tile.tile<4x8xf32>) slice 4 limit 6.250000e-02
 // GPU-SAME: common {
-// GPU: %[[E:.*]] = math.exp2 %{{.*}} fastmath<afn>
+// GPU: %[[M:.*]] = arith.mulf %{{.*}} fastmath<contract>
+// GPU: %[[A:.*]] = arith.addf %[[M]], %{{.*}} fastmath<contract>
+// GPU: %[[E:.*]] = math.exp2 %[[A]] fastmath<afn>
 // GPU: tile.yield %[[E]], %[[E]]
 // GPU: } fast {
 // GPU: ^bb0(%[[P:[^:]*]]: f32
@@ -39,8 +41,16 @@
 // GPU: arith.divf %{{.*}}, %{{.*}} fastmath<arcp,afn>
 
 // EXACT-LABEL: tile.kernel @sigmoid
+// EXACT-SAME: %[[SCALE:[^:]*]]: f32, %[[BIAS:[^:]*]]: f32
+// EXACT: %[[C:.*]] = arith.constant -1.44269502 : f32
+// EXACT: %[[B2:.*]] = arith.mulf %[[BIAS]], %[[C]]
+// EXACT: %[[S2:.*]] = arith.mulf %[[SCALE]], %[[C]]
 // EXACT-NOT: tile.speculate
 // EXACT: tile.map
+// EXACT: ^bb0(%[[X:[^:]*]]: f32
+// EXACT: %[[M:.*]] = arith.mulf %[[X]], %[[S2]] fastmath<contract>
+// EXACT: %[[A:.*]] = arith.addf %[[M]], %[[B2]] fastmath<contract>
+// EXACT: math.exp2 %[[A]] fastmath<afn>
 // EXACT: arith.divf %{{.*}}, %{{.*}} fastmath<arcp,afn>
 tile.kernel @sigmoid(%scale: f32, %bias: f32, %v: !v)
     schedule(#tile.schedule<block_m = 4, block_n = 8, slice = 4>) {
