@@ -246,6 +246,8 @@ private:
   void makeRing(Copy &copy);
   LogicalResult emitRole(bool producer);
   bool keysGrowWithLast();
+  void releaseItemSlots(Role &role);
+  bool productsEndWithLoop();
   LogicalResult emitItem(Role &role, bool producer, Value item);
 
   // The producer.
@@ -656,7 +658,12 @@ LogicalResult Scheduler::emitItem(Role &role, bool producer, Value item) {
     return emitProducerBlock(role, body);
   if (failed(emitConsumerBlock(role, body)))
     return failure();
-  // What was read once an item is free for the next item.
+  releaseItemSlots(role);
+  return success();
+}
+
+/// What was read once an item is free for the next item.
+void Scheduler::releaseItemSlots(Role &role) {
   for (auto &[load, slot] : role.slots) {
     Copy &copy = copies.find(load)->second;
     hopper::ReleaseOp::create(b, loc, copy.ring, role.cursors[load]);
@@ -664,7 +671,14 @@ LogicalResult Scheduler::emitItem(Role &role, bool producer, Value item) {
         hopper::NextOp::create(b, loc, role.cursors[load], copy.ring);
   }
   role.slots.clear();
-  return success();
+}
+
+/// Whether no product after the loop over keys reads what was copied.
+bool Scheduler::productsEndWithLoop() {
+  for (Operation *op = loop->getNextNode(); op; op = op->getNextNode())
+    if (isa<tile::DotOp>(op))
+      return false;
+  return true;
 }
 
 SmallVector<Value> Scheduler::getCursors(Role &role, bool inLoop) {
@@ -1071,6 +1085,9 @@ LogicalResult Scheduler::emitConsumerBlock(Role &role, Block &block) {
     if (isa<tile::ForKeysOp>(op)) {
       if (failed(isOverlap() ? emitOverlapLoop(role) : emitSerialLoop(role)))
         return failure();
+      // The producer fills the next item's slots during this one's epilogue.
+      if (schedule.getPersistent() && productsEndWithLoop())
+        releaseItemSlots(role);
     } else if (failed(emitOp(role, &op))) {
       return failure();
     }

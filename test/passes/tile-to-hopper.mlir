@@ -115,10 +115,12 @@
 // PERSISTENT: scf.for %{{.*}} = %[[FIRST]] to %{{.*}} step %[[GRID]] iter_args(
 // PERSISTENT: hopper.consumers
 // PERSISTENT: scf.for %{{.*}} step %{{.*}} iter_args(
-// PERSISTENT: hopper.await
+// PERSISTENT: %[[Q:.*]] = hopper.await %[[RING:[a-z0-9]+]][
+// PERSISTENT: hopper.mask
+// Q is free before the results are stored.
+// PERSISTENT: hopper.release %[[RING]]
+// PERSISTENT: hopper.next {{.*}} in %[[RING]]
 // PERSISTENT: hopper.store
-// PERSISTENT: hopper.release
-// PERSISTENT: hopper.next
 // PERSISTENT: scf.yield
 
 #row = affine_map<(r, c)[b, h, i] -> (b, h, i + r, c)>
