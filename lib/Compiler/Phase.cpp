@@ -10,6 +10,9 @@
 #include "lib/Target/NVPTX/Ptx.h"
 #include "lib/Target/NVPTX/Ptxas.h"
 
+#include "passes/Passes.h"
+
+#include "mlir/Pass/PassManager.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/raw_ostream.h"
@@ -106,6 +109,12 @@ static Error toAssembly(Artifact &artifact, const CompileOptions &options) {
 }
 
 static Error toPtx(Artifact &artifact, const CompileOptions &options) {
+  // LLVM ends the process for what it has no instruction for.
+  mlir::PassManager verifier(artifact.module->getContext());
+  verifier.addPass(createAttncVerifyCodegen());
+  if (failed(verifier.run(*artifact.module)))
+    return makeError("the module is not code for sm_90a; expected phase llvm "
+                     "as attnc makes it");
   auto ptx = compileToPtx(*artifact.module);
   if (!ptx)
     return ptx.takeError();
