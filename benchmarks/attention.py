@@ -238,6 +238,12 @@ def summarise(result):
     return lines
 
 
+def command_line():
+    """The command, without the folders of the machine it ran on."""
+    return [os.path.basename(word) if os.path.isabs(word) else word
+            for word in sys.argv]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--attnc", required=True)
@@ -273,7 +279,7 @@ def main():
     if args.json:
         device = torch.cuda.get_device_properties(0)
         with open(args.json, "w") as file:
-            json.dump({"command": sys.argv, "device": device.name,
+            json.dump({"command": command_line(), "device": device.name,
                        "torch": torch.__version__,
                        "cudnn": torch.backends.cudnn.version(),
                        "cuda": torch.version.cuda, "table": lines,

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Draws a benchmark run as SVG: plot.py bench.json -o speed.svg
+
+One bar a kernel and configuration, TFLOP/s, medians of the run, with the ratio
+to cuDNN's softmax of the same run above the bars. No dependencies.
+"""
+import argparse
+import json
+import re
+
+ROW = re.compile(r"(d\d+ n=\d+k \w+)\s+(.+?)\s+([\d.]+)\s+([\d.]+) ratio ([\d.]+)")
+COLOURS = {"SDPA cuDNN (softmax)": "#9aa5b1", "attnc softmax": "#5b8dbe",
+           "attnc sigmoid": "#d1663c"}
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 980, 360, 50, 40, 46
+
+
+def read(path):
+    with open(path) as file:
+        run = json.load(file)
+    table = {}
+    for line in run["table"]:
+        match = ROW.match(line)
+        if match:
+            where, kernel, first, again, ratio = match.groups()
+            mean = (float(first) + float(again)) / 2
+            table.setdefault(where, {})[kernel] = (mean, float(ratio))
+    return run["device"], table
+
+
+def draw(device, table):
+    top = 100 * (int(max(value for row in table.values()
+                         for value, _ in row.values())) // 100 + 1)
+    height = HEIGHT - TOP - BOTTOM
+    group = (WIDTH - LEFT) / len(table)
+    bar = group / (len(COLOURS) + 1)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" '
+           f'height="{HEIGHT}" font-family="sans-serif" font-size="11">',
+           f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+           f'<text x="{LEFT}" y="16" font-size="13">Attention forward on one '
+           f'{device}, bf16, TFLOP/s; above: ratio to cuDNN softmax</text>']
+    for level in range(0, top + 1, 200):
+        y = TOP + height * (1 - level / top)
+        out += [f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}" '
+                'stroke="#e3e7eb"/>',
+                f'<text x="{LEFT - 6}" y="{y + 4:.1f}" '
+                f'text-anchor="end">{level}</text>']
+    for i, (where, row) in enumerate(table.items()):
+        left = LEFT + i * group + bar / 2
+        for j, (kernel, colour) in enumerate(COLOURS.items()):
+            if kernel not in row:
+                continue
+            value, ratio = row[kernel]
+            x, size = left + j * bar, height * value / top
+            y = TOP + height - size
+            out.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{bar - 2:.1f}" '
+                       f'height="{size:.1f}" fill="{colour}"/>')
+            if j:
+                out.append(f'<text x="{x + bar / 2 - 1:.1f}" y="{y - 3:.1f}" '
+                           'text-anchor="middle" font-size="9">'
+                           f'{ratio:.2f}</text>')
+        dim, length, mask = where.split()
+        middle = LEFT + (i + 0.5) * group
+        out += [f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 14}" '
+                f'text-anchor="middle">{dim} {mask}</text>',
+                f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 27}" '
+                f'text-anchor="middle" fill="#667">{length}</text>']
+    for j, (kernel, colour) in enumerate(COLOURS.items()):
+        x = WIDTH - 440 + 150 * j
+        out += [f'<rect x="{x}" y="{TOP - 16}" width="10" height="10" '
+                f'fill="{colour}"/>',
+                f'<text x="{x + 14}" y="{TOP - 7}">{kernel}</text>']
+    return "\n".join(out + ["</svg>"]) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run")
+    parser.add_argument("-o", required=True)
+    args = parser.parse_args()
+    with open(args.o, "w") as file:
+        file.write(draw(*read(args.run)))
+
+
+if __name__ == "__main__":
+    main()
