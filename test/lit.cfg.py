@@ -12,7 +12,8 @@ import lit.formats
 config.name = "attnc"
 config.test_format = lit.formats.ShTest(execute_external=False)
 config.suffixes = [".mlir", ".test"]
-config.excludes = ["Inputs", "unit", "gpu", "roundtrip", "fuzz"]
+config.excludes = ["Inputs", "unit", "gpu", "roundtrip", "fuzz",
+                   "ptxas"]
 config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = os.path.join(config.attnc_binary_dir, "test", "out")
 

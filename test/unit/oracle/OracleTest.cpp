@@ -71,11 +71,12 @@ protected:
   std::string message;
 };
 
-const char *kTypes = "!t = tensor<?x?x?x?xf32>\n"
-                     "!s = tensor<?x?x?x?xf32>\n"
-                     "!l = tensor<?xi32>\n";
-
-std::string withTypes(const std::string &body) { return kTypes + body; }
+/// `!t` has the head dim d, `!v` the head dim dv, `!s` are logits.
+std::string withTypes(const std::string &body, int d = 1, int dv = 1) {
+  return "!t = tensor<?x?x?x" + std::to_string(d) + "xf32>\n" +
+         "!v = tensor<?x?x?x" + std::to_string(dv) + "xf32>\n" +
+         "!s = tensor<?x?x?x?xf32>\n!l = tensor<?xi32>\n" + body;
+}
 
 /// One head, D = Dv = 1, scale 1: logits are q_i * k_j.
 struct Simple {
@@ -195,10 +196,11 @@ TEST_F(OracleTest, QueryHeadsShareKeyHeadsInBothLayouts) {
   Buffer<float> v = randomBuffer({1, n, hkv, dv}, 3);
   float scale = 0.3f;
   auto out = evaluate(withTypes(R"(
-    func.func @f(%q: !t, %k: !t, %v: !t, %scale: f32) -> !t {
-      %o = attn.fused %q, %k, %v scale %scale layout bshd : !t, !t, !t -> !t
-      return %o : !t
-    })"),
+    func.func @f(%q: !t, %k: !t, %v: !v, %scale: f32) -> !v {
+      %o = attn.fused %q, %k, %v scale %scale layout bshd : !t, !t, !v -> !v
+      return %o : !v
+    })",
+                                d, dv),
                       {q.argument(), k.argument(), v.argument(), scale});
   ASSERT_EQ(out.size(), 1u);
   ASSERT_EQ(out[0].shape, (SmallVector<int64_t>{1, n, hq, dv}));
@@ -292,16 +294,17 @@ TEST_F(OracleTest, EpilogueSeesTheRowStatisticsAndL1DividesByTheSum) {
   Buffer<float> q({1, 1, 1, 1}, {1}), k({1, 1, 2, 1}, {1, 3});
   Buffer<float> v({1, 1, 2, 2}, {1, 2, 3, 4});
   auto out = evaluate(withTypes(R"(
-    func.func @f(%q: !t, %k: !t, %v: !t) -> !t {
+    func.func @f(%q: !t, %k: !t, %v: !v) -> !v {
       %o = attn.fused %q, %k, %v normalize l1 stats [0 : i32, 2 : i32]
         epilogue {
         ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %mean: f32, %max: f32):
           %0 = arith.subf %e, %mean : f32
           %1 = arith.divf %0, %max : f32
           attn.yield %1 : f32
-        } : !t, !t, !t -> !t
-      return %o : !t
-    })"),
+        } : !t, !t, !v -> !v
+      return %o : !v
+    })",
+                                1, 2),
                       {q.argument(), k.argument(), v.argument()});
   ASSERT_EQ(out.size(), 1u) << message;
   // Weights 1 and 3: (1 + 9) / 4 and (2 + 12) / 4.
@@ -316,7 +319,8 @@ TEST_F(OracleTest, RowNormOfAZeroRowIsZero) {
       %a = attn.row_norm squared_l2 %x : !t -> tensor<?x?x?xf32>
       %b = attn.row_norm inverse_l2 %x : !t -> tensor<?x?x?xf32>
       return %a, %b : tensor<?x?x?xf32>, tensor<?x?x?xf32>
-    })"),
+    })",
+                                2),
                       {x.argument()});
   ASSERT_EQ(out.size(), 2u) << message;
   EXPECT_EQ(out[0].data, (std::vector<double>{25, 0}));
@@ -341,8 +345,8 @@ TEST_F(OracleTest, TheModelRoundsTheWeightsOnceAndTheRestNot) {
   Buffer<float> q({1, 1, 1, 1}, {1}), k({1, 1, 1, 1}, {1.01f});
   Buffer<uint16_t> v({1, 1, 1, 1}, {0x3f80}); // bf16 1.0
   const char *text = R"(
-    func.func @f(%q: !t, %k: !t, %v: tensor<?x?x?x?xbf16>) -> !t {
-      %o = attn.fused %q, %k, %v : !t, !t, tensor<?x?x?x?xbf16> -> !t
+    func.func @f(%q: !t, %k: !t, %v: tensor<?x?x?x1xbf16>) -> !t {
+      %o = attn.fused %q, %k, %v : !t, !t, tensor<?x?x?x1xbf16> -> !t
       return %o : !t
     })";
   std::vector<Argument> arguments = {q.argument(), k.argument(), v.argument()};
