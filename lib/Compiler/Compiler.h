@@ -30,6 +30,8 @@ struct CompileOptions {
   Target target = Target::CPU;
   /// `block_m=64,block_n=128,...`; empty: the cost model chooses.
   std::string schedule;
+  /// sm_90a: operands may have any strides and alignment; slower.
+  bool anyLayout = false;
   /// CPU: as LLVM names them; empty: the machine this runs on.
   std::string cpu, features;
 };

@@ -86,8 +86,11 @@ static Pipeline toLLVM(const CompileOptions &) {
   return getCpuToLLVMPipeline();
 }
 
-static Pipeline toHopper(const CompileOptions &) {
-  return "tile-to-hopper,canonicalize,cse";
+static Pipeline toHopper(const CompileOptions &options) {
+  std::string pass = "tile-to-hopper";
+  if (options.anyLayout)
+    pass += "{any-layout=true}";
+  return pass + ",canonicalize,cse";
 }
 
 static Pipeline toNvvm(const CompileOptions &) {

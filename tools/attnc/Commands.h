@@ -39,6 +39,7 @@ std::unique_ptr<Command> makeExplainCommand();
 /// Options that every compiling command has.
 struct TargetFlags {
   std::string target = "cpu", schedule, cpu, features;
+  bool anyLayout = false;
 
   /// `reference`: the oracle is a target too.
   void addTo(OptionTable &table, bool reference = false);

@@ -26,6 +26,9 @@ void TargetFlags::addTo(OptionTable &table, bool reference) {
   table.text("schedule", "KEY=N,...", schedule,
              "Overrides the cost model's choice, for example "
              "block_m=64,block_n=128; see 'attnc explain'.");
+  table.flag("any-layout", anyLayout,
+             "sm_90a: operands may have any strides and alignment, which bulk "
+             "copies cannot read; slower.");
   table.text("mcpu", "NAME", cpu,
              "The CPU to generate code for, as LLVM names it (x86-64, "
              "x86-64-v3, znver4, ...); by default the one this runs on.");
@@ -38,6 +41,7 @@ Expected<CompileOptions> TargetFlags::get() const {
   // The reference compiles nothing.
   options.target = parseTarget(target).value_or(Target::CPU);
   options.schedule = schedule;
+  options.anyLayout = anyLayout;
   options.cpu = cpu;
   options.features = features;
   return options;

@@ -152,14 +152,14 @@ private:
       return fail(index, "the bulk copy engine needs neighbouring elements in "
                          "its fastest dim, got a stride of " +
                              llvm::Twine(strides[0] / bytes) +
-                             "; compile for any layout");
+                             "; compile with --any-layout");
     bool aligned = base % copyAlignment == 0;
     for (uint64_t stride : strides.drop_front())
       aligned &= stride % copyAlignment == 0;
     if (!aligned)
       return fail(index, "the bulk copy engine needs an address and strides "
-                         "that are multiples of 16 bytes; compile for any "
-                         "layout");
+                         "that are multiples of 16 bytes; compile with "
+                         "--any-layout");
     return llvm::Error::success();
   }
 
