@@ -1,0 +1,107 @@
+// RUN: attnc-opt %s -hopper-to-llvm -attnc-verify-codegen | FileCheck %s
+
+// One op of each kind on fragments, and the turns of ping-pong.
+
+// CHECK-LABEL: llvm.func @k(
+// CHECK-SAME: persistent = true
+// The last consumer gives the first turn to the first.
+// CHECK: llvm.nvvm.barrier.cta.arrive.aligned.count
+// Rows from the fifth on are zeroed, and wgmma's proxy is told.
+// CHECK: st.shared.v4.b32
+// CHECK: fence.proxy.async.shared::cta
+// CHECK: llvm.nvvm.barrier.cta.sync.aligned.count
+// The turn begins, S starts, the turn ends.
+// CHECK: llvm.nvvm.barrier.cta.sync.aligned.count
+// CHECK: m64n64k16
+// CHECK: llvm.nvvm.barrier.cta.arrive.aligned.count
+// CHECK: wgmma.wait_group.sync.aligned 0;
+// Row maxima: the columns of a thread, then the four lanes of a row.
+// CHECK: llvm.intr.maxnum
+// CHECK: llvm.nvvm.shfl.sync.bfly.f32
+// CHECK: llvm.intr.maxnum
+// CHECK: llvm.nvvm.shfl.sync.bfly.f32
+// CHECK: llvm.fsub
+// Four slices of 16 columns, a vote of the warp for each.
+// CHECK: llvm.intr.umax
+// CHECK-COUNT-4: llvm.nvvm.vote.any.sync
+// CHECK-NOT: llvm.nvvm.vote.any.sync
+// The mask selects.
+// CHECK: llvm.icmp "slt"
+// CHECK: llvm.select
+// The pin is a branch that is never taken.
+// CHECK: llvm.store volatile
+// P is packed by pairs and read from registers.
+// CHECK: llvm.nvvm.ff2bf16x2.rn
+// CHECK: m64n64k16.f32.bf16.bf16
+// CHECK-SAME: {$33,$34,$35,$36}, db, 1, 1, 1, 1;
+// Loads that may be outside are under a predicate.
+// CHECK: @p ld.global.b16
+
+#row = affine_map<(r, c)[b, i] -> (b, i + r, c)>
+#roles = #hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240, persistent = true>
+
+hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
+    %k: !tile.view<?x?x64xbf16>, %o: !tile.view<?x?x64xbf16>, %s: f32)
+    roles(#roles) {
+  %qm = hopper.tensor_map %q order [2, 1, 0] box [64, 128, 1] : !tile.view<?x?x64xbf16>
+  %km = hopper.tensor_map %k order [2, 1, 0] box [64, 64, 1] : !tile.view<?x?x64xbf16>
+  %qr = hopper.ring "query" : !hopper.ring<1x128x64xbf16>
+  %kr = hopper.ring "key" : !hopper.ring<2x64x64xbf16>
+  hopper.producer {
+    %zero = arith.constant 0 : index
+    %b = hopper.block
+    %c = hopper.start
+    hopper.acquire %qr[%c] : !hopper.ring<1x128x64xbf16>
+    hopper.copy %qm[%zero, %zero, %b] to %qr[%c] : !hopper.ring<1x128x64xbf16>
+    hopper.acquire %kr[%c] : !hopper.ring<2x64x64xbf16>
+    hopper.copy %km[%zero, %zero, %b] to %kr[%c] : !hopper.ring<2x64x64xbf16>
+    %n = hopper.next %c in %kr : !hopper.ring<2x64x64xbf16>
+  }
+  hopper.consumers (%wg) {
+    %b = hopper.block
+    %g = hopper.grid
+    %c = hopper.start
+    %five = arith.constant 5 : index
+    hopper.turn_init %wg
+    %qs = hopper.await %qr[%c] : !hopper.ring<1x128x64xbf16> -> !hopper.smem<128x64xbf16>
+    %ks = hopper.await %kr[%c] : !hopper.ring<2x64x64xbf16> -> !hopper.smem<64x64xbf16>
+    hopper.zero_rows %ks from %five : !hopper.smem<64x64xbf16>
+    %a = hopper.rows %qs[%wg] : !hopper.smem<128x64xbf16> -> !hopper.smem<64x64xbf16>
+    hopper.turn_wait %wg
+    %p = hopper.wgmma %a, %ks transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
+    hopper.commit
+    hopper.turn_pass %wg
+    %x = hopper.wait %p : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
+    %m = hopper.reduce max %x : !hopper.frag<64x64xf32, acc> -> !hopper.frag<64x1xf32, row>
+    %y = hopper.map(%x, %m : !hopper.frag<64x64xf32, acc>, !hopper.frag<64x1xf32, row>) {
+    ^bb0(%e: f32, %f: f32, %r: i32, %col: i32):
+      %d = arith.subf %e, %f : f32
+      hopper.yield %d : f32
+    } : !hopper.frag<64x64xf32, acc>
+    %z = hopper.speculate(%y : !hopper.frag<64x64xf32, acc>) slice 16 limit 0.03125 common {
+    ^bb0(%e: f32, %r: i32, %col: i32):
+      hopper.yield %e, %e : f32, f32
+    } fast {
+    ^bb0(%e: f32, %r: i32, %col: i32):
+      hopper.yield %e : f32
+    } exact {
+    ^bb0(%e: f32, %r: i32, %col: i32):
+      %n = arith.negf %e : f32
+      hopper.yield %n : f32
+    } : !hopper.frag<64x64xf32, acc>
+    %w = hopper.mask %z fill 0.0 {
+    ^bb0(%r: i32, %col: i32):
+      %keep = arith.cmpi slt, %col, %r : i32
+      hopper.yield %keep : i1
+    } : !hopper.frag<64x64xf32, acc>
+    hopper.pin %w : !hopper.frag<64x64xf32, acc>
+    %pa = hopper.convert %w : !hopper.frag<64x64xf32, acc> -> !hopper.frag<64x64xbf16, a>
+    %acc = hopper.splat %s : f32 -> !hopper.frag<64x64xf32, acc>
+    %po = hopper.wgmma %pa, %ks acc %acc : !hopper.frag<64x64xf32, acc> : !hopper.frag<64x64xbf16, a>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
+    hopper.commit
+    %ov = hopper.wait %po : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
+    hopper.release %kr[%c] : !hopper.ring<2x64x64xbf16>
+    %bias = hopper.load %k[%b, %g] by #row rows %five : !tile.view<?x?x64xbf16> -> !hopper.frag<64x64xbf16, acc>
+    hopper.store %bias, %o[%b, %g] by #row : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?x64xbf16>
+  }
+}
