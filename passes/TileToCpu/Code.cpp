@@ -102,7 +102,7 @@ void Code::store(Value value, Value pointer, unsigned alignment) {
 }
 
 Value Code::broadcast(Type vectorType, Value scalar) {
-  return vector::BroadcastOp::create(*this, vectorType, scalar);
+  return createOrFold<vector::BroadcastOp>(vectorType, scalar);
 }
 
 Value Code::lanesIota(int64_t lanes) {
