@@ -5,6 +5,7 @@
 #include "mlir/Dialect/Affine/Utils.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Iterators.h"
+#include "mlir/IR/Matchers.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "mlir/Transforms/LoopInvariantCodeMotionUtils.h"
 
@@ -222,6 +223,54 @@ void eraseDead(tile::KernelOp kernel) {
   });
 }
 
+/// Integer division traps on some hardware: by zero, and where the quotient
+/// overflows. Here x / 0 and x mod 0 are 0, and -2^31 / -1 wraps.
+void makeTotal(Operation *op) {
+  bool isSigned = isa<arith::DivSIOp, arith::RemSIOp>(op);
+  Value x = op->getOperand(0), divisor = op->getOperand(1);
+  IntegerAttr constant;
+  if (matchPattern(divisor, m_Constant(&constant)) &&
+      !constant.getValue().isZero() && !constant.getValue().isAllOnes())
+    return;
+  ImplicitLocOpBuilder b(op->getLoc(), op);
+  auto i32 = [&](int64_t value) -> Value {
+    return arith::ConstantIntOp::create(b, value, 32);
+  };
+  auto isEqual = [&](Value value) -> Value {
+    return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, divisor, value);
+  };
+  Value zero = i32(0), isZero = isEqual(zero), replaced = isZero, isMinusOne;
+  if (isSigned) {
+    isMinusOne = isEqual(i32(-1));
+    replaced = arith::OrIOp::create(b, isZero, isMinusOne);
+  }
+  op->setOperand(1, arith::SelectOp::create(b, replaced, i32(1), divisor));
+  if (isa<arith::RemSIOp, arith::RemUIOp>(op))
+    return;
+  b.setInsertionPointAfter(op);
+  Value quotient = op->getResult(0);
+  Value total = arith::SelectOp::create(b, isZero, zero, quotient);
+  Operation *first = total.getDefiningOp();
+  if (isSigned) {
+    Value negated = arith::SubIOp::create(b, zero, x);
+    total = arith::SelectOp::create(b, isMinusOne, negated, total);
+  }
+  quotient.replaceAllUsesExcept(total, first);
+}
+
+/// Of the divisions that regions and the function's scalars ask for; those on
+/// index values are ours.
+void makeDivisionsTotal(tile::KernelOp kernel) {
+  SmallVector<Operation *> divisions;
+  kernel.walk([&](Operation *op) {
+    if (isa<arith::DivSIOp, arith::DivUIOp, arith::RemSIOp, arith::RemUIOp>(
+            op) &&
+        op->getResult(0).getType().isInteger(32))
+      divisions.push_back(op);
+  });
+  llvm::for_each(divisions, makeTotal);
+}
+
 /// Moves pure scalar work that is the same for every element out of element
 /// regions and key loops: a mask's bounds, for example.
 void hoistInvariants(tile::KernelOp kernel) {
@@ -273,6 +322,7 @@ void KernelFrame::isolate() {
 AttnKernel KernelFrame::finish() {
   isolate();
   eraseDead(kernel);
+  makeDivisionsTotal(kernel);
   hoistInvariants(kernel);
   kernel.setFunctionType(
       builder.getFunctionType(entry->getArgumentTypes(), {}));

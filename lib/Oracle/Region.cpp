@@ -79,8 +79,11 @@ const llvm::StringMap<Plain> &getPlainFunctions() {
          return static_cast<int32_t>(static_cast<uint64_t>(toInt(a[0])) *
                                      static_cast<uint64_t>(toInt(a[1])));
        }},
-      {"arith.divsi", [](const double *a) { return std::trunc(a[0] / a[1]); }},
-      {"arith.remsi", [](const double *a) { return std::fmod(a[0], a[1]); }},
+      // Division by zero gives 0 (docs/semantics.md, The op table).
+      {"arith.divsi",
+       [](const double *a) { return a[1] ? std::trunc(a[0] / a[1]) : 0; }},
+      {"arith.remsi",
+       [](const double *a) { return a[1] ? std::fmod(a[0], a[1]) : 0; }},
       {"arith.floordivsi",
        [](const double *a) { return floorDivide(a[0], a[1]); }},
       {"arith.ceildivsi",
@@ -213,9 +216,9 @@ ScalarFunction getUnsignedFunction(Operation *op) {
   };
   StringRef name = op->getName().getStringRef();
   if (name == "arith.divui")
-    return binary([](double a, double b) { return std::floor(a / b); });
+    return binary([](double a, double b) { return b ? std::floor(a / b) : 0; });
   if (name == "arith.remui")
-    return binary([](double a, double b) { return std::fmod(a, b); });
+    return binary([](double a, double b) { return b ? std::fmod(a, b) : 0; });
   if (name == "arith.minui")
     return binary([](double a, double b) { return std::fmin(a, b); });
   if (name == "arith.maxui")

@@ -212,3 +212,36 @@ func.func @scalars(%q: !t, %n: f32 {attn.name = "n"}) -> !t {
     } : !t, !t, !t -> !t
   return %o : !t
 }
+
+// -----
+
+// No divisor can trap: 0 and -1 are replaced, a constant needs nothing.
+
+// CHECK-LABEL: tile.kernel @division_attention(
+// CHECK-DAG: %[[C0:.*]] = arith.constant 0 : i32
+// CHECK-DAG: %[[C1:.*]] = arith.constant 1 : i32
+// CHECK-DAG: %[[CM1:.*]] = arith.constant -1 : i32
+// CHECK-DAG: %[[C7:.*]] = arith.constant 7 : i32
+// CHECK-DAG: %[[ZERO:.*]] = arith.cmpi eq, %n, %[[C0]]
+// CHECK-DAG: %[[MINUS:.*]] = arith.cmpi eq, %n, %[[CM1]]
+// CHECK: %[[UNSAFE:.*]] = arith.ori %[[ZERO]], %[[MINUS]]
+// CHECK: %[[SAFE:.*]] = arith.select %[[UNSAFE]], %[[C1]], %n
+// CHECK: tile.map(
+// CHECK: %[[Q:.*]] = arith.divsi %[[J:.*]], %[[SAFE]]
+// CHECK: %[[Q0:.*]] = arith.select %[[ZERO]], %[[C0]], %[[Q]]
+// CHECK: %[[NEG:.*]] = arith.subi %[[C0]], %[[J]]
+// CHECK: %[[R:.*]] = arith.select %[[MINUS]], %[[NEG]], %[[Q0]]
+// CHECK: arith.remui %[[R]], %[[C7]]
+!t = tensor<?x?x?x64xf32>
+func.func @division(%q: !t, %n: i32 {attn.name = "n"}) -> !t {
+  %seven = arith.constant 7 : i32
+  %o = attn.fused %q, %q, %q score_mod {
+    ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+      %d = arith.divsi %j, %n : i32
+      %r = arith.remui %d, %seven : i32
+      %f = arith.sitofp %r : i32 to f32
+      %x = arith.addf %s, %f : f32
+      attn.yield %x : f32
+    } : !t, !t, !t -> !t
+  return %o : !t
+}
