@@ -50,3 +50,60 @@ func.func @fused(%q: !t, %k: !t, %v: !t, %bias: f32, %slopes: tensor<?xf32>) -> 
     } : !t, !t, !t -> !t, tensor<?x?x?xf32>
   return %o, %lse : !t, tensor<?x?x?xf32>
 }
+
+// CHECK-LABEL: func.func @masks(
+func.func @masks(%s: !s, %qi: tensor<?x?xi32>, %ki: tensor<?x?xi32>,
+                 %t: tensor<?x?xi8>, %u: tensor<?x?xi1>, %x: tensor<?xf32>,
+                 %n: i32) -> !s {
+  // CHECK: attn.causal_mask align top_left
+  %m0 = attn.causal_mask align top_left
+  // CHECK: attn.window_mask %{{.*}}, %{{.*}}
+  %m1 = attn.window_mask %n, %n
+  // CHECK: attn.document_mask %{{.*}}, %{{.*}} : tensor<?x?xi32>, tensor<?x?xi32>
+  %m2 = attn.document_mask %qi, %ki : tensor<?x?xi32>, tensor<?x?xi32>
+  // CHECK: attn.dilated_mask %{{.*}} align top_left
+  %m3 = attn.dilated_mask %n align top_left
+  // CHECK: attn.tensor_mask %{{.*}} map #{{.*}} : tensor<?x?xi8>
+  %m4 = attn.tensor_mask %t map affine_map<(b, h, i, j) -> (i, j)> : tensor<?x?xi8>
+  // CHECK: attn.tensor_mask %{{.*}} map #{{.*}} : tensor<?x?xi1>
+  %m5 = attn.tensor_mask %u map affine_map<(b, h, i, j) -> (b, j)> : tensor<?x?xi1>
+  // CHECK: attn.predicate_mask captures(%{{.*}} : tensor<?xf32>) maps [#{{.*}}] {
+  // CHECK: attn.yield %{{.*}} : i1
+  %m6 = attn.predicate_mask captures(%x : tensor<?xf32>)
+      maps [affine_map<(b, h, i, j) -> (j)>] {
+  ^bb0(%b: i32, %h: i32, %i: i32, %j: i32, %e: f32):
+    %zero = arith.constant 0.0 : f32
+    %keep = arith.cmpf olt, %e, %zero : f32
+    attn.yield %keep : i1
+  }
+  // CHECK: attn.mask %{{.*}} by %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} :
+  %r = attn.mask %s by %m0, %m1, %m2, %m3, %m4, %m5, %m6 : !s
+  return %r : !s
+}
+
+// CHECK-LABEL: func.func @steps(
+func.func @steps(%q: !t, %k: !t, %v: !t, %scale: f32, %len: tensor<?xi32>,
+                 %g: tensor<?x?xf16>) -> (!t, tensor<?x?x?xf32>, tensor<?x?x?xf32>) {
+  // CHECK: attn.row_norm squared_l2 %{{.*}} layout bshd
+  %n0 = attn.row_norm squared_l2 %q layout bshd : !t -> tensor<?x?x?xf32>
+  // CHECK: attn.row_norm inverse_l2 %{{.*}} :
+  %n1 = attn.row_norm inverse_l2 %k : !t -> tensor<?x?x?xf32>
+  // CHECK: attn.scores %{{.*}}, %{{.*}} scale %{{.*}} q_len %{{.*}} : tensor<?xi32> k_len %{{.*}} : tensor<?xi32> layout bshd
+  %s = attn.scores %q, %k scale %scale q_len %len : tensor<?xi32>
+      k_len %len : tensor<?xi32> layout bshd : !t, !t -> !s
+  // CHECK: attn.lse
+  %lse = attn.lse %s : !s -> tensor<?x?x?xf32>
+  // CHECK: attn.softmax
+  %p = attn.softmax %s : !s
+  // CHECK: attn.apply %{{.*}}, %{{.*}} normalize l1 layout bshd
+  %o = attn.apply %p, %v normalize l1 layout bshd : !s, !t -> !t
+  // CHECK: attn.epilogue %{{.*}} captures(%{{.*}} : tensor<?x?xf16>) maps [#{{.*}}] stats [1 : i32] layout bshd {
+  %r = attn.epilogue %o captures(%g : tensor<?x?xf16>)
+      maps [affine_map<(b, h, i, d) -> (h, d)>] stats [1 : i32] layout bshd {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %square: f32, %c: f32):
+    %y = arith.mulf %e, %c : f32
+    %z = arith.mulf %y, %square : f32
+    attn.yield %z : f32
+  } : !t -> !t
+  return %r, %lse, %n0 : !t, tensor<?x?x?xf32>, tensor<?x?x?xf32>
+}
