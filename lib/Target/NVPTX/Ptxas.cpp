@@ -2,6 +2,8 @@
 
 #include "lib/Target/NVPTX/Ptxas.h"
 
+#include "lib/Environment/Environment.h"
+
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/SmallString.h"
@@ -183,12 +185,12 @@ std::vector<std::string> candidates() {
   SmallString<256> folder(llvm::sys::path::parent_path(self));
   add(folder + "/ptxas");
   addPackages(llvm::sys::path::parent_path(folder));
-  if (auto environment = llvm::sys::Process::GetEnv("VIRTUAL_ENV"))
-    addPackages(*environment);
+  if (auto packages = environment(Variable::VirtualEnv))
+    addPackages(*packages);
   if (auto onPath = llvm::sys::findProgramByName("ptxas"))
     add(*onPath);
-  for (const char *variable : {"CUDA_HOME", "CUDA_PATH"})
-    if (auto home = llvm::sys::Process::GetEnv(variable))
+  for (Variable variable : {Variable::CudaHome, Variable::CudaPath})
+    if (auto home = environment(variable))
       add(*home + "/bin/ptxas");
   add("/usr/local/cuda/bin/ptxas");
   return found;
@@ -229,7 +231,7 @@ void parseUsage(StringRef line, KernelResources &kernel) {
 } // namespace
 
 llvm::Expected<std::string> findPtxas() {
-  if (auto chosen = llvm::sys::Process::GetEnv("ATTNC_PTXAS")) {
+  if (auto chosen = environment(Variable::Ptxas)) {
     if (llvm::Error error = checkVersion(*chosen))
       return failure("ATTNC_PTXAS: " + llvm::toString(std::move(error)));
     return *chosen;

@@ -1,0 +1,100 @@
+//===- Sha256.cpp - The hash behind file names and checksums --------------===//
+
+#include "lib/Runtime/Sha256.h"
+
+#include <algorithm>
+#include <cstring>
+
+using namespace attnc;
+
+static constexpr uint32_t roundConstants[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1,
+    0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3,
+    0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786,
+    0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
+    0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13,
+    0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b,
+    0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a,
+    0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
+    0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
+
+void Sha256::block(const uint8_t *bytes) {
+  uint32_t w[64];
+  for (int i = 0; i < 16; ++i)
+    w[i] = uint32_t(bytes[4 * i]) << 24 | uint32_t(bytes[4 * i + 1]) << 16 |
+           uint32_t(bytes[4 * i + 2]) << 8 | bytes[4 * i + 3];
+  for (int i = 16; i < 64; ++i) {
+    uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
+    uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
+    w[i] = w[i - 16] + s0 + w[i - 7] + s1;
+  }
+  uint32_t v[8];
+  std::memcpy(v, state, sizeof(v));
+  for (int i = 0; i < 64; ++i) {
+    uint32_t s1 = rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25);
+    uint32_t choose = (v[4] & v[5]) ^ (~v[4] & v[6]);
+    uint32_t t1 = v[7] + s1 + choose + roundConstants[i] + w[i];
+    uint32_t s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22);
+    uint32_t majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
+    std::memmove(v + 1, v, 7 * sizeof(uint32_t));
+    v[4] += t1;
+    v[0] = t1 + s0 + majority;
+  }
+  for (int i = 0; i < 8; ++i)
+    state[i] += v[i];
+}
+
+void Sha256::update(std::string_view bytes) {
+  auto *next = reinterpret_cast<const uint8_t *>(bytes.data());
+  size_t left = bytes.size();
+  total += left;
+  while (left) {
+    if (pendingSize == 0 && left >= 64) {
+      block(next);
+      next += 64, left -= 64;
+      continue;
+    }
+    size_t take = std::min(left, 64 - pendingSize);
+    std::memcpy(pending + pendingSize, next, take);
+    pendingSize += take, next += take, left -= take;
+    if (pendingSize == 64) {
+      block(pending);
+      pendingSize = 0;
+    }
+  }
+}
+
+Sha256::Digest Sha256::finish() {
+  uint64_t bits = total * 8;
+  char padding[72] = {char(0x80)};
+  size_t zeros = (pendingSize < 56 ? 56 : 120) - pendingSize;
+  for (int i = 0; i < 8; ++i)
+    padding[zeros + i] = char(bits >> (56 - 8 * i));
+  update({padding, zeros + 8});
+  Digest digest;
+  for (int i = 0; i < 32; ++i)
+    digest[i] = uint8_t(state[i / 4] >> (24 - 8 * (i % 4)));
+  return digest;
+}
+
+Sha256::Digest Sha256::of(std::string_view bytes) {
+  Sha256 hash;
+  hash.update(bytes);
+  return hash.finish();
+}
+
+std::string Sha256::hexOf(std::string_view bytes) { return toHex(of(bytes)); }
+
+std::string attnc::toHex(const Sha256::Digest &digest) {
+  static const char digits[] = "0123456789abcdef";
+  std::string text;
+  for (uint8_t byte : digest) {
+    text += digits[byte >> 4];
+    text += digits[byte & 15];
+  }
+  return text;
+}
