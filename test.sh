@@ -82,6 +82,7 @@ stage format checked scripts/check-format.sh
 stage docs checked scripts/make-reference.sh --check
 stage labels scripts/check-labels.sh
 stage sanitizers scripts/check-sanitizers.sh
+stage threads test/unit/runtime/sanitize.sh "$build/threads" thread
 stage fuzz scripts/check-fuzz.sh 60
 
 for name in $chosen; do

@@ -2,6 +2,8 @@
 
 #include "lib/Target/CPU/CpuFeatures.h"
 
+#include "lib/Environment/Environment.h"
+
 #include "llvm-c/Target.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringExtras.h"
@@ -14,7 +16,6 @@
 #include "llvm/TargetParser/Host.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <mutex>
 #include <sched.h>
 
@@ -167,8 +168,8 @@ int attnc::getAvailableThreads() {
   if (int quota = controlGroupThreads())
     threads = std::min(threads, quota);
   int wanted = 0;
-  const char *text = std::getenv("ATTNC_NUM_THREADS");
-  if (text && !StringRef(text).getAsInteger(10, wanted) && wanted > 0)
+  auto text = environment(Variable::NumThreads);
+  if (text && !StringRef(*text).getAsInteger(10, wanted) && wanted > 0)
     threads = std::min(threads, wanted);
   return std::max(threads, 1);
 }

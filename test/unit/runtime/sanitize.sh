@@ -1,21 +1,25 @@
 #!/bin/sh
-# sanitize.sh [BUILD-DIR]: builds the kernel cache and its tests under the
-# thread sanitizer and under the address and undefined-behaviour sanitizers,
-# runs them, and prints `N passed, N failed` over both.
+# sanitize.sh [BUILD-DIR [SANITIZERS...]]: builds the kernel cache and its tests
+# under the thread sanitizer and under the address and undefined-behaviour
+# sanitizers (or those named), without LLVM, runs them, and prints
+# `N passed, N failed` over all.
 
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 build=${1:-$here/../../../build/sanitize}
+[ $# -eq 0 ] || shift
+[ $# -ne 0 ] || set -- thread address,undefined
+mkdir -p "$build"
 # Debian's clang comes without the sanitizers' libraries; g++ has them.
 compiler=${ATTNC_SANITIZER_CXX:-g++}
 passed=0 failed=0
 
-for kind in thread address,undefined; do
+for kind; do
   dir=$build/$kind
   cmake -S "$here" -B "$dir" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" \
-    -DATTNC_SANITIZE=$kind >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
-  ninja -C "$dir" -j2 RuntimeTest >"$build.log" 2>&1 || {
-    cat "$build.log"
+    -DATTNC_SANITIZE=$kind >"$build/build.log" 2>&1 || { cat "$build/build.log"; exit 1; }
+  ninja -C "$dir" -j2 RuntimeTest >"$build/build.log" 2>&1 || {
+    cat "$build/build.log"
     exit 1
   }
   code=0
