@@ -103,7 +103,8 @@ EventSink EventSink::fromEnvironment() {
   if (level == "info")
     return EventSink(Level::Info, file);
   EventSink sink(Level::Warn, file);
-  if (level != "warn")
+  static std::atomic<bool> reported{false};
+  if (level != "warn" && !reported.exchange(true))
     sink.emit(
         {EventKind::Warning,
          "",

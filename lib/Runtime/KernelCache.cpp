@@ -28,8 +28,7 @@ struct KernelCache::Flight {
 // Options
 //===----------------------------------------------------------------------===//
 
-/// "512", "64K", "100M", "2G"; nothing when it is none of these.
-static std::optional<uint64_t> parseSize(const std::string &text) {
+std::optional<uint64_t> attnc::parseByteCount(const std::string &text) {
   uint64_t value = 0;
   size_t i = 0;
   for (; i < text.size() && text[i] >= '0' && text[i] <= '9'; ++i) {
@@ -85,14 +84,14 @@ KernelCacheOptions KernelCacheOptions::fromEnvironment(std::string compiler,
       options.noDirectoryReason = directory.failure().message;
   }
   if (auto size = environment(Variable::CacheSize)) {
-    if (auto bytes = parseSize(*size))
+    if (auto bytes = parseByteCount(*size))
       options.sizeLimit = *bytes;
     else
       reader.reject("ATTNC_CACHE_SIZE", *size,
                     "a number of bytes, or one with K, M or G");
   }
   if (auto timeout = environment(Variable::LockTimeout)) {
-    auto seconds = parseSize(*timeout);
+    auto seconds = parseByteCount(*timeout);
     if (seconds && *seconds <= 86400)
       options.lockTimeout = double(*seconds);
     else

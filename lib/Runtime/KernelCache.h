@@ -71,6 +71,9 @@ struct KernelCacheOptions {
                                             FileOps &ops = FileOps::system());
 };
 
+/// "512", "64K", "100M", "2G"; nothing when it is none of these.
+std::optional<uint64_t> parseByteCount(const std::string &text);
+
 class KernelCache {
 public:
   KernelCache(KernelCacheOptions options, EventSink events,

@@ -35,6 +35,8 @@ std::unique_ptr<Command> makeCompileCommand();
 std::unique_ptr<Command> makeGenCommand();
 std::unique_ptr<Command> makeRunCommand();
 std::unique_ptr<Command> makeExplainCommand();
+std::unique_ptr<Command> makeCacheCommand();
+std::unique_ptr<Command> makeCollectEnvCommand();
 
 /// Options that every compiling command has.
 struct TargetFlags {

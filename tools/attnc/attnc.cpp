@@ -23,6 +23,9 @@ static constexpr CommandInfo commands[] = {
      makeRunCommand},
     {"explain", "says which schedule is chosen and what bounds the time",
      makeExplainCommand},
+    {"cache", "looks after compiled programs on disk", makeCacheCommand},
+    {"collect-env", "describes this machine, for a bug report",
+     makeCollectEnvCommand},
 };
 
 static int fail(const Twine &message) {
@@ -69,9 +72,9 @@ static void printOverview(raw_ostream &os) {
         "usage: attnc IN.mlir [-o OUT] [--target=cpu] [--emit=PHASE]\n"
         "       attnc COMMAND ...\n\ncommands:\n";
   for (const CommandInfo &command : commands)
-    os << "  " << left_justify(command.name, 9) << ' ' << command.summary
+    os << "  " << left_justify(command.name, 11) << ' ' << command.summary
        << '\n';
-  os << "  help      explains a command, 'phases' or 'passes'\n\n"
+  os << "  help        explains a command, 'phases' or 'passes'\n\n"
         "try:\n"
         "  attnc gen --score=sigmoid --causal -o a.mlir\n"
         "  attnc a.mlir --emit=fused\n";

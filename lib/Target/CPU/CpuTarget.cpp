@@ -6,9 +6,12 @@
 #include "lib/Target/CPU/CpuCodegen.h"
 #include "passes/Passes.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/OwningOpRef.h"
+#include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Transforms/Passes.h"
 #include "llvm/ExecutionEngine/Orc/AbsoluteSymbols.h"
@@ -19,6 +22,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <pthread.h>
 
 using namespace attnc;
 using namespace mlir;
@@ -51,14 +55,19 @@ Expected<Memory> allocate(int64_t bytes) {
   return Memory(static_cast<char *>(memory));
 }
 
-/// One pool for the process: its threads sleep between launches.
+/// Set in a forked child, which has none of the pool's threads.
+std::atomic<bool> forked{false};
+
+/// One pool for the process: its threads sleep between launches. Never
+/// destroyed, since a forked child would wait for threads that it has not.
 llvm::DefaultThreadPool &getPool() {
-  static llvm::DefaultThreadPool pool = [] {
+  static llvm::DefaultThreadPool *pool = [] {
+    pthread_atfork(nullptr, nullptr, [] { forked = true; });
     llvm::ThreadPoolStrategy strategy;
     strategy.ThreadsRequested = std::max(getAvailableThreads() - 1, 1);
-    return llvm::DefaultThreadPool(strategy);
+    return new llvm::DefaultThreadPool(strategy);
   }();
-  return pool;
+  return *pool;
 }
 
 } // namespace
@@ -72,7 +81,9 @@ struct CpuProgram::Implementation {
 
   Error lower(const CpuOptions &options);
   Error findProgram();
-  Error load(const CpuOptions &options);
+  Error link(std::unique_ptr<llvm::MemoryBuffer> object);
+  void useThreads(int wanted);
+  Error launchAll(const LaunchPlan &plan, char *workspace);
   Error launch(const Launch &launch, char *workspace);
 };
 
@@ -142,10 +153,9 @@ static Error defineRuntime(llvm::orc::LLJIT &jit) {
   return jit.getMainJITDylib().define(absoluteSymbols(std::move(symbols)));
 }
 
-Error CpuProgram::Implementation::load(const CpuOptions &options) {
-  auto object = emitCpuObject(*module, options);
-  if (!object)
-    return object.takeError();
+/// Links the object file and finds the kernels that the module declares.
+Error CpuProgram::Implementation::link(
+    std::unique_ptr<llvm::MemoryBuffer> object) {
   auto created = llvm::orc::LLJITBuilder()
                      .setLinkProcessSymbolsByDefault(false)
                      .setPlatformSetUp(llvm::orc::setUpInactivePlatform)
@@ -155,7 +165,7 @@ Error CpuProgram::Implementation::load(const CpuOptions &options) {
   jit = std::move(*created);
   if (Error error = defineRuntime(*jit))
     return error;
-  if (Error error = jit->addObjectFile(std::move(*object)))
+  if (Error error = jit->addObjectFile(std::move(object)))
     return error;
   for (auto function : module->getOps<LLVM::LLVMFuncOp>()) {
     auto scratch = function->getAttrOfType<IntegerAttr>("attnc.scratch");
@@ -170,23 +180,86 @@ Error CpuProgram::Implementation::load(const CpuOptions &options) {
   return Error::success();
 }
 
-Expected<std::unique_ptr<CpuProgram>>
-CpuProgram::compile(ModuleOp module, const CpuOptions &options) {
+void CpuProgram::Implementation::useThreads(int wanted) {
+  int available = getAvailableThreads();
+  threads = wanted > 0 ? std::min(wanted, available) : available;
+}
+
+/// A module's kernels as declarations: all that the launch plan needs of them
+/// once there is an object file.
+static OwningOpRef<ModuleOp> extractPlan(ModuleOp module) {
+  OwningOpRef<ModuleOp> plan = ModuleOp::create(module.getLoc());
+  OpBuilder builder(plan->getBodyRegion());
+  for (Operation &op : module.getOps()) {
+    auto function = dyn_cast<LLVM::LLVMFuncOp>(op);
+    if (!function && !isa<tile::ProgramOp>(op))
+      continue;
+    if (function && !function->hasAttr("attnc.scratch"))
+      continue;
+    Operation *copy = function ? builder.cloneWithoutRegions(op) //
+                               : builder.clone(op);
+    if (function)
+      cast<LLVM::LLVMFuncOp>(copy).setLinkage(LLVM::Linkage::External);
+  }
+  return plan;
+}
+
+Expected<CpuImage> CpuProgram::emit(ModuleOp module,
+                                    const CpuOptions &options) {
   DialectRegistry registry;
   registerCpuTranslations(registry);
   module.getContext()->appendDialectRegistry(registry);
-  auto implementation = std::make_unique<Implementation>();
-  implementation->module = module.clone();
-  if (Error error = implementation->lower(options))
+  Implementation work;
+  work.module = module.clone();
+  if (Error error = work.lower(options))
     return std::move(error);
+  if (Error error = work.findProgram())
+    return std::move(error);
+  auto object = emitCpuObject(*work.module, options);
+  if (!object)
+    return object.takeError();
+  CpuImage image;
+  image.object = (*object)->getBuffer().str();
+  llvm::raw_string_ostream stream(image.plan);
+  extractPlan(*work.module)->print(stream);
+  return image;
+}
+
+void CpuProgram::registerPlanDialects(DialectRegistry &registry) {
+  registry.insert<tile::TileDialect, LLVM::LLVMDialect, arith::ArithDialect,
+                  math::MathDialect>();
+}
+
+Expected<std::unique_ptr<CpuProgram>>
+CpuProgram::load(const CpuImage &image, MLIRContext &context, int threads) {
+  std::string message;
+  ScopedDiagnosticHandler handler(&context, [&](Diagnostic &diagnostic) {
+    message = diagnostic.str();
+    return success();
+  });
+  auto implementation = std::make_unique<Implementation>();
+  implementation->module = parseSourceString<ModuleOp>(image.plan, &context);
+  if (!implementation->module)
+    return llvm::createStringError("the launch plan does not parse: " +
+                                   message);
   if (Error error = implementation->findProgram())
     return std::move(error);
-  if (Error error = implementation->load(options))
+  if (Error error = implementation->link(
+          llvm::MemoryBuffer::getMemBufferCopy(image.object, "attnc")))
     return std::move(error);
-  int available = getAvailableThreads();
-  implementation->threads =
-      options.threads > 0 ? std::min(options.threads, available) : available;
+  implementation->useThreads(threads);
   return std::unique_ptr<CpuProgram>(new CpuProgram(std::move(implementation)));
+}
+
+Expected<std::unique_ptr<CpuProgram>>
+CpuProgram::compile(ModuleOp module, const CpuOptions &options) {
+  auto image = emit(module, options);
+  if (!image)
+    return image.takeError();
+  DialectRegistry registry;
+  registerPlanDialects(registry);
+  module.getContext()->appendDialectRegistry(registry);
+  return load(*image, *module.getContext(), options.threads);
 }
 
 //===----------------------------------------------------------------------===//
@@ -226,7 +299,7 @@ Error CpuProgram::Implementation::launch(const Launch &launch,
   if (launch.items <= 0) // S-empty: nothing to do is not a mistake.
     return Error::success();
   const Kernel &kernel = it->second;
-  int64_t workers = std::min<int64_t>(threads, launch.items);
+  int64_t workers = forked ? 1 : std::min<int64_t>(threads, launch.items);
   int64_t stride = llvm::alignTo(kernel.scratchBytes, 64);
   Expected<Memory> scratch = allocate(stride * workers);
   if (!scratch)
@@ -253,6 +326,16 @@ Error CpuProgram::Implementation::launch(const Launch &launch,
   return Error::success();
 }
 
+Error CpuProgram::Implementation::launchAll(const LaunchPlan &plan,
+                                            char *workspace) {
+  for (const Launch &one : plan.launches)
+    if (Error error = launch(one, workspace))
+      return error;
+  return Error::success();
+}
+
+tile::ProgramOp CpuProgram::program() const { return implementation->program; }
+
 Error CpuProgram::run(llvm::ArrayRef<Argument> arguments) {
   auto plan = planProgram(implementation->program, arguments);
   if (!plan)
@@ -260,8 +343,32 @@ Error CpuProgram::run(llvm::ArrayRef<Argument> arguments) {
   Expected<Memory> workspace = allocate(plan->workspaceBytes);
   if (!workspace)
     return workspace.takeError();
-  for (const Launch &launch : plan->launches)
-    if (Error error = implementation->launch(launch, workspace->get()))
-      return error;
-  return Error::success();
+  return implementation->launchAll(*plan, workspace->get());
+}
+
+Error CpuProgram::run(llvm::ArrayRef<Argument> arguments, void *workspace,
+                      int64_t workspaceBytes) {
+  auto plan = planProgram(implementation->program, arguments);
+  if (!plan)
+    return plan.takeError();
+  if (plan->workspaceBytes > workspaceBytes ||
+      (plan->workspaceBytes && !workspace))
+    return llvm::createStringError(
+        "the workspace must have " + std::to_string(plan->workspaceBytes) +
+        " bytes for these arguments, got " +
+        std::to_string(workspace ? workspaceBytes : 0));
+  if (reinterpret_cast<uintptr_t>(workspace) % kWorkspaceAlignment &&
+      plan->workspaceBytes)
+    return llvm::createStringError("the workspace must be aligned to " +
+                                   std::to_string(kWorkspaceAlignment) +
+                                   " bytes, and is not");
+  return implementation->launchAll(*plan, static_cast<char *>(workspace));
+}
+
+Expected<int64_t>
+CpuProgram::workspaceBytes(llvm::ArrayRef<Argument> arguments) const {
+  auto plan = planProgram(implementation->program, arguments);
+  if (!plan)
+    return plan.takeError();
+  return plan->workspaceBytes;
 }

@@ -3,6 +3,7 @@
 #ifndef ATTNC_LIB_TARGET_CPU_CPUTARGET_H
 #define ATTNC_LIB_TARGET_CPU_CPUTARGET_H
 
+#include "dialects/tile/Tile.h"
 #include "lib/Program/Argument.h"
 #include "lib/Target/CPU/CpuFeatures.h"
 
@@ -14,6 +15,13 @@
 
 namespace attnc {
 
+/// Machine code of a program and its launch plan, as bytes to keep.
+struct CpuImage {
+  std::string object; ///< An object file.
+  /// MLIR text: the tile.program and a declaration of each kernel.
+  std::string plan;
+};
+
 /// A program as machine code. Its MLIR context must outlive it. `run` may be
 /// called from several threads at once.
 class CpuProgram {
@@ -23,10 +31,27 @@ public:
   static llvm::Expected<std::unique_ptr<CpuProgram>>
   compile(mlir::ModuleOp module, const CpuOptions &options = {});
 
+  /// The same in two steps, the first one of which takes the time.
+  static llvm::Expected<CpuImage> emit(mlir::ModuleOp module,
+                                       const CpuOptions &options = {});
+  /// The context must know the dialects of a plan (`registerPlanDialects`).
+  static llvm::Expected<std::unique_ptr<CpuProgram>>
+  load(const CpuImage &image, mlir::MLIRContext &context, int threads = 0);
+  static void registerPlanDialects(mlir::DialectRegistry &registry);
+
   ~CpuProgram();
+
+  tile::ProgramOp program() const;
 
   /// Runs all launches and returns when they are done.
   llvm::Error run(llvm::ArrayRef<Argument> arguments);
+
+  /// The same with a workspace of the caller's, aligned to
+  /// kWorkspaceAlignment; an error if it is too small.
+  llvm::Error run(llvm::ArrayRef<Argument> arguments, void *workspace,
+                  int64_t workspaceBytes);
+  llvm::Expected<int64_t>
+  workspaceBytes(llvm::ArrayRef<Argument> arguments) const;
 
 private:
   struct Implementation;
