@@ -164,8 +164,13 @@ Result<RequestKey> Session::keyOf(const ProgramRequest &request) {
     return Failure{Status::Unsupported,
                    "target is '" + request.target +
                        "'; this library runs programs on 'cpu'"};
-  // The machine does not change while the process lives.
-  static const auto *host = new auto(processorOf(ProgramRequest()));
+  // The machine does not change while the process lives. (Asking an Expected
+  // whether it holds a value writes to it: once, under the static's lock.)
+  static auto *host = [] {
+    auto *found = new auto(processorOf(ProgramRequest()));
+    (void)bool(*found);
+    return found;
+  }();
   std::pair<std::string, std::string> processor;
   if (request.cpu.empty() && request.features.empty() && *host) {
     processor = **host;

@@ -1,0 +1,370 @@
+//===- ApiTest.cpp - The C interface and its C++ wrapper ------------------===//
+
+#include "attnc/attnc.hpp"
+
+#include "gtest/gtest.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+
+namespace {
+
+/// Sigmoid attention of f32 tensors, head dim 16, any sizes otherwise.
+std::string sigmoidIr(const std::string &comment = "") {
+  return "// " + comment + R"(
+!q = tensor<?x?x?x16xf32>
+!s = tensor<?x?x?x?xf32>
+func.func @attention(%query: !q {attn.name = "query"},
+                     %key: !q {attn.name = "key"},
+                     %value: !q {attn.name = "value"},
+                     %bias: f32 {attn.name = "bias"})
+    -> (!q {attn.name = "output"}) {
+  %scores = attn.scores %query, %key : !q, !q -> !s
+  %biased = attn.bias %scores, %bias map affine_map<(b, h, i, j) -> ()>
+    : !s, f32
+  %weights = attn.activation %biased {
+  ^bb0(%x: f32):
+    %p = attn.logistic %x : f32
+    attn.yield %p : f32
+  } : !s
+  %o = attn.apply %weights, %value : !s, !q -> !q
+  return %o : !q
+}
+)";
+}
+
+/// All tests share one cache directory, which is gone afterwards.
+class Surroundings : public ::testing::Environment {
+public:
+  void SetUp() override {
+    char name[] = "/tmp/attnc-api-XXXXXX";
+    directory = mkdtemp(name);
+    setenv("ATTNC_CACHE_DIR", (directory + "/cache").c_str(), 1);
+    setenv("ATTNC_LOG", "off", 1);
+  }
+  void TearDown() override {
+    std::error_code ignored;
+    std::filesystem::remove_all(directory, ignored);
+  }
+  static std::string directory;
+};
+std::string Surroundings::directory;
+[[maybe_unused]] auto *surroundings =
+    ::testing::AddGlobalTestEnvironment(new Surroundings);
+
+attnc_counters counters() {
+  attnc_counters current{};
+  current.struct_size = sizeof(current);
+  EXPECT_EQ(attnc_get_counters(&current), ATTNC_OK);
+  return current;
+}
+
+attnc::Program sigmoid() {
+  attnc::Program program;
+  attnc::Status status = attnc::Program::fromIr(sigmoidIr(), program);
+  EXPECT_TRUE(status) << status.message();
+  return program;
+}
+
+/// Numbers in (-1, 1) that repeat from run to run.
+std::vector<float> numbers(size_t count, unsigned seed) {
+  std::vector<float> values(count);
+  for (float &value : values) {
+    seed = seed * 1664525u + 1013904223u;
+    value = float(seed >> 8) / float(1 << 23) - 1;
+  }
+  return values;
+}
+
+/// The definition, for tensors (b, h, s, 16) in row-major memory.
+std::vector<float> reference(const std::vector<float> &q,
+                             const std::vector<float> &k,
+                             const std::vector<float> &v, int heads, int rows,
+                             int keys, float bias) {
+  std::vector<float> o(size_t(heads) * rows * 16);
+  for (int h = 0; h < heads; ++h)
+    for (int i = 0; i < rows; ++i)
+      for (int j = 0; j < keys; ++j) {
+        double dot = 0;
+        for (int d = 0; d < 16; ++d)
+          dot +=
+              double(q[(h * rows + i) * 16 + d]) * k[(h * keys + j) * 16 + d];
+        double p = 1 / (1 + std::exp(-(dot / 4 + bias)));
+        for (int d = 0; d < 16; ++d)
+          o[(h * rows + i) * 16 + d] += float(p * v[(h * keys + j) * 16 + d]);
+      }
+  return o;
+}
+
+void expectNear(const std::vector<float> &got,
+                const std::vector<float> &expected) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t k = 0; k < got.size(); ++k)
+    ASSERT_NEAR(got[k], expected[k], 1e-4) << k;
+}
+
+/// Runs with heads, rows and keys as given and checks the result.
+void check(const attnc::Program &program, int heads, int rows, int keys,
+           float bias) {
+  using attnc::Tensor;
+  auto q = numbers(heads * rows * 16, 1), k = numbers(heads * keys * 16, 2),
+       v = numbers(heads * keys * 16, 3);
+  std::vector<float> o(q.size(), NAN);
+  attnc::Status status =
+      program.run({Tensor::contiguous(q.data(), {1, heads, rows, 16}),
+                   Tensor::contiguous(k.data(), {1, heads, keys, 16}),
+                   Tensor::contiguous(v.data(), {1, heads, keys, 16}), bias,
+                   Tensor::contiguous(o.data(), {1, heads, rows, 16})});
+  ASSERT_TRUE(status) << status.message();
+  expectNear(o, reference(q, k, v, heads, rows, keys, bias));
+}
+
+} // namespace
+
+TEST(Api, Versions) {
+  EXPECT_EQ(attnc_api_version(), ATTNC_API_VERSION);
+  EXPECT_EQ(std::strlen(attnc_compiler_fingerprint()), 32u);
+  EXPECT_STRNE(attnc_version(), "");
+}
+
+TEST(Api, DescribesItsParameters) {
+  attnc::Program program = sigmoid();
+  auto parameters = program.parameters();
+  ASSERT_EQ(parameters.size(), 5u);
+  const char *names[] = {"query", "key", "value", "bias", "output"};
+  for (int k = 0; k < 5; ++k)
+    EXPECT_STREQ(parameters[k].name, names[k]);
+  EXPECT_EQ(parameters[0].dtype, ATTNC_DTYPE_F32);
+  EXPECT_EQ(parameters[0].rank, 4);
+  EXPECT_EQ(parameters[0].sizes[0], -1);
+  EXPECT_EQ(parameters[0].sizes[3], 16);
+  EXPECT_EQ(parameters[3].kind, ATTNC_F32);
+  EXPECT_TRUE(parameters[4].is_result);
+  EXPECT_FALSE(parameters[0].is_result);
+}
+
+TEST(Api, OneProgramServesAllSizesAndScalars) {
+  attnc::Program program = sigmoid();
+  uint64_t before = counters().compiles;
+  for (int keys : {1, 5, 33, 100})
+    for (float bias : {0.0f, -2.5f})
+      check(program, 2, 7, keys, bias);
+  for (int length = 1; length <= 20; ++length)
+    check(sigmoid(), 1, 1, length, 0.5f);
+  EXPECT_EQ(counters().compiles, before);
+}
+
+TEST(Api, StridesAreHonoured) {
+  // The query as (b, s, h, d) in memory, the value backwards along keys.
+  attnc::Program program = sigmoid();
+  const int heads = 2, rows = 3, keys = 9;
+  auto q = numbers(heads * rows * 16, 4), k = numbers(heads * keys * 16, 5),
+       v = numbers(heads * keys * 16, 6);
+  std::vector<float> qMoved(q.size()), vMoved(v.size()), o(q.size());
+  for (int h = 0; h < heads; ++h) {
+    for (int i = 0; i < rows; ++i)
+      std::copy_n(&q[(h * rows + i) * 16], 16, &qMoved[(i * heads + h) * 16]);
+    for (int j = 0; j < keys; ++j)
+      std::copy_n(&v[(h * keys + j) * 16], 16,
+                  &vMoved[(h * keys + keys - 1 - j) * 16]);
+  }
+  attnc::Tensor query = {qMoved.data(),
+                         ATTNC_DTYPE_F32,
+                         {1, heads, rows, 16},
+                         {heads * rows * 16, 16, heads * 16, 1}};
+  attnc::Tensor value = {&vMoved[(keys - 1) * 16],
+                         ATTNC_DTYPE_F32,
+                         {1, heads, keys, 16},
+                         {heads * keys * 16, keys * 16, -16, 1}};
+  attnc::Status status = program.run(
+      {query, attnc::Tensor::contiguous(k.data(), {1, heads, keys, 16}), value,
+       0.25f, attnc::Tensor::contiguous(o.data(), {1, heads, rows, 16})});
+  ASSERT_TRUE(status) << status.message();
+  expectNear(o, reference(q, k, v, heads, rows, keys, 0.25f));
+}
+
+TEST(Api, EmptySizesAreLegal) {
+  attnc::Program program = sigmoid();
+  check(program, 2, 3, 0, 0.0f); // zeros
+  check(program, 2, 0, 3, 0.0f);
+  check(program, 0, 3, 3, 0.0f);
+}
+
+/// The message of a run with one argument replaced.
+static std::string messageWith(size_t index, attnc_argument replacement,
+                               size_t count = 5) {
+  attnc::Program program = sigmoid();
+  static float data[16];
+  static const int64_t sizes[] = {1, 1, 1, 16}, strides[] = {16, 16, 16, 1};
+  attnc_argument arguments[6] = {};
+  for (int k : {0, 1, 2, 4})
+    arguments[k].as.tensor = {data, ATTNC_DTYPE_F32, 4, sizes, strides};
+  arguments[3].kind = ATTNC_F32;
+  if (index < 5)
+    arguments[index] = replacement;
+  attnc_status status =
+      attnc_program_run(program.get(), arguments, count, nullptr, 0, nullptr);
+  EXPECT_EQ(status, ATTNC_INVALID_ARGUMENT);
+  return attnc_last_error();
+}
+
+TEST(Api, MessagesNameArgumentExpectedAndGot) {
+  static float data[16];
+  const int64_t wrong[] = {1, 1, 1, 8}, sizes[] = {1, 1, 1, 16},
+                strides[] = {16, 16, 16, 1};
+  attnc_argument scalar{};
+  scalar.kind = ATTNC_F32;
+  EXPECT_EQ(messageWith(1, scalar),
+            "argument 'key': expected a tensor, got an f32");
+  attnc_argument half{};
+  half.as.tensor = {data, ATTNC_DTYPE_F16, 4, sizes, strides};
+  EXPECT_EQ(messageWith(0, half),
+            "argument 'query': expected elements of f32, got f16");
+  attnc_argument narrow{};
+  narrow.as.tensor = {data, ATTNC_DTYPE_F32, 4, wrong, strides};
+  EXPECT_NE(messageWith(2, narrow).find("argument 'value': dim 3 must be 16, "
+                                        "got 8"),
+            std::string::npos);
+  attnc_argument flat{};
+  flat.as.tensor = {data, ATTNC_DTYPE_F32, 1, sizes, strides};
+  EXPECT_NE(messageWith(0, flat).find("expected a tensor of rank 4, got rank "
+                                      "1"),
+            std::string::npos);
+  attnc_argument null{};
+  null.as.tensor = {nullptr, ATTNC_DTYPE_F32, 4, sizes, strides};
+  EXPECT_NE(messageWith(0, null).find("'query': the data pointer is null"),
+            std::string::npos);
+  attnc_argument noStrides{};
+  noStrides.as.tensor = {data, ATTNC_DTYPE_F32, 4, sizes, nullptr};
+  EXPECT_NE(messageWith(0, noStrides).find("strides is null"),
+            std::string::npos);
+  EXPECT_NE(messageWith(9, {}, 4).find("takes 5 arguments (query, key, value, "
+                                       "bias, output), got 4"),
+            std::string::npos);
+}
+
+TEST(Api, BadRequestsAreRefusedWithAMessage) {
+  attnc_program *program = nullptr;
+  EXPECT_EQ(attnc_program_from_ir(nullptr, 0, nullptr, &program),
+            ATTNC_INVALID_ARGUMENT);
+  EXPECT_EQ(attnc_program_from_ir("func.func @", 11, nullptr, &program),
+            ATTNC_COMPILE_FAILED);
+  EXPECT_EQ(program, nullptr);
+  EXPECT_NE(std::string(attnc_last_error()).find("<ir>:1"), std::string::npos)
+      << attnc_last_error();
+  attnc_options options{};
+  EXPECT_EQ(attnc_program_from_ir("", 0, &options, &program),
+            ATTNC_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(attnc_last_error()).find("struct_size"),
+            std::string::npos);
+  options.struct_size = sizeof(options);
+  options.target = "abacus";
+  EXPECT_EQ(attnc_program_from_ir("", 0, &options, &program),
+            ATTNC_UNSUPPORTED);
+  options.target = "cpu";
+  options.cpu = "abacus";
+  std::string ir = sigmoidIr();
+  EXPECT_EQ(attnc_program_from_ir(ir.data(), ir.size(), &options, &program),
+            ATTNC_INVALID_ARGUMENT);
+  attnc_program_release(nullptr);
+}
+
+TEST(Api, ErrorsBelongToTheirThread) {
+  attnc_program *program = nullptr;
+  attnc_program_from_ir(nullptr, 0, nullptr, &program);
+  std::string here = attnc_last_error();
+  std::thread other([] { EXPECT_STREQ(attnc_last_error(), ""); });
+  other.join();
+  EXPECT_EQ(attnc_last_error(), here);
+}
+
+TEST(Api, TheSecondProcessLoadsFromDisk) {
+  sigmoid(); // on disk now
+  std::string script = "cd " + Surroundings::directory +
+                       " && cat > again.mlir <<'EOF'\n" + sigmoidIr() +
+                       "EOF\nATTNC_JIT=forbid " ATTNC_BINARY_DIR
+                       "/bin/attnc cache add again.mlir";
+  EXPECT_EQ(std::system(script.c_str()), 0);
+}
+
+TEST(Api, EventsReachTheCallback) {
+  std::vector<std::string> events;
+  attnc_set_event_callback(
+      [](const char *json, void *list) {
+        static_cast<std::vector<std::string> *>(list)->push_back(json);
+      },
+      &events);
+  attnc::Program program;
+  ASSERT_TRUE(attnc::Program::fromIr(sigmoidIr("not seen before"), program));
+  attnc_set_event_callback(nullptr, nullptr);
+  std::string all;
+  for (const std::string &event : events)
+    all += event + "\n";
+  for (const char *part : {"\"event\":\"miss\"", "\"event\":\"compile\"",
+                           "\"seconds\":{", "\"event\":\"publish\""})
+    EXPECT_NE(all.find(part), std::string::npos) << part << " in\n" << all;
+}
+
+TEST(Api, ThreadsRunOneProgramAtOnce) {
+  attnc::Program program = sigmoid();
+  std::vector<std::thread> threads;
+  for (int k = 0; k < 4; ++k)
+    threads.emplace_back([&, k] { check(program, 2, 5 + k, 40 + k, -1.0f); });
+  for (std::thread &thread : threads)
+    thread.join();
+}
+
+TEST(Api, AForkedChildRunsPrograms) {
+  attnc::Program program = sigmoid();
+  check(program, 4, 40, 40, 0.0f); // the pool exists now
+  std::fflush(nullptr);
+  pid_t pid = fork();
+  if (pid == 0) {
+    alarm(60); // hanging is failing
+    check(program, 4, 40, 40, 0.0f);
+    _exit(::testing::Test::HasFailure());
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(Api, TheLibraryExportsTheCInterfaceAlone) {
+  std::string command =
+      ATTNC_NM " -D --defined-only " ATTNC_BINARY_DIR "/lib/libattnc.so";
+  FILE *symbols = popen(command.c_str(), "r");
+  ASSERT_NE(symbols, nullptr);
+  char line[512];
+  int exported = 0;
+  while (std::fgets(line, sizeof(line), symbols)) {
+    const char *name = std::strrchr(line, ' ');
+    ASSERT_NE(name, nullptr) << line;
+    EXPECT_EQ(std::strncmp(name + 1, "attnc_", 6), 0) << line;
+    ++exported;
+  }
+  EXPECT_EQ(pclose(symbols), 0);
+  EXPECT_EQ(exported, 14);
+}
+
+TEST(Api, TheExamplesRun) {
+  for (const char *flags : {"--causal", ""}) {
+    std::string ir = Surroundings::directory + "/example.mlir";
+    std::string gen = std::string(ATTNC_BINARY_DIR "/bin/attnc gen "
+                                                   "--score=sigmoid "
+                                                   "--head-dim=64 ") +
+                      flags + " -o " + ir;
+    ASSERT_EQ(std::system(gen.c_str()), 0);
+    // The last row of a causal mask attends every key too.
+    std::string c = ATTNC_BINARY_DIR "/bin/example-c " + ir;
+    EXPECT_EQ(std::system(c.c_str()), 0);
+    if (!*flags) {
+      std::string cpp = ATTNC_BINARY_DIR "/bin/example-cpp " + ir;
+      EXPECT_EQ(std::system(cpp.c_str()), 0);
+    }
+  }
+}
