@@ -60,7 +60,8 @@ int main(int argc, char **argv) {
               }));
 
   int64_t headDim = program.parameters()[0].sizes[3];
-  std::vector<float> row(size_t(headDim), 1.0f), output(size_t(headDim));
+  auto count = static_cast<size_t>(headDim);
+  std::vector<float> row(count, 1.0f), output(count);
   auto tensor = attnc::Tensor::contiguous(row.data(), {1, 1, 1, headDim});
   auto result = attnc::Tensor::contiguous(output.data(), {1, 1, 1, headDim});
   attnc_argument arguments[5];
