@@ -91,8 +91,13 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p) {
     ++stages;
   // With three consumers a whole-tile check would not fit in registers.
   int64_t slice = consumers == 3 ? 16 : blockN;
+  // Two consumers take turns: one multiplies while the other does elementwise
+  // work. Measured on an H200 (benchmarks/results/2026-11-22-h200-schedules),
+  // turns give a softmax at head dim 128 up to a fifth; among three they wait
+  // for each other.
+  bool pingpong = consumers == 2;
   return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
-                           Order::Overlap, false, false, false, 1, slice);
+                           Order::Overlap, pingpong, false, false, 1, slice);
 }
 
 } // namespace

@@ -14,7 +14,7 @@ for file in "$build/bin/attnc" "$build/lib/libattnc-gpu-harness.so"; do
   packed=$folder/$(basename "$file").xz
   if [ ! "$packed" -nt "$file" ]; then
     strip -o "$packed.tmp" "$file"
-    xz -3 -T0 -c "$packed.tmp" >"$packed"
+    xz -1 -T0 -c "$packed.tmp" >"$packed"
     rm "$packed.tmp"
   fi
 done
