@@ -22,7 +22,7 @@ func.func @d64(%q: tensor<?x?x?x64xbf16>) -> tensor<?x?x?x64xbf16> {
 }
 
 // HOPPER: tile.kernel @d128_attention
-// HOPPER-SAME: schedule(#tile.schedule<block_m = 128, block_n = 128, consumers = 2, stages = 3, order = overlap, slice = 128>)
+// HOPPER-SAME: schedule(#tile.schedule<block_m = 128, block_n = 128, consumers = 2, stages = 3, order = overlap, pingpong = true, slice = 128>)
 func.func @d128(%q: tensor<?x?x?x128xbf16>) -> tensor<?x?x?x128xbf16> {
   %o = attn.fused %q, %q, %q : tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16> -> tensor<?x?x?x128xbf16>
   return %o : tensor<?x?x?x128xbf16>
