@@ -13,9 +13,9 @@ static bool isIdentity(Region &region) {
          region.front().getTerminator()->getOperand(0) == region.getArgument(0);
 }
 
-static void clearRegion(Region &region) {
-  region.dropAllReferences();
-  region.getBlocks().clear();
+/// Through the rewriter, whose work list may hold ops of the region.
+static void clearRegion(PatternRewriter &rewriter, Region &region) {
+  rewriter.eraseBlock(&region.front());
 }
 
 //===----------------------------------------------------------------------===//
@@ -155,14 +155,14 @@ struct DropIdentityRegions : OpRewritePattern<FusedOp> {
     rewriter.modifyOpInPlace(op, [&] {
       ArrayAttr none = rewriter.getArrayAttr({});
       if (scoreMod) {
-        clearRegion(op.getScoreMod());
+        clearRegion(rewriter, op.getScoreMod());
         op.getScoreCapturesMutable().clear();
         op.setScoreMapsAttr(none);
       }
       if (activation)
-        clearRegion(op.getActivation());
+        clearRegion(rewriter, op.getActivation());
       if (epilogue) {
-        clearRegion(op.getEpilogue());
+        clearRegion(rewriter, op.getEpilogue());
         op.getEpilogueCapturesMutable().clear();
         op.setEpilogueMapsAttr(none);
         op.setStatsAttr(none);
