@@ -2,7 +2,6 @@
 
 #include "dialects/attn/Attn.h"
 
-#include "mlir/IR/Matchers.h"
 #include "mlir/IR/OpImplementation.h"
 #include "mlir/IR/TypeUtilities.h"
 #include "llvm/ADT/StringSet.h"
@@ -225,7 +224,7 @@ static LogicalResult verifyRegion(Operation *op, Region &region, StringRef name,
            << arguments << "), got (" << region.getArgumentTypes() << ")";
   Block &block = region.front();
   auto yield = block.empty() ? YieldOp() : dyn_cast<YieldOp>(block.back());
-  if (!yield || yield.getValue().getType() != yielded)
+  if (!yield || !llvm::equal(yield->getOperandTypes(), ArrayRef(yielded)))
     return op->emitOpError() << "region '" << name
                              << "' must end in an attn.yield of " << yielded;
   for (Operation &inner : block) {
@@ -250,19 +249,31 @@ getRegionTypes(MLIRContext *context, unsigned positions, ValueRange captures) {
   return types;
 }
 
-/// Whether -inf, written as a constant, can be the value.
+// What follows may look at ops that are not verified yet: those of a region
+// are verified after their parent, dominance after all.
+
+static Attribute getConstant(Value value) {
+  auto constant = value.getDefiningOp<arith::ConstantOp>();
+  return constant ? constant.getValueAttr() : Attribute();
+}
+
+/// Whether -inf, written as a constant, can be the value. There may be cycles.
 static bool mayBeMinusInfinity(Value value) {
-  FloatAttr constant;
-  if (matchPattern(value, m_Constant(&constant)))
-    return constant.getValue().isInfinity() && constant.getValue().isNegative();
-  Operation *def = value.getDefiningOp();
-  if (!def || !isa<arith::SelectOp, arith::AddFOp, arith::SubFOp,
-                   arith::MinimumFOp, arith::MinNumFOp>(def))
-    return false;
-  auto operands = def->getOperands();
-  if (isa<arith::SelectOp>(def))
-    operands = operands.drop_front();
-  return llvm::any_of(operands, mayBeMinusInfinity);
+  SmallVector<Value> work = {value};
+  DenseSet<Value> seen;
+  while (!work.empty()) {
+    Value next = work.pop_back_val();
+    auto constant = dyn_cast_or_null<FloatAttr>(getConstant(next));
+    if (constant && constant.getValue().isInfinity() &&
+        constant.getValue().isNegative())
+      return true;
+    Operation *def = next.getDefiningOp();
+    if (seen.insert(next).second &&
+        isa_and_nonnull<arith::SelectOp, arith::AddFOp, arith::SubFOp,
+                        arith::MinimumFOp, arith::MinNumFOp>(def))
+      llvm::append_range(work, def->getOperands());
+  }
+  return false;
 }
 
 /// S-slots: a score_mod acts on the logit; structure goes into the mask slot.
@@ -308,8 +319,8 @@ LogicalResult DocumentMaskOp::verify() {
 }
 
 LogicalResult DilatedMaskOp::verify() {
-  IntegerAttr stride;
-  if (matchPattern(getStride(), m_Constant(&stride)) && stride.getInt() < 1)
+  auto stride = dyn_cast_or_null<IntegerAttr>(getConstant(getStride()));
+  if (stride && stride.getInt() < 1)
     return emitOpError() << "needs a stride of at least 1, got "
                          << stride.getInt();
   return success();
@@ -318,8 +329,8 @@ LogicalResult DilatedMaskOp::verify() {
 LogicalResult WindowMaskOp::verify() {
   // S-window: -1 = unlimited.
   for (Value width : {getLeft(), getRight()}) {
-    IntegerAttr constant;
-    if (matchPattern(width, m_Constant(&constant)) && constant.getInt() < -1)
+    auto constant = dyn_cast_or_null<IntegerAttr>(getConstant(width));
+    if (constant && constant.getInt() < -1)
       return emitOpError() << "needs widths of at least 0, or -1 for "
                               "unlimited, got "
                            << constant.getInt();
@@ -344,11 +355,14 @@ LogicalResult PredicateMaskOp::verify() {
 
 /// Masks are descriptions: an op made them, here.
 static LogicalResult verifyMasks(Operation *op, ValueRange masks) {
-  for (auto [index, mask] : llvm::enumerate(masks))
-    if (!mask.getDefiningOp<MaskOpInterface>())
+  for (auto [index, mask] : llvm::enumerate(masks)) {
+    Operation *def = mask.getDefiningOp();
+    if (!isa_and_nonnull<MaskOpInterface>(def) ||
+        def->getBlock() != op->getBlock() || !def->isBeforeInBlock(op))
       return op->emitOpError() << "mask " << index
                                << " is not the result of a mask op; masks "
                                   "cannot be passed to a function";
+  }
   return success();
 }
 
