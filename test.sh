@@ -83,6 +83,7 @@ stage docs checked scripts/make-reference.sh --check
 stage labels scripts/check-labels.sh
 stage sanitizers scripts/check-sanitizers.sh
 stage threads test/unit/runtime/sanitize.sh "$build/threads" thread
+stage ptxas scripts/check-ptxas.sh
 stage fuzz scripts/check-fuzz.sh 60
 
 for name in $chosen; do
