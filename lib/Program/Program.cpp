@@ -147,7 +147,9 @@ llvm::Error Evaluator::evaluate(Operation *op) {
       .Case([&](tile::WorkspaceOp space) { return evaluateWorkspace(space); })
       .Case([&](tile::LaunchOp launch) { return evaluateLaunch(launch); })
       .Case([&](tile::DimOp dim) {
-        values[dim.getSize()] = view(dim.getView()).sizes[dim.getDim()];
+        // By value: the new entry may move the view it is read from.
+        int64_t size = view(dim.getView()).sizes[dim.getDim()];
+        values[dim.getSize()] = size;
         return llvm::Error::success();
       })
       .Default([&](Operation *other) { return evaluateArithmetic(other); });
