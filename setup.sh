@@ -87,8 +87,8 @@ if [ -n "$missing" ]; then
     quietly "$log" $sudo apt-get update
     $install >"$log" 2>&1 </dev/null || {
       grep '^E: ' "$log" >&2 || tail -n 5 "$log" >&2
-      die "apt-get cannot install these; LLVM 22 is in Debian 12 and 13
-(security updates) and at https://apt.llvm.org. The log is $log"
+      die "apt-get cannot install these; LLVM 22 is in Debian 12
+and 13 (security updates). The log is $log"
     }
   }
 fi
