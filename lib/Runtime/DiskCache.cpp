@@ -155,9 +155,11 @@ Result<std::string> DiskCache::readAll(int directory, const std::string &name,
   if (got < 0)
     return fail("cannot read the entry: " + errorText(int(-got)));
   bytes.resize(size_t(got));
-  // A use in the future would keep an entry for ever: set it right.
+  // A use well in the future would keep an entry for ever: set it right. A
+  // little ahead is how clocks are: the kernel stamps files with a finer clock
+  // than now() reads, so a file just written may be of the next second.
   int64_t age = ops.now() - info.modified;
-  if (age > useGranularity || age < 0)
+  if (age > useGranularity || age < -useGranularity)
     ops.touch(file.get());
   return bytes;
 }

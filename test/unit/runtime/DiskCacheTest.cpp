@@ -190,6 +190,18 @@ TEST_F(DiskCacheTest, TimesInTheFutureKeepNothingForEver) {
   EXPECT_NE(access(temporaryFile.c_str(), F_OK), 0);
 }
 
+// The clock of files runs a little ahead of time(): a fresh entry may be of the
+// next second. A read must not write because of that.
+TEST_F(DiskCacheTest, ATimeJustAheadIsLeftAlone) {
+  std::string ahead = publish("key-0");
+  setAge(ahead, -2);
+  struct stat before, after;
+  ASSERT_EQ(stat(ahead.c_str(), &before), 0);
+  EXPECT_EQ(reasonOf("key-0"), "hit");
+  ASSERT_EQ(stat(ahead.c_str(), &after), 0);
+  EXPECT_EQ(after.st_mtime, before.st_mtime);
+}
+
 TEST_F(DiskCacheTest, PruningLeavesYoungTemporaryFilesAndLocks) {
   publish("k");
   {
