@@ -1,22 +1,27 @@
-/*===- attnc.h - The C interface of attnc --------------------------*- C
--*-===*\
+/*===- attnc.h - The C interface of attnc ---------------------------------===*\
 |*
 |* Stability: version 0, may change between minor versions. A program built
 |* against one ATTNC_API_VERSION runs with any library of the same one; check
 |* with attnc_api_version(). Structures that may grow begin with their size.
 |*
-|* In short: hand in attention as IR (what `attnc gen` prints, or any later
-|* phase), get a program, ask it for the workspace it needs with given
-|* arguments, run it.
+|* In short: describe an attention (or hand in IR: what `attnc gen` prints, or
+|* any later phase), get a program, ask it for the workspace it needs with
+|* given arguments, run it.
 |*
+|*   attnc_attention attention = {sizeof(attention)};
+|*   attention.score = "softmax";
 |*   attnc_program *program;
-|*   attnc_program_from_ir(ir, strlen(ir), NULL, &program);
+|*   attnc_program_from_attention(&attention, NULL, &program);
 |*   attnc_program_workspace_size(program, arguments, count, &bytes);
 |*   attnc_program_run(program, arguments, count, workspace, bytes, NULL);
 |*
 |* A program is compiled once and then found by what was asked for: in memory,
 |* else on disk (see docs/environment.md for ATTNC_CACHE_DIR and ATTNC_JIT).
 |* Sizes, strides and scalars are arguments: one program serves all of them.
+|*
+|* On a GPU, pointers and workspace are device memory, and a run is put on a
+|* stream and not waited for. A run may be captured into a CUDA graph once
+|* attnc_program_warm_up was called.
 |*
 |* Every function may be called from several threads at once, and none ends
 |* the process. A function that fails returns a status other than ATTNC_OK and
@@ -35,7 +40,7 @@
 extern "C" {
 #endif
 
-#define ATTNC_API_VERSION 1
+#define ATTNC_API_VERSION 2
 
 #if defined(__GNUC__)
 #define ATTNC_API __attribute__((visibility("default")))
@@ -53,7 +58,8 @@ typedef enum attnc_status {
   ATTNC_JIT_FORBIDDEN = 4,    /* ATTNC_JIT=forbid, and it is not in the cache */
   ATTNC_LOAD_FAILED = 5,      /* compiled, but does not load here */
   ATTNC_RUN_FAILED = 6,
-  ATTNC_INTERNAL = 7
+  ATTNC_INTERNAL = 7,
+  ATTNC_COLD = 8 /* captured into a graph before it was warmed up */
 } attnc_status;
 
 /* The message of this thread's last call that failed; "" before one. Valid
@@ -79,22 +85,44 @@ ATTNC_API const char *attnc_compiler_fingerprint(void);
 
 typedef struct attnc_program attnc_program;
 
+typedef enum attnc_dtype {
+  ATTNC_DTYPE_NONE = 0, /* of a scalar; in a request: the default */
+  ATTNC_DTYPE_F32 = 1,
+  ATTNC_DTYPE_F16 = 2,
+  ATTNC_DTYPE_BF16 = 3,
+  ATTNC_DTYPE_I32 = 4,
+  ATTNC_DTYPE_BOOL = 5, /* one byte, 0 or 1 */
+  ATTNC_DTYPE_OTHER = 6
+} attnc_dtype;
+
 /* Set struct_size to sizeof(attnc_options) and the rest to zero; then change
  * what should differ. Null strings mean the default. */
 typedef struct attnc_options {
   size_t struct_size;
-  const char *target;   /* "cpu" (default) */
+  const char *target;   /* "cpu" (default), "sm_90a" (Hopper), or "cuda": what
+                         * the GPU `device` is */
   const char *schedule; /* "block_m=64,block_n=128"; default: cost model */
   const char *cpu;      /* as LLVM names it; default: this machine's */
   const char *features; /* "+avx2,-avx512f" on top of the processor's */
+  int32_t device;       /* GPU that the null stream is of, 0 being the first */
+  int32_t any_layout;   /* GPU: 1 takes tensors of any strides and alignment,
+                         * slower; 0 wants 16-byte aligned rows */
+  const char *policy;   /* of an attnc_attention: "dynamic" (default) is one
+                         * program for any sizes, "exact" one for its sizes,
+                         * "auto" the dynamic one until a warm-up measured
+                         * that the exact one is faster */
 } attnc_options;
 
 /* Gets the program for IR text of `length` bytes. Compiles on the first
- * request on this machine (that is the warm-up), loads afterwards. `options`
- * may be null. */
+ * request on this machine, loads afterwards. `options` may be null. No GPU is
+ * needed for target "sm_90a" until a run. */
 ATTNC_API attnc_status attnc_program_from_ir(const char *ir, size_t length,
                                              const attnc_options *options,
                                              attnc_program **program);
+
+/* Makes the next run cheap and fit for capture: loads the program on the
+ * device of its options (nothing to do on the CPU). */
+ATTNC_API attnc_status attnc_program_warm_up(const attnc_program *program);
 
 /* Gives the handle back. The code stays loaded while the process lives: the
  * next request for it costs nothing. Null is allowed. */
@@ -103,21 +131,14 @@ ATTNC_API void attnc_program_release(attnc_program *program);
 /* What the program is filed under, readable. Valid as long as the handle. */
 ATTNC_API const char *attnc_program_key(const attnc_program *program);
 
+/* "cpu" or "sm_90a". Valid as long as the handle. */
+ATTNC_API const char *attnc_program_target(const attnc_program *program);
+
 typedef enum attnc_kind {
   ATTNC_TENSOR = 0,
   ATTNC_F32 = 1,
   ATTNC_I32 = 2
 } attnc_kind;
-
-typedef enum attnc_dtype {
-  ATTNC_DTYPE_NONE = 0, /* of a scalar's attnc_argument_info */
-  ATTNC_DTYPE_F32 = 1,
-  ATTNC_DTYPE_F16 = 2,
-  ATTNC_DTYPE_BF16 = 3,
-  ATTNC_DTYPE_I32 = 4,
-  ATTNC_DTYPE_BOOL = 5, /* one byte, 0 or 1 */
-  ATTNC_DTYPE_OTHER = 6
-} attnc_dtype;
 
 enum { ATTNC_MAX_RANK = 8 };
 
@@ -169,12 +190,62 @@ enum { ATTNC_WORKSPACE_ALIGNMENT = 64 };
 
 /* Runs the program. `workspace` is memory of the caller's, aligned to
  * ATTNC_WORKSPACE_ALIGNMENT, not used by another run meanwhile; it may be null
- * when no bytes are needed. With target "cpu" the call returns when the
- * results are there, and `stream` must be null. */
+ * when no bytes are needed.
+ *
+ * On the CPU the call returns when the results are there, and `stream` must be
+ * null. On a GPU `stream` is a CUstream (or cudaStream_t), null being the
+ * legacy default stream of the options' device; the call puts the work on it
+ * and returns. A stream brings its own device and context along, whatever is
+ * current in the calling thread. */
 ATTNC_API attnc_status attnc_program_run(const attnc_program *program,
                                          const attnc_argument *arguments,
                                          size_t count, void *workspace,
                                          size_t workspace_bytes, void *stream);
+
+/*---- Attention from a description ------------------------------------------*/
+
+/* What `attnc gen` takes as flags (see 'attnc help gen'). Set struct_size to
+ * sizeof(attnc_attention) and the rest to zero, then change what should
+ * differ: that is sigmoid attention of f32 tensors with a scalar bias and head
+ * dim 64. Lengths, scalars, windows and slopes are arguments of a run. */
+typedef struct attnc_attention {
+  size_t struct_size;
+  const char *score;      /* "sigmoid" (default), "softmax", "relu", ... */
+  const char *bias;       /* "none", "scalar", "head", "key" or "full"; default:
+                           * scalar for sigmoid, else none */
+  const char *causal;     /* "bottom_right" or "top_left"; null: not causal */
+  const char *masks;      /* of "documents", "dilated", "tensor", with commas
+                           * between; null: none */
+  const char *layout;     /* "bhsd" (default) or "bshd": order of the IR's dims;
+                           * a run takes any strides either way */
+  attnc_dtype dtype;      /* of query, key, value */
+  attnc_dtype out_dtype;  /* default: dtype */
+  int64_t head_dim;       /* 0: 64 */
+  int64_t value_head_dim; /* 0: head_dim */
+  /* What is known of the sizes, 0 being nothing: for the policies "exact" and
+   * "auto". With cosine and gaussian scores, fewer key heads than heads are
+   * possible only if both are given. */
+  int64_t batch, heads, kv_heads, seq, kv_seq;
+  int32_t window; /* 1: takes window_left and window_right, -1 being all */
+  int32_t scale;  /* 1: takes the scale, else it is 1 / sqrt(head_dim) */
+  int32_t alibi;  /* 1: takes one slope a head */
+  int32_t gate;   /* 1: takes a gate, the output is multiplied by sigmoid */
+  int32_t q_len;  /* 1: takes each sequence's own length */
+  int32_t kv_len;
+  int32_t lse; /* 1: also gives log sum exp of the logits (softmax) */
+} attnc_attention;
+
+/* As attnc_program_from_ir, for the IR of a description. */
+ATTNC_API attnc_status attnc_program_from_attention(
+    const attnc_attention *attention, const attnc_options *options,
+    attnc_program **program);
+
+/* The IR of a description, as `attnc gen` writes it. `*length` becomes its
+ * length in bytes; what fits is copied to `buffer` and ended with a zero byte.
+ * `buffer` may be null when `capacity` is 0. */
+ATTNC_API attnc_status attnc_attention_ir(const attnc_attention *attention,
+                                          char *buffer, size_t capacity,
+                                          size_t *length);
 
 /*---- What happened ---------------------------------------------------------*/
 

@@ -110,19 +110,52 @@ private:
 
 struct Options {
   std::string target = "cpu", schedule, cpu, features;
+  /// The GPU that the null stream is of.
+  int device = 0;
+  bool anyLayout = false;
+  std::string policy;
+
+  /// Points into this object.
+  attnc_options get() const {
+    attnc_options raw{};
+    raw.struct_size = sizeof(raw);
+    raw.target = target.c_str();
+    raw.schedule = schedule.c_str();
+    raw.cpu = cpu.c_str();
+    raw.features = features.c_str();
+    raw.device = device;
+    raw.any_layout = anyLayout;
+    raw.policy = policy.c_str();
+    return raw;
+  }
 };
+
+/// A description with nothing asked for yet.
+inline attnc_attention attention(const char *score = nullptr) {
+  attnc_attention raw{};
+  raw.struct_size = sizeof(raw);
+  raw.score = score;
+  return raw;
+}
 
 /// A compiled program. Moves, does not copy.
 class Program {
 public:
   static Status fromIr(std::string_view ir, Program &program,
                        const Options &options = {}) {
-    attnc_options raw = {sizeof(attnc_options), options.target.c_str(),
-                         options.schedule.c_str(), options.cpu.c_str(),
-                         options.features.c_str()};
+    attnc_options raw = options.get();
     attnc_program *handle = nullptr;
     attnc_status code =
         attnc_program_from_ir(ir.data(), ir.size(), &raw, &handle);
+    program.handle.reset(handle);
+    return Status(code);
+  }
+
+  static Status fromAttention(const attnc_attention &attention,
+                              Program &program, const Options &options = {}) {
+    attnc_options raw = options.get();
+    attnc_program *handle = nullptr;
+    attnc_status code = attnc_program_from_attention(&attention, &raw, &handle);
     program.handle.reset(handle);
     return Status(code);
   }
@@ -147,15 +180,21 @@ public:
         attnc_program_workspace_size(get(), raw.data(), raw.size(), &bytes));
   }
 
-  /// With memory of the caller's, which nothing else uses meanwhile.
+  std::string target() const { return attnc_program_target(get()); }
+
+  /// Makes the next run cheap and fit for capture into a CUDA graph.
+  Status warmUp() const { return Status(attnc_program_warm_up(get())); }
+
+  /// With memory of the caller's, which nothing else uses meanwhile; on a GPU
+  /// put on a stream.
   Status run(const std::vector<Argument> &arguments, void *workspace,
-             size_t bytes) const {
+             size_t bytes, void *stream = nullptr) const {
     auto raw = convert(arguments);
     return Status(attnc_program_run(get(), raw.data(), raw.size(), workspace,
-                                    bytes, nullptr));
+                                    bytes, stream));
   }
 
-  /// Allocates the workspace for this one run.
+  /// On the CPU: allocates the workspace for this one run.
   Status run(const std::vector<Argument> &arguments) const {
     size_t bytes = 0;
     if (Status status = workspaceSize(arguments, bytes); !status)

@@ -3,7 +3,9 @@
 #include "include/attnc/attnc.h"
 
 #include "lib/Api/Session.h"
+#include "lib/Frontend/Attention.h"
 #include "lib/Program/Program.h"
+#include "lib/Support/StatusError.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringSwitch.h"
@@ -16,9 +18,11 @@ using namespace attnc;
 struct attnc_program {
   const RunnableProgram *program;
   RequestKey key;
+  int device;
 };
 
 static_assert(int(Status::Internal) == ATTNC_INTERNAL &&
+              int(Status::Cold) == ATTNC_COLD &&
               int(Status::JitForbidden) == ATTNC_JIT_FORBIDDEN);
 static_assert(ATTNC_WORKSPACE_ALIGNMENT == kWorkspaceAlignment);
 
@@ -65,6 +69,8 @@ const char *attnc_status_name(attnc_status status) {
     return "run failed";
   case ATTNC_INTERNAL:
     return "internal error";
+  case ATTNC_COLD:
+    return "cold";
   }
   return "unknown status";
 }
@@ -77,8 +83,107 @@ const char *attnc_compiler_fingerprint(void) { return compilerFingerprint(); }
 // Programs
 //===----------------------------------------------------------------------===//
 
+static const char *nameOf(attnc_dtype dtype) {
+  static const char *const names[] = {"none", "f32",  "f16",  "bf16",
+                                      "i32",  "bool", "other"};
+  return dtype >= ATTNC_DTYPE_NONE && dtype <= ATTNC_DTYPE_OTHER ? names[dtype]
+                                                                 : "unknown";
+}
+
 static std::string textOr(const char *text, const char *otherwise) {
   return text && *text ? text : otherwise;
+}
+
+/// Copies a caller's structure, which may be shorter than ours: what it does
+/// not have is zero.
+template <typename T>
+static attnc_status readStruct(const char *name, const T *given, T &out) {
+  out = T{};
+  if (!given)
+    return ATTNC_OK;
+  size_t size = given->struct_size;
+  if (size < 2 * sizeof(size_t) || size > sizeof(T))
+    return fail(ATTNC_INVALID_ARGUMENT,
+                std::string(name) + ".struct_size is " + std::to_string(size) +
+                    ", expected " + std::to_string(sizeof(T)) +
+                    "; set it to sizeof(" + name +
+                    "), and compile against the header of this library");
+  std::memcpy(&out, given, size);
+  return ATTNC_OK;
+}
+
+namespace {
+enum class Policy { Dynamic, Exact, Auto };
+
+/// attnc_options in our types.
+struct Options {
+  ProgramRequest request;
+  int device = 0;
+  Policy policy = Policy::Dynamic;
+};
+} // namespace
+
+static attnc_status readOptions(const attnc_options *given, Options &out) {
+  attnc_options options;
+  if (auto status = readStruct("attnc_options", given, options))
+    return status;
+  out.device = options.device;
+  auto target = resolveTarget(textOr(options.target, "cpu"), options.device);
+  if (!target)
+    return fail(target.failure());
+  out.request.target = *target;
+  out.request.schedule = textOr(options.schedule, "");
+  out.request.cpu = textOr(options.cpu, "");
+  out.request.features = textOr(options.features, "");
+  out.request.anyLayout = options.any_layout != 0;
+  std::string policy = textOr(options.policy, "dynamic");
+  if (policy == "exact")
+    out.policy = Policy::Exact;
+  else if (policy == "auto")
+    out.policy = Policy::Auto;
+  else if (policy != "dynamic")
+    return fail(ATTNC_INVALID_ARGUMENT,
+                "attnc_options.policy is '" + policy +
+                    "'; expected dynamic, exact or auto");
+  return ATTNC_OK;
+}
+
+/// The words of a request that options add to what is asked for. Scalars and
+/// lengths are not among them.
+static std::string wordsOf(const Options &options) {
+  const ProgramRequest &request = options.request;
+  std::string words = request.target;
+  for (const std::string *part :
+       {&request.schedule, &request.cpu, &request.features})
+    words += '\n' + *part;
+  words += '\n';
+  words += char('0' + request.anyLayout);
+  words += char('0' + int(options.policy));
+  words += '\n';
+  return words;
+}
+
+/// Hands out a handle for what was asked in these words; `complete` fills in
+/// the rest of the request when they are new.
+template <typename Complete>
+static attnc_status getProgram(const std::string &words, Options &options,
+                               Complete complete, attnc_program **program) {
+  Session &session = Session::instance();
+  RequestKey wordsKey(words);
+  auto handle = std::make_unique<attnc_program>();
+  handle->device = options.device;
+  handle->program = session.recall(wordsKey, handle->key);
+  if (!handle->program) {
+    if (auto status = complete(options.request))
+      return status;
+    auto found = session.get(options.request, handle->key);
+    if (!found)
+      return fail(found.failure());
+    handle->program = *found;
+    session.remember(wordsKey, handle->key);
+  }
+  *program = handle.release();
+  return ATTNC_OK;
 }
 
 attnc_status attnc_program_from_ir(const char *ir, size_t length,
@@ -89,34 +194,155 @@ attnc_status attnc_program_from_ir(const char *ir, size_t length,
   *program = nullptr;
   if (!ir)
     return failNull(__func__, "ir");
-  ProgramRequest request;
-  request.ir.assign(ir, length);
-  if (options) {
-    if (options->struct_size != sizeof(attnc_options))
-      return fail(ATTNC_INVALID_ARGUMENT,
-                  "attnc_options.struct_size is " +
-                      std::to_string(options->struct_size) + ", expected " +
-                      std::to_string(sizeof(attnc_options)) +
-                      "; set it to sizeof(attnc_options), and compile against "
-                      "the header of this library");
-    request.target = textOr(options->target, "cpu");
-    request.schedule = textOr(options->schedule, "");
-    request.cpu = textOr(options->cpu, "");
-    request.features = textOr(options->features, "");
-  }
-  auto handle = std::make_unique<attnc_program>();
-  auto found = Session::instance().get(request, handle->key);
-  if (!found)
-    return fail(found.failure());
-  handle->program = *found;
-  *program = handle.release();
+  Options read;
+  if (auto status = readOptions(options, read))
+    return status;
+  std::string words = wordsOf(read);
+  words.append(ir, length);
+  return getProgram(
+      words, read,
+      [&](ProgramRequest &request) {
+        request.ir.assign(ir, length);
+        return ATTNC_OK;
+      },
+      program);
+}
+
+//===----------------------------------------------------------------------===//
+// Descriptions
+//===----------------------------------------------------------------------===//
+
+static attnc_status readDtype(const char *name, attnc_dtype dtype,
+                              std::string &out) {
+  if (dtype == ATTNC_DTYPE_NONE)
+    return ATTNC_OK;
+  if (dtype < ATTNC_DTYPE_F32 || dtype > ATTNC_DTYPE_BF16)
+    return fail(ATTNC_INVALID_ARGUMENT,
+                std::string("attnc_attention.") + name + " is " +
+                    std::to_string(int(dtype)) +
+                    "; expected ATTNC_DTYPE_F32, F16 or BF16");
+  out = nameOf(dtype);
   return ATTNC_OK;
 }
+
+static attnc_status readAttention(const attnc_attention *given,
+                                  AttentionDescription &out) {
+  attnc_attention read;
+  if (auto status = readStruct("attnc_attention", given, read))
+    return status;
+  out.score = textOr(read.score, out.score.c_str());
+  out.bias = textOr(read.bias, "");
+  out.causal = textOr(read.causal, "");
+  out.layout = textOr(read.layout, out.layout.c_str());
+  llvm::SmallVector<llvm::StringRef> masks;
+  llvm::StringRef(read.masks ? read.masks : "").split(masks, ',', -1, false);
+  for (llvm::StringRef mask : masks)
+    out.masks.push_back(mask.trim().str());
+  if (auto status = readDtype("dtype", read.dtype, out.dtype))
+    return status;
+  if (auto status = readDtype("out_dtype", read.out_dtype, out.outDtype))
+    return status;
+  auto size = [](int64_t given, std::optional<int64_t> &size) {
+    if (given)
+      size = given;
+  };
+  size(read.head_dim, out.headDim);
+  size(read.value_head_dim, out.valueHeadDim);
+  size(read.batch, out.batch);
+  size(read.heads, out.heads);
+  size(read.kv_heads, out.kvHeads);
+  size(read.seq, out.seq);
+  size(read.kv_seq, out.kvSeq);
+  if (read.window)
+    out.window = "-1,-1";
+  out.scale = read.scale;
+  out.alibi = read.alibi;
+  out.gate = read.gate;
+  out.qLen = read.q_len;
+  out.kvLen = read.kv_len;
+  out.lse = read.lse;
+  return ATTNC_OK;
+}
+
+static attnc_status writeIr(const AttentionDescription &description,
+                            std::string &ir) {
+  auto text =
+      writeAttention(description, flagsOf(description), "attnc_attention.");
+  if (!text)
+    return fail(ATTNC_INVALID_ARGUMENT, llvm::toString(text.takeError()));
+  ir = std::move(*text);
+  return ATTNC_OK;
+}
+
+attnc_status attnc_program_from_attention(const attnc_attention *attention,
+                                          const attnc_options *options,
+                                          attnc_program **program) {
+  if (!program)
+    return failNull(__func__, "program");
+  *program = nullptr;
+  if (!attention)
+    return failNull(__func__, "attention");
+  Options read;
+  if (auto status = readOptions(options, read))
+    return status;
+  AttentionDescription description;
+  if (auto status = readAttention(attention, description))
+    return status;
+  if (read.policy == Policy::Dynamic)
+    description = withoutSizes(description);
+  std::string flags = flagsOf(description);
+  return getProgram(
+      wordsOf(read) + "attnc gen" + flags, read,
+      [&](ProgramRequest &request) {
+        request.genFlags = flags;
+        return writeIr(description, request.ir);
+      },
+      program);
+}
+
+attnc_status attnc_attention_ir(const attnc_attention *attention, char *buffer,
+                                size_t capacity, size_t *length) {
+  if (!attention)
+    return failNull(__func__, "attention");
+  if (!length)
+    return failNull(__func__, "length");
+  if (capacity && !buffer)
+    return failNull(__func__, "buffer");
+  AttentionDescription description;
+  if (auto status = readAttention(attention, description))
+    return status;
+  std::string ir;
+  if (auto status = writeIr(description, ir))
+    return status;
+  *length = ir.size();
+  if (capacity) {
+    size_t copied = std::min(ir.size(), capacity - 1);
+    std::memcpy(buffer, ir.data(), copied);
+    buffer[copied] = 0;
+  }
+  return ATTNC_OK;
+}
+
+//===----------------------------------------------------------------------===//
+// Handles
+//===----------------------------------------------------------------------===//
 
 void attnc_program_release(attnc_program *program) { delete program; }
 
 const char *attnc_program_key(const attnc_program *program) {
   return program ? program->key.text().c_str() : "";
+}
+
+const char *attnc_program_target(const attnc_program *program) {
+  return program ? program->program->target() : "";
+}
+
+attnc_status attnc_program_warm_up(const attnc_program *program) {
+  if (!program)
+    return failNull(__func__, "program");
+  if (llvm::Error error = program->program->warmUp(program->device))
+    return fail(toFailure(Status::LoadFailed, std::move(error)));
+  return ATTNC_OK;
 }
 
 static attnc_dtype dtypeOf(const ParameterInfo &info) {
@@ -129,13 +355,6 @@ static attnc_dtype dtypeOf(const ParameterInfo &info) {
       .Case("i32", ATTNC_DTYPE_I32)
       .Case("i1", ATTNC_DTYPE_BOOL)
       .Default(ATTNC_DTYPE_OTHER);
-}
-
-static const char *nameOf(attnc_dtype dtype) {
-  static const char *const names[] = {"none", "f32",  "f16",  "bf16",
-                                      "i32",  "bool", "other"};
-  return dtype >= ATTNC_DTYPE_NONE && dtype <= ATTNC_DTYPE_OTHER ? names[dtype]
-                                                                 : "unknown";
 }
 
 size_t attnc_program_argument_count(const attnc_program *program) {
@@ -244,11 +463,29 @@ attnc_status attnc_program_workspace_size(const attnc_program *program,
   llvm::SmallVector<Argument, 8> converted;
   if (auto status = convert(*program, arguments, count, converted))
     return status;
-  auto size = program->program->cpuProgram().workspaceBytes(converted);
+  auto size = program->program->workspaceBytes(converted);
   if (!size)
     return fail(ATTNC_INVALID_ARGUMENT, llvm::toString(size.takeError()));
   *bytes = size_t(*size);
   return ATTNC_OK;
+}
+
+/// Everything about a call that may differ from the next.
+static void addNumbers(const attnc_argument &argument, CallNumbers &numbers) {
+  const attnc_tensor &tensor = argument.as.tensor;
+  if (argument.kind != ATTNC_TENSOR) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, &argument.as, sizeof(bits));
+    numbers.push_back(uint64_t(argument.kind) << 32 | bits);
+    return;
+  }
+  numbers.push_back(uint64_t(tensor.dtype) << 32 | uint32_t(tensor.rank));
+  numbers.push_back(reinterpret_cast<uintptr_t>(tensor.data));
+  if (tensor.rank < 0 || tensor.rank > ATTNC_MAX_RANK || !tensor.sizes ||
+      !tensor.strides)
+    return; // refused when it is converted
+  numbers.append(tensor.sizes, tensor.sizes + tensor.rank);
+  numbers.append(tensor.strides, tensor.strides + tensor.rank);
 }
 
 attnc_status attnc_program_run(const attnc_program *program,
@@ -257,16 +494,26 @@ attnc_status attnc_program_run(const attnc_program *program,
                                void *stream) {
   if (!program)
     return failNull(__func__, "program");
-  if (stream)
-    return fail(ATTNC_INVALID_ARGUMENT,
-                "argument 'stream': expected null for target 'cpu', got a "
-                "stream");
+  CallNumbers numbers;
+  for (uint64_t number :
+       {uint64_t(reinterpret_cast<uintptr_t>(program->program)),
+        uint64_t(reinterpret_cast<uintptr_t>(workspace)),
+        uint64_t(workspace_bytes), uint64_t(count)})
+    numbers.push_back(number);
+  if (arguments)
+    for (size_t k = 0; k < count; ++k)
+      addNumbers(arguments[k], numbers);
   llvm::SmallVector<Argument, 8> converted;
-  if (auto status = convert(*program, arguments, count, converted))
-    return status;
-  if (llvm::Error error = program->program->cpuProgram().run(
-          converted, workspace, int64_t(workspace_bytes)))
-    return fail(ATTNC_INVALID_ARGUMENT, llvm::toString(std::move(error)));
+  auto convertAll = [&]() -> llvm::Expected<llvm::ArrayRef<Argument>> {
+    if (auto status = convert(*program, arguments, count, converted))
+      return makeStatusError(Status(status), lastError());
+    return llvm::ArrayRef<Argument>(converted);
+  };
+  RunRequest request{numbers,   convertAll,
+                     workspace, int64_t(workspace_bytes),
+                     stream,    program->device};
+  if (llvm::Error error = program->program->run(request))
+    return fail(toFailure(Status::InvalidArgument, std::move(error)));
   return ATTNC_OK;
 }
 
@@ -277,16 +524,15 @@ attnc_status attnc_program_run(const attnc_program *program,
 attnc_status attnc_get_counters(attnc_counters *counters) {
   if (!counters)
     return failNull(__func__, "counters");
-  if (counters->struct_size != sizeof(attnc_counters))
-    return fail(ATTNC_INVALID_ARGUMENT,
-                "attnc_counters.struct_size is " +
-                    std::to_string(counters->struct_size) + ", expected " +
-                    std::to_string(sizeof(attnc_counters)));
+  attnc_counters read;
+  if (auto status = readStruct("attnc_counters", counters, read))
+    return status;
   auto current = Session::instance().kernelCache().counters();
-  counters->memory_hits = current.memoryHits;
-  counters->disk_hits = current.diskHits;
-  counters->compiles = current.compiles;
-  counters->waits = current.waits;
+  read.memory_hits = current.memoryHits;
+  read.disk_hits = current.diskHits;
+  read.compiles = current.compiles;
+  read.waits = current.waits;
+  std::memcpy(counters, &read, read.struct_size);
   return ATTNC_OK;
 }
 

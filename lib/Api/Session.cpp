@@ -2,46 +2,20 @@
 
 #include "lib/Api/Session.h"
 
-#include "lib/Compiler/Compiler.h"
-#include "lib/Program/Program.h"
+#include "lib/Runtime/Cuda/Driver.h"
 #include "lib/Runtime/Sha256.h"
+#include "lib/Support/StatusError.h"
+#include "lib/Target/CPU/CpuTarget.h"
+#include "lib/Target/NVPTX/Ptxas.h"
 
 #include "llvm/Target/TargetMachine.h"
 
 using namespace attnc;
 using namespace mlir;
 
-static Failure toFailure(Status status, llvm::Error error) {
-  return {status, llvm::toString(std::move(error))};
-}
-
 //===----------------------------------------------------------------------===//
-// Programs
+// What the cache asks for
 //===----------------------------------------------------------------------===//
-
-static ParameterInfo describe(tile::ProgramOp program, unsigned index) {
-  ParameterInfo info;
-  info.name = getArgumentName(program, index);
-  info.isResult = bool(program.getArgAttr(index, tile::kResultAttr));
-  Type type = program.getArgumentTypes()[index];
-  if (auto view = dyn_cast<tile::ViewType>(type)) {
-    for (int64_t size : view.getShape())
-      info.sizes.push_back(ShapedType::isDynamic(size) ? -1 : size);
-    type = view.getElementType();
-  } else {
-    info.kind =
-        type.isF32() ? ParameterInfo::Kind::F32 : ParameterInfo::Kind::I32;
-  }
-  llvm::raw_string_ostream(info.elementType) << type;
-  return info;
-}
-
-RunnableProgram::RunnableProgram(std::unique_ptr<CpuProgram> program)
-    : cpu(std::move(program)) {
-  tile::ProgramOp op = cpu->program();
-  for (unsigned k = 0; k < op.getArgumentTypes().size(); ++k)
-    parameterInfos.push_back(describe(op, k));
-}
 
 namespace attnc {
 /// Compiles and loads one request.
@@ -50,7 +24,9 @@ public:
   RequestBuilder(Session &session, const ProgramRequest &request)
       : session(session), request(request) {}
 
-  Result<Entry> compile(PhaseTimes &times) override;
+  Result<Entry> compile(PhaseTimes &times) override {
+    return compileRequest(request, times);
+  }
   Result<std::unique_ptr<LoadedProgram>> load(const Entry &entry) override;
   std::string commandToAdd() const override;
 
@@ -60,64 +36,30 @@ private:
 };
 } // namespace attnc
 
-Result<Entry> RequestBuilder::compile(PhaseTimes &times) {
-  CompileOptions options;
-  options.schedule = request.schedule;
-  options.cpu = request.cpu;
-  options.features = request.features;
-  static std::once_flag registered;
-  std::call_once(registered, [] { registerAllPasses(); });
-  auto context = makeContext();
-  double start = monotonicSeconds();
-  auto artifact = parseArtifact(request.ir, "<ir>", *context, options);
-  if (!artifact)
-    return toFailure(Status::CompileFailed, artifact.takeError());
-  times.emplace_back("parse", monotonicSeconds() - start);
-  auto observe = [&](const PhaseStep &step, const Artifact &,
-                     double seconds) -> llvm::Error {
-    times.emplace_back(step.name.str(), seconds);
-    return llvm::Error::success();
-  };
-  if (llvm::Error error =
-          attnc::compile(*artifact, options, Phase::LLVM, observe))
-    return toFailure(Status::CompileFailed, std::move(error));
-  start = monotonicSeconds();
-  CpuOptions cpu{request.cpu, request.features, 0};
-  auto image = CpuProgram::emit(*artifact->module, cpu);
-  if (!image)
-    return toFailure(Status::CompileFailed, image.takeError());
-  times.emplace_back("object", monotonicSeconds() - start);
-  Entry entry;
-  entry.metadata["target"] = request.target;
-  entry.sections.emplace_back("plan", std::move(image->plan));
-  entry.sections.emplace_back("object", std::move(image->object));
-  return entry;
-}
-
 Result<std::unique_ptr<LoadedProgram>>
 RequestBuilder::load(const Entry &entry) {
-  const std::string *plan = entry.section("plan");
-  const std::string *object = entry.section("object");
-  if (!plan || !object)
-    return Failure{Status::LoadFailed,
-                   "expected the sections 'plan' and 'object'"};
   std::lock_guard<std::mutex> lock(session.planMutex);
-  auto program = CpuProgram::load({*object, *plan}, session.plans);
+  auto program = loadRunnable(entry, session.plans);
   if (!program)
     return toFailure(Status::LoadFailed, program.takeError());
-  return std::unique_ptr<LoadedProgram>(
-      new RunnableProgram(std::move(*program)));
+  return std::unique_ptr<LoadedProgram>(std::move(*program));
 }
 
 std::string RequestBuilder::commandToAdd() const {
-  std::string command = "attnc cache add IR.mlir --target=" + request.target;
+  bool known = !request.genFlags.empty();
+  std::string command =
+      known ? "attnc gen" + request.genFlags + " | attnc cache add -"
+            : std::string("attnc cache add IR.mlir");
+  command += " --target=" + request.target;
+  if (request.anyLayout)
+    command += " --any-layout";
   if (!request.schedule.empty())
     command += " --schedule=" + request.schedule;
   if (!request.cpu.empty())
     command += " --mcpu=" + request.cpu;
   if (!request.features.empty())
     command += " --mattr=" + request.features;
-  return command + " (IR.mlir: the text of the request)";
+  return known ? command : command + " (IR.mlir: the text of the request)";
 }
 
 //===----------------------------------------------------------------------===//
@@ -126,7 +68,7 @@ std::string RequestBuilder::commandToAdd() const {
 
 static DialectRegistry planDialects() {
   DialectRegistry registry;
-  CpuProgram::registerPlanDialects(registry);
+  registerPlanDialects(registry);
   return registry;
 }
 
@@ -144,6 +86,10 @@ Session &Session::instance() {
   return *session;
 }
 
+//===----------------------------------------------------------------------===//
+// Keys
+//===----------------------------------------------------------------------===//
+
 /// What code depends on: the processor and the exact list of its features, or
 /// a shared home directory would bring code that this machine cannot run.
 static llvm::Expected<std::pair<std::string, std::string>>
@@ -159,11 +105,8 @@ processorOf(const ProgramRequest &request) {
           .substr(0, 16));
 }
 
-Result<RequestKey> Session::keyOf(const ProgramRequest &request) {
-  if (request.target != "cpu")
-    return Failure{Status::Unsupported,
-                   "target is '" + request.target +
-                       "'; this library runs programs on 'cpu'"};
+static std::optional<Failure> addCpuParts(const ProgramRequest &request,
+                                          KeyBuilder &key) {
   // The machine does not change while the process lives. (Asking an Expected
   // whether it holds a value writes to it: once, under the static's lock.)
   static auto *host = [] {
@@ -180,14 +123,62 @@ Result<RequestKey> Session::keyOf(const ProgramRequest &request) {
       return toFailure(Status::InvalidArgument, found.takeError());
     processor = *found;
   }
-  return KeyBuilder()
-      .add("ir", Sha256::hexOf(request.ir).substr(0, 32))
-      .add("target", request.target)
-      .add("cpu", processor.first)
-      .add("features", processor.second)
-      .add("schedule", request.schedule.empty() ? "auto" : request.schedule)
-      .build();
+  key.add("cpu", processor.first).add("features", processor.second);
+  return std::nullopt;
 }
+
+static std::optional<Failure> addCudaParts(const ProgramRequest &request,
+                                           KeyBuilder &key) {
+  for (auto &[name, value] : {std::pair("cpu", &request.cpu),
+                              std::pair("features", &request.features)})
+    if (!value->empty())
+      return Failure{Status::InvalidArgument,
+                     std::string(name) + " is '" + *value +
+                         "'; expected nothing for target sm_90a"};
+  auto version = ptxasVersion();
+  if (!version)
+    return toFailure(Status::Unsupported, version.takeError());
+  key.add("ptxas", *version)
+      .add("layout", request.anyLayout ? "any" : "aligned");
+  return std::nullopt;
+}
+
+Result<RequestKey> Session::keyOf(const ProgramRequest &request) {
+  if (request.target != "cpu" && request.target != "sm_90a")
+    return Failure{Status::Unsupported, "target is '" + request.target +
+                                            "'; expected cpu, sm_90a or cuda"};
+  KeyBuilder key;
+  key.add("ir", Sha256::hexOf(request.ir).substr(0, 32))
+      .add("target", request.target)
+      .add("schedule", request.schedule.empty() ? "auto" : request.schedule);
+  if (auto failure = request.target == "cpu" ? addCpuParts(request, key)
+                                             : addCudaParts(request, key))
+    return *failure;
+  return key.build();
+}
+
+Result<std::string> attnc::resolveTarget(const std::string &target,
+                                         int device) {
+  if (target != "cuda")
+    return target;
+  auto failed = [](llvm::Error error) {
+    return Failure{Status::Unsupported,
+                   "target is 'cuda': " + llvm::toString(std::move(error))};
+  };
+  auto driver = CudaDriver::get();
+  if (!driver)
+    return failed(driver.takeError());
+  auto info = describeDevice(**driver, device);
+  if (!info)
+    return failed(info.takeError());
+  if (llvm::Error error = checkDevice(*info, device))
+    return failed(std::move(error));
+  return std::string("sm_90a");
+}
+
+//===----------------------------------------------------------------------===//
+// Requests
+//===----------------------------------------------------------------------===//
 
 Result<const RunnableProgram *> Session::get(const ProgramRequest &request,
                                              RequestKey &key) {
@@ -200,4 +191,19 @@ Result<const RunnableProgram *> Session::get(const ProgramRequest &request,
   if (!program)
     return program.failure();
   return static_cast<const RunnableProgram *>(*program);
+}
+
+const RunnableProgram *Session::recall(const RequestKey &words,
+                                       RequestKey &key) {
+  const RequestKey *known = remembered.find(words);
+  if (!known)
+    return nullptr;
+  key = *known;
+  return static_cast<const RunnableProgram *>(cache.find(key));
+}
+
+void Session::remember(const RequestKey &words, const RequestKey &key) {
+  std::lock_guard<std::mutex> lock(rememberMutex);
+  if (!remembered.find(words))
+    remembered.insert(words, new RequestKey(key)); // never freed, as programs
 }

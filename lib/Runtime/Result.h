@@ -24,6 +24,7 @@ enum class Status {
   LoadFailed = 5,
   RunFailed = 6,
   Internal = 7,
+  Cold = 8,
 };
 
 /// A failure: its message names the thing, what was expected, what was got

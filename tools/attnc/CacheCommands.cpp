@@ -36,6 +36,7 @@ public:
     flags.text("limit", "SIZE", limit,
                "prune: how much may stay, such as 500M; by default "
                "ATTNC_CACHE_SIZE.");
+    target.addTo(flags);
   }
   OptionTable &table() override { return flags; }
   Expected<int> run() override;
@@ -186,8 +187,13 @@ Expected<int> CacheCommand::add() {
   auto buffer = readInput(words[1]);
   if (!buffer)
     return buffer.takeError();
-  ProgramRequest request{(*buffer)->getBuffer().str(), target.target,
-                         target.schedule, target.cpu, target.features};
+  ProgramRequest request{(*buffer)->getBuffer().str(),
+                         target.target,
+                         target.schedule,
+                         target.cpu,
+                         target.features,
+                         target.anyLayout,
+                         ""};
   RequestKey key;
   auto program = Session::instance().get(request, key);
   if (!program)

@@ -12,24 +12,6 @@
 using namespace attnc;
 using namespace llvm;
 
-StringRef attnc::nearest(StringRef word, ArrayRef<StringRef> candidates) {
-  StringRef best;
-  unsigned least = std::max<unsigned>(1, word.size() / 3) + 1;
-  for (StringRef candidate : candidates) {
-    unsigned distance = word.edit_distance(candidate, true, least);
-    if (distance < least) {
-      least = distance;
-      best = candidate;
-    }
-  }
-  return best;
-}
-
-std::string attnc::didYouMean(StringRef word, ArrayRef<StringRef> candidates) {
-  StringRef best = nearest(word, candidates);
-  return best.empty() ? "" : "; did you mean '" + best.str() + "'?";
-}
-
 void OptionTable::section(StringRef title) {
   Option heading;
   heading.help = title.str();

@@ -8,6 +8,8 @@
 #ifndef ATTNC_TOOLS_ATTNC_OPTIONS_H
 #define ATTNC_TOOLS_ATTNC_OPTIONS_H
 
+#include "lib/Support/Suggest.h"
+
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringRef.h"
@@ -81,14 +83,6 @@ private:
   size_t mostPositionals = 0;
   std::string positionalName, positionalHelp;
 };
-
-/// The candidate nearest to `word`, if it is near.
-llvm::StringRef nearest(llvm::StringRef word,
-                        llvm::ArrayRef<llvm::StringRef> candidates);
-
-/// "; did you mean 'sigmoid'?" or nothing.
-std::string didYouMean(llvm::StringRef word,
-                       llvm::ArrayRef<llvm::StringRef> candidates);
 
 } // namespace attnc
 

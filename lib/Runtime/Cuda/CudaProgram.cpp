@@ -2,8 +2,9 @@
 
 #include "lib/Runtime/Cuda/CudaProgram.h"
 
-#include "lib/Runtime/Cuda/Parameters.h"
+#include "lib/Support/StatusError.h"
 
+#include "mlir/IR/Builders.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
@@ -34,7 +35,7 @@ llvm::Expected<int64_t> spanBytes(const ViewArgument &view, Type elementType,
 /// Device memory that is freed with the object.
 class DeviceBuffer {
 public:
-  DeviceBuffer(const CudaDriver &driver) : driver(&driver) {}
+  explicit DeviceBuffer(const CudaDriver &driver) : driver(&driver) {}
   DeviceBuffer(DeviceBuffer &&other)
       : driver(other.driver), pointer(other.pointer) {
     other.pointer = 0;
@@ -58,57 +59,126 @@ private:
 
 } // namespace
 
+//===----------------------------------------------------------------------===//
+// Loading
+//===----------------------------------------------------------------------===//
+
+std::string cudaRelease(int version) {
+  return std::to_string(version / 1000) + "." +
+         std::to_string(version % 1000 / 10);
+}
+
+llvm::Expected<std::unique_ptr<CudaModule>>
+CudaModule::load(const CudaDriver &driver, CuContext context,
+                 llvm::StringRef cubin, const CudaKernels &kernels) {
+  std::unique_ptr<CudaModule> result(new CudaModule(driver, context));
+  if (llvm::Error error = result->describe())
+    return std::move(error);
+  // The driver wants the image aligned.
+  std::vector<uint64_t> aligned((cubin.size() + 7) / 8);
+  memcpy(aligned.data(), cubin.data(), cubin.size());
+  if (llvm::Error error =
+          driver.check(driver.moduleLoadData(&result->module, aligned.data()),
+                       "loading machine code on the " + result->info.name))
+    return std::move(error);
+  for (auto &[name, kernel] : kernels)
+    if (llvm::Error error = result->place(kernel))
+      return std::move(error);
+  return std::move(result);
+}
+
+CudaModule::~CudaModule() {
+  auto scope = CudaContextScope::enter(driver, context);
+  if (!scope) {
+    llvm::consumeError(scope.takeError());
+    return;
+  }
+  if (placeholder)
+    driver.memFree(placeholder);
+  if (module)
+    driver.moduleUnload(module);
+}
+
+llvm::Error CudaModule::describe() {
+  CuDevice device = 0;
+  if (llvm::Error error = driver.check(driver.contextGetDevice(&device),
+                                       "asking for the context's device"))
+    return error;
+  auto described = describeDevice(driver, device);
+  if (!described)
+    return described.takeError();
+  info = *described;
+  if (llvm::Error error = driver.check(driver.contextGetId(context, &contextId),
+                                       "naming the context"))
+    return error;
+  if (llvm::Error error = checkDevice(info, device))
+    return error;
+  return driver.check(driver.memAlloc(&placeholder, 256), "allocating memory");
+}
+
+llvm::Error CudaModule::place(const CudaKernel &kernel) {
+  const KernelRecipe &recipe = kernel.recipe;
+  if (recipe.sharedBytes > unsigned(info.sharedPerBlock))
+    return failure("kernel '" + recipe.name + "' needs " +
+                   llvm::Twine(recipe.sharedBytes) +
+                   " bytes of shared memory; a block on the " + info.name +
+                   " has " + llvm::Twine(info.sharedPerBlock));
+  Placed &entry = placed[recipe.name];
+  entry.kernel = &kernel;
+  CuStatus status =
+      driver.moduleGetFunction(&entry.function, module, recipe.name.c_str());
+  if (!status)
+    status = driver.functionSetAttribute(
+        entry.function, cu::functionDynamicShared, recipe.sharedBytes);
+  if (!status && recipe.cluster > 8)
+    status = driver.functionSetAttribute(entry.function,
+                                         cu::functionLargeClusters, 1);
+  if (!status && recipe.persistent)
+    status = driver.occupancy(&entry.blocksPerMultiprocessor, entry.function,
+                              recipe.threads, recipe.sharedBytes);
+  return driver.check(status, "preparing kernel '" + recipe.name + "'");
+}
+
 llvm::Expected<std::unique_ptr<CudaProgram>>
-CudaProgram::load(const CudaDriver &driver, ModuleOp module,
-                  llvm::StringRef image, int device) {
-  std::unique_ptr<CudaProgram> program(new CudaProgram(driver));
-  if (llvm::Error error = program->openDevice(device))
-    return std::move(error);
-  auto scope = CudaContextScope::enter(driver, program->context);
-  if (!scope)
-    return scope.takeError();
+CudaProgram::create(ModuleOp module, std::string cubin, std::string toolkit) {
+  std::unique_ptr<CudaProgram> program(
+      new CudaProgram(std::move(cubin), std::move(toolkit)));
   if (llvm::Error error = program->readModule(module))
-    return std::move(error);
-  if (llvm::Error error = program->loadImage(image))
     return std::move(error);
   return std::move(program);
 }
 
-CudaProgram::~CudaProgram() {
-  if (!context)
-    return;
-  {
-    auto scope = CudaContextScope::enter(driver, context);
-    if (!scope) {
-      llvm::consumeError(scope.takeError());
-      return;
-    }
-    if (placeholder)
-      driver.memFree(placeholder);
-    if (module)
-      driver.moduleUnload(module);
-  }
-  driver.primaryRelease(info.device);
-}
-
-llvm::Error CudaProgram::openDevice(int ordinal) {
-  auto described = describeDevice(driver, ordinal);
+llvm::Expected<std::unique_ptr<CudaProgram>>
+CudaProgram::load(const CudaDriver &driver, ModuleOp module,
+                  llvm::StringRef image, int device) {
+  auto described = describeDevice(driver, device);
   if (!described)
     return described.takeError();
-  info = *described;
-  if (info.major != 9 || info.minor != 0)
-    return failure("device " + llvm::Twine(ordinal) + " is a " + info.name +
-                   " of compute capability " + llvm::Twine(info.major) + "." +
-                   llvm::Twine(info.minor) +
-                   "; the target sm_90a runs on 9.0 (H100, H200, GH200) "
-                   "only, the target cpu runs everywhere");
-  if (llvm::Error error = driver.check(
-          driver.primaryRetain(&context, info.device), "making a context"))
-    return error;
-  auto scope = CudaContextScope::enter(driver, context);
+  if (llvm::Error error = checkDevice(*described, device))
+    return std::move(error);
+  auto program = create(module, image.str());
+  if (!program)
+    return program.takeError();
+  (*program)->driver = &driver;
+  (*program)->device = device;
+  auto context = driver.primaryContext(described->device);
+  if (!context)
+    return context.takeError();
+  auto scope = CudaContextScope::enter(driver, *context);
   if (!scope)
     return scope.takeError();
-  return driver.check(driver.memAlloc(&placeholder, 256), "allocating memory");
+  auto loaded = (*program)->moduleIn(driver, *context, nullptr);
+  if (!loaded)
+    return loaded.takeError();
+  return program;
+}
+
+CudaProgram::~CudaProgram() {
+  for (CudaModule *module = modules; module;) {
+    CudaModule *next = module->next;
+    delete module;
+    module = next;
+  }
 }
 
 llvm::Error CudaProgram::readModule(ModuleOp source) {
@@ -145,40 +215,98 @@ llvm::Error CudaProgram::readModule(ModuleOp source) {
   return llvm::Error::success();
 }
 
-llvm::Error CudaProgram::loadImage(llvm::StringRef image) {
-  // The driver wants the image aligned.
-  std::vector<uint64_t> aligned((image.size() + 7) / 8);
-  memcpy(aligned.data(), image.data(), image.size());
-  if (llvm::Error error =
-          driver.check(driver.moduleLoadData(&module, aligned.data()),
-                       "loading machine code on the " + info.name))
-    return error;
-  for (auto &[name, kernel] : kernels)
-    if (llvm::Error error = prepare(kernel))
-      return error;
-  return llvm::Error::success();
+std::string CudaProgram::printPlan(ModuleOp module) {
+  OwningOpRef<ModuleOp> plan = ModuleOp::create(module.getLoc());
+  OpBuilder builder(plan->getBodyRegion());
+  for (Operation &op : module.getOps()) {
+    auto kernel = dyn_cast<LLVM::LLVMFuncOp>(op);
+    if (isa<tile::ProgramOp>(op)) {
+      builder.clone(op);
+    } else if (kernel && kernel->hasAttr(kKernelAttr)) {
+      Operation *copy = builder.cloneWithoutRegions(op);
+      cast<LLVM::LLVMFuncOp>(copy).setLinkage(LLVM::Linkage::External);
+    }
+  }
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  plan->print(stream);
+  return text;
 }
 
-llvm::Error CudaProgram::prepare(Kernel &kernel) {
-  const KernelRecipe &recipe = kernel.recipe;
-  if (recipe.sharedBytes > unsigned(info.sharedPerBlock))
-    return failure("kernel '" + recipe.name + "' needs " +
-                   llvm::Twine(recipe.sharedBytes) +
-                   " bytes of shared memory; a block on the " + info.name +
-                   " has " + llvm::Twine(info.sharedPerBlock));
-  CuStatus status =
-      driver.moduleGetFunction(&kernel.function, module, recipe.name.c_str());
-  if (!status)
-    status = driver.functionSetAttribute(
-        kernel.function, cu::functionDynamicShared, recipe.sharedBytes);
-  if (!status && recipe.cluster > 8)
-    status = driver.functionSetAttribute(kernel.function,
-                                         cu::functionLargeClusters, 1);
-  if (!status && recipe.persistent)
-    status = driver.occupancy(&kernel.blocksPerMultiprocessor, kernel.function,
-                              recipe.threads, recipe.sharedBytes);
-  return driver.check(status, "preparing kernel '" + recipe.name + "'");
+/// Machine code runs on drivers of the assembler's major release and later.
+llvm::Error CudaProgram::checkDriver(const CudaDriver &driver) const {
+  int version = 0, needed = 0;
+  llvm::StringRef(toolkit).split('.').first.getAsInteger(10, needed);
+  if (llvm::Error error = driver.check(driver.driverGetVersion(&version),
+                                       "asking for the driver's version"))
+    return error;
+  if (version / 1000 >= needed)
+    return llvm::Error::success();
+  return makeStatusError(
+      Status::LoadFailed,
+      "the program was assembled by ptxas " + toolkit +
+          ", but this machine's driver is of CUDA " + cudaRelease(version) +
+          "; update the driver to one of CUDA " + llvm::Twine(needed) +
+          ".0 or later, or set ATTNC_PTXAS to a ptxas of CUDA " +
+          llvm::Twine(version / 1000) + " and compile anew");
 }
+
+const CudaModule *CudaProgram::find(unsigned long long contextId) const {
+  CudaModule *module = modules.load(std::memory_order_acquire);
+  while (module && module->contextId != contextId)
+    module = module->next;
+  return module;
+}
+
+namespace {
+/// Lets this thread load code while another one captures a graph.
+class RelaxedCapture {
+public:
+  explicit RelaxedCapture(const CudaDriver &driver) : driver(driver) {
+    driver.exchangeCaptureMode(&mode);
+  }
+  ~RelaxedCapture() { driver.exchangeCaptureMode(&mode); }
+
+private:
+  const CudaDriver &driver;
+  int mode = cu::captureModeRelaxed;
+};
+} // namespace
+
+llvm::Expected<const CudaModule *>
+CudaProgram::moduleIn(const CudaDriver &driver, CuContext context,
+                      CuStream stream) {
+  unsigned long long id = 0;
+  if (llvm::Error error =
+          driver.check(driver.contextGetId(context, &id), "naming the context"))
+    return std::move(error);
+  if (const CudaModule *found = find(id))
+    return found;
+  int capturing = 0;
+  if (driver.streamIsCapturing(stream, &capturing) || capturing)
+    return makeStatusError(
+        Status::Cold,
+        "the program is not loaded on this device yet, and the stream is "
+        "being captured into a graph; warm up first: call "
+        "attnc_program_warm_up, or run once, before the capture");
+  std::lock_guard<std::mutex> lock(loading);
+  if (const CudaModule *found = find(id))
+    return found;
+  if (llvm::Error error = checkDriver(driver))
+    return std::move(error);
+  RelaxedCapture relaxed(driver);
+  auto loaded = CudaModule::load(driver, context, cubin, kernels);
+  if (!loaded)
+    return loaded.takeError();
+  (*loaded)->next = modules.load();
+  CudaModule *module = loaded->release();
+  modules.store(module, std::memory_order_release);
+  return module;
+}
+
+//===----------------------------------------------------------------------===//
+// Calls
+//===----------------------------------------------------------------------===//
 
 llvm::Expected<int64_t>
 CudaProgram::workspaceBytes(llvm::ArrayRef<Argument> arguments) {
@@ -188,13 +316,76 @@ CudaProgram::workspaceBytes(llvm::ArrayRef<Argument> arguments) {
   return planned->workspaceBytes;
 }
 
-unsigned CudaProgram::gridSize(const Kernel &kernel, int64_t items) const {
+unsigned CudaModule::gridSize(const Placed &kernel, int64_t items) const {
+  const KernelRecipe &recipe = kernel.kernel->recipe;
   int64_t blocks = items;
-  if (kernel.recipe.persistent)
+  if (recipe.persistent)
     blocks = std::min<int64_t>(items,
                                int64_t(info.multiprocessors) *
                                    std::max(1, kernel.blocksPerMultiprocessor));
-  return llvm::alignTo(blocks, kernel.recipe.cluster);
+  return llvm::alignTo(blocks, recipe.cluster);
+}
+
+llvm::Expected<CudaCall> CudaModule::bind(const LaunchPlan &plan,
+                                          void *workspace,
+                                          int64_t workspaceBytes) const {
+  if (plan.workspaceBytes > workspaceBytes)
+    return failure("this call needs " + llvm::Twine(plan.workspaceBytes) +
+                   " bytes of workspace, got " + llvm::Twine(workspaceBytes));
+  if (plan.workspaceBytes &&
+      reinterpret_cast<uintptr_t>(workspace) % kWorkspaceAlignment)
+    return failure("the workspace must be aligned to " +
+                   llvm::Twine(kWorkspaceAlignment) + " bytes, and is not");
+  CudaCall call(driver);
+  for (const Launch &launch : plan.launches)
+    if (llvm::Error error =
+            bindOne(launch, static_cast<char *>(workspace), call))
+      return std::move(error);
+  return std::move(call);
+}
+
+llvm::Error CudaModule::bindOne(const Launch &launch, char *workspace,
+                                CudaCall &call) const {
+  if (launch.items <= 0)
+    return llvm::Error::success();
+  if (launch.items > INT32_MAX)
+    return failure("kernel '" + launch.kernel +
+                   "': " + llvm::Twine(launch.items) +
+                   " work items are more than one launch can hold");
+  const Placed &kernel = placed.at(launch.kernel);
+  const KernelRecipe &recipe = kernel.kernel->recipe;
+  auto parameters =
+      packParameters(driver, recipe, launch, kernel.kernel->elementTypes,
+                     workspace, placeholder);
+  if (!parameters)
+    return parameters.takeError();
+  call.launches.push_back({kernel.function, &recipe,
+                           gridSize(kernel, launch.items),
+                           std::move(*parameters)});
+  return llvm::Error::success();
+}
+
+llvm::Error CudaCall::launch(CuStream stream) const {
+  for (const One &one : launches) {
+    CuLaunchAttribute cluster = {};
+    cluster.id = cu::launchClusterDimension;
+    cluster.cluster[0] = one.recipe->cluster;
+    cluster.cluster[1] = cluster.cluster[2] = 1;
+    CuLaunchConfig config = {};
+    config.grid[0] = one.grid;
+    config.block[0] = one.recipe->threads;
+    config.grid[1] = config.grid[2] = config.block[1] = config.block[2] = 1;
+    config.sharedBytes = one.recipe->sharedBytes;
+    config.stream = stream;
+    config.attributes = &cluster;
+    config.attributeCount = one.recipe->cluster > 1 ? 1 : 0;
+    CuStatus status = driver.launchKernel(&config, one.function,
+                                          one.parameters.pointers(), nullptr);
+    if (status)
+      return driver.check(status,
+                          "launching kernel '" + one.recipe->name + "'");
+  }
+  return llvm::Error::success();
 }
 
 llvm::Error CudaProgram::launch(llvm::ArrayRef<Argument> arguments,
@@ -203,54 +394,29 @@ llvm::Error CudaProgram::launch(llvm::ArrayRef<Argument> arguments,
   auto planned = planProgram(program, arguments);
   if (!planned)
     return planned.takeError();
-  if (planned->workspaceBytes > workspaceBytes)
-    return failure("this call needs " + llvm::Twine(planned->workspaceBytes) +
-                   " bytes of workspace, got " + llvm::Twine(workspaceBytes));
-  auto scope = CudaContextScope::enter(driver, context);
+  auto context = contextOfCall(*driver, stream, device);
+  if (!context)
+    return context.takeError();
+  auto scope = CudaContextScope::enter(*driver, *context);
   if (!scope)
     return scope.takeError();
-  for (const Launch &launch : planned->launches)
-    if (llvm::Error error =
-            launchOne(launch, stream, static_cast<char *>(workspace)))
-      return error;
-  return llvm::Error::success();
-}
-
-llvm::Error CudaProgram::launchOne(const Launch &launch, CuStream stream,
-                                   char *workspace) {
-  if (launch.items <= 0)
-    return llvm::Error::success();
-  if (launch.items > INT32_MAX)
-    return failure("kernel '" + launch.kernel +
-                   "': " + llvm::Twine(launch.items) +
-                   " work items are more than one launch can hold");
-  const Kernel &kernel = kernels.at(launch.kernel);
-  const KernelRecipe &recipe = kernel.recipe;
-  auto parameters = packParameters(driver, recipe, launch, kernel.elementTypes,
-                                   workspace, placeholder);
-  if (!parameters)
-    return parameters.takeError();
-  CuLaunchAttribute cluster = {};
-  cluster.id = cu::launchClusterDimension;
-  cluster.cluster[0] = recipe.cluster;
-  cluster.cluster[1] = cluster.cluster[2] = 1;
-  CuLaunchConfig config = {};
-  config.grid[0] = gridSize(kernel, launch.items);
-  config.block[0] = recipe.threads;
-  config.grid[1] = config.grid[2] = config.block[1] = config.block[2] = 1;
-  config.sharedBytes = recipe.sharedBytes;
-  config.stream = stream;
-  config.attributes = &cluster;
-  config.attributeCount = recipe.cluster > 1 ? 1 : 0;
-  return driver.check(driver.launchKernel(&config, kernel.function,
-                                          parameters->pointers(), nullptr),
-                      "launching kernel '" + launch.kernel + "'");
+  auto module = moduleIn(*driver, *context, stream);
+  if (!module)
+    return module.takeError();
+  auto call = (*module)->bind(*planned, workspace, workspaceBytes);
+  if (!call)
+    return call.takeError();
+  return call->launch(stream);
 }
 
 llvm::Error CudaProgram::runOnHostData(llvm::ArrayRef<Argument> arguments) {
   if (llvm::Error error = checkArguments(program, arguments))
     return error;
-  auto scope = CudaContextScope::enter(driver, context);
+  const CudaDriver &driver = *this->driver;
+  auto context = contextOfCall(driver, nullptr, device);
+  if (!context)
+    return context.takeError();
+  auto scope = CudaContextScope::enter(driver, *context);
   if (!scope)
     return scope.takeError();
   std::vector<Argument> onDevice(arguments.begin(), arguments.end());

@@ -2,12 +2,21 @@
 
 #include "lib/Runtime/Cuda/Driver.h"
 
+#include "lib/Support/StatusError.h"
+
 #include "llvm/ADT/Twine.h"
 
+#include <atomic>
 #include <dlfcn.h>
-#include <mutex>
 
 namespace attnc {
+
+static uint64_t nextDriverId() {
+  static std::atomic<uint64_t> count{0};
+  return ++count;
+}
+
+CudaDriver::CudaDriver() : id(nextDriverId()) {}
 
 llvm::Expected<std::unique_ptr<CudaDriver>>
 CudaDriver::open(const std::string &library) {
@@ -87,8 +96,33 @@ llvm::Expected<CudaDeviceInfo> describeDevice(const CudaDriver &driver,
   return info;
 }
 
+llvm::Error checkDevice(const CudaDeviceInfo &info, int ordinal) {
+  if (info.major == 9 && info.minor == 0)
+    return llvm::Error::success();
+  return makeStatusError(
+      Status::Unsupported,
+      "device " + llvm::Twine(ordinal) + " is a " + info.name +
+          " of compute capability " + llvm::Twine(info.major) + "." +
+          llvm::Twine(info.minor) +
+          "; the target sm_90a runs on 9.0 (H100, H200, GH200) "
+          "only, the target cpu runs everywhere");
+}
+
+llvm::Expected<CuContext> CudaDriver::primaryContext(CuDevice device) const {
+  std::lock_guard<std::mutex> lock(mutex);
+  CuContext &context = primaries[device];
+  if (!context)
+    if (llvm::Error error =
+            check(primaryRetain(&context, device), "making a context"))
+      return std::move(error);
+  return context;
+}
+
 llvm::Expected<CudaContextScope>
 CudaContextScope::enter(const CudaDriver &driver, CuContext context) {
+  CuContext current = nullptr;
+  if (driver.contextGetCurrent(&current) == 0 && current == context)
+    return CudaContextScope(nullptr);
   if (llvm::Error error =
           driver.check(driver.contextPush(context), "entering the context"))
     return std::move(error);
@@ -99,6 +133,32 @@ CudaContextScope::~CudaContextScope() {
   CuContext previous;
   if (driver)
     driver->contextPop(&previous);
+}
+
+/// 0, 1 and 2 are not streams but names of default streams.
+static bool isDefaultStream(CuStream stream) {
+  return reinterpret_cast<uintptr_t>(stream) <= 2;
+}
+
+llvm::Expected<CuContext> contextOfCall(const CudaDriver &driver,
+                                        CuStream stream, int ordinal) {
+  CuContext context = nullptr;
+  if (!isDefaultStream(stream)) {
+    if (llvm::Error error = driver.check(
+            driver.streamGetContext(stream, &context), "asking for the context "
+                                                       "of argument 'stream'"))
+      return std::move(error);
+    return context;
+  }
+  CuDevice device = 0, current = 0;
+  if (llvm::Error error =
+          driver.check(driver.deviceGet(&device, ordinal),
+                       "finding device " + llvm::Twine(ordinal)))
+    return std::move(error);
+  if (driver.contextGetCurrent(&context) == 0 && context &&
+      driver.contextGetDevice(&current) == 0 && current == device)
+    return context;
+  return driver.primaryContext(device);
 }
 
 } // namespace attnc

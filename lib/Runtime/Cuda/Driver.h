@@ -16,7 +16,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 namespace attnc {
@@ -38,6 +40,13 @@ namespace attnc {
   F(primaryRelease, "cuDevicePrimaryCtxRelease_v2", (CuDevice device))         \
   F(contextPush, "cuCtxPushCurrent_v2", (CuContext context))                   \
   F(contextPop, "cuCtxPopCurrent_v2", (CuContext * context))                   \
+  F(contextGetCurrent, "cuCtxGetCurrent", (CuContext * context))               \
+  F(contextGetDevice, "cuCtxGetDevice", (CuDevice * device))                   \
+  F(contextGetId, "cuCtxGetId", (CuContext context, unsigned long long *id))   \
+  F(streamGetContext, "cuStreamGetCtx",                                        \
+    (CuStream stream, CuContext * context))                                    \
+  F(streamIsCapturing, "cuStreamIsCapturing", (CuStream stream, int *status))  \
+  F(exchangeCaptureMode, "cuThreadExchangeStreamCaptureMode", (int *mode))     \
   F(streamSynchronize, "cuStreamSynchronize", (CuStream stream))               \
   F(moduleLoadData, "cuModuleLoadData",                                        \
     (CuModule * module, const void *image))                                    \
@@ -75,11 +84,20 @@ public:
   ATTNC_CUDA_FUNCTIONS(ATTNC_CUDA_DECLARE)
 #undef ATTNC_CUDA_DECLARE
 
+  /// The primary context of a device, retained once and never given back.
+  llvm::Expected<CuContext> primaryContext(CuDevice device) const;
+
+  /// Another number for each opened driver: what is kept of one is not taken
+  /// for another's.
+  const uint64_t id;
+
   /// An error that says what was being done, or success.
   llvm::Error check(CuStatus status, const llvm::Twine &doing) const;
 
 private:
-  CudaDriver() = default;
+  CudaDriver();
+  mutable std::mutex mutex;
+  mutable std::map<CuDevice, CuContext> primaries;
 };
 
 struct CudaDeviceInfo {
@@ -94,7 +112,10 @@ struct CudaDeviceInfo {
 llvm::Expected<CudaDeviceInfo> describeDevice(const CudaDriver &driver,
                                               int ordinal);
 
-/// Makes a context current as long as the object lives.
+/// An error unless sm_90a code runs on it.
+llvm::Error checkDevice(const CudaDeviceInfo &info, int ordinal);
+
+/// Makes a context current as long as the object lives, if it is not already.
 class CudaContextScope {
 public:
   static llvm::Expected<CudaContextScope> enter(const CudaDriver &driver,
@@ -106,8 +127,14 @@ public:
 
 private:
   explicit CudaContextScope(const CudaDriver *driver) : driver(driver) {}
+  /// Null: nothing to undo.
   const CudaDriver *driver;
 };
+
+/// The context that a call belongs to: that of its stream; on a default
+/// stream the current one if it is of device `ordinal`, else the primary one.
+llvm::Expected<CuContext> contextOfCall(const CudaDriver &driver,
+                                        CuStream stream, int ordinal);
 
 } // namespace attnc
 

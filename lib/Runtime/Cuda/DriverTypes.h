@@ -47,6 +47,7 @@ constexpr int deviceSharedPerBlock = 97;
 constexpr int functionDynamicShared = 8;
 constexpr int functionLargeClusters = 14;
 constexpr int launchClusterDimension = 4;
+constexpr int captureModeRelaxed = 2;
 } // namespace cu
 
 } // namespace attnc

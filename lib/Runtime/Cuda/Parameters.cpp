@@ -6,6 +6,7 @@
 #include "llvm/Support/MathExtras.h"
 
 #include <cstring>
+#include <memory>
 #include <optional>
 
 using namespace mlir;
@@ -116,31 +117,31 @@ private:
     if (!code)
       return fail(index, "the bulk copy engine has no such element type");
     int64_t bytes = (type.getIntOrFloatBitWidth() + 7) / 8;
-    llvm::SmallVector<uint64_t, 5> sizes, strides;
+    TensorMapKey key;
+    key.type = *code;
+    key.rank = parameter.order.size();
+    key.swizzle = swizzleCode(parameter.swizzleBytes);
     bool empty = false;
-    for (unsigned dim : parameter.order) {
+    for (auto [k, dim] : llvm::enumerate(parameter.order)) {
       if (dim >= view.sizes.size())
         return fail(index, "there is no dim " + llvm::Twine(dim));
       // The engine knows no empty tensors; nothing of one is ever read.
       empty |= view.sizes[dim] == 0;
-      sizes.push_back(std::max<int64_t>(view.sizes[dim], 1));
-      int64_t stride = view.strides[dim] * bytes;
+      key.sizes[k] = std::max<int64_t>(view.sizes[dim], 1);
+      key.strides[k] = view.strides[dim] * bytes;
       if (view.sizes[dim] <= 1) // never stepped over
-        stride = sizes.size() == 1 ? bytes : copyAlignment;
-      strides.push_back(stride);
+        key.strides[k] = k == 0 ? bytes : copyAlignment;
+      key.box[k] = parameter.box[k];
     }
-    uint64_t base = empty ? placeholder : address(view);
-    if (llvm::Error error = checkLayout(index, base, bytes, strides))
+    key.base = empty ? placeholder : address(view);
+    if (llvm::Error error = checkLayout(index, key.base, bytes,
+                                        ArrayRef(key.strides, key.rank)))
       return error;
-    llvm::SmallVector<uint32_t, 5> steps(sizes.size(), 1);
     CuTensorMap map = {};
-    CuStatus status = driver.tensorMapEncode(
-        &map, *code, sizes.size(), reinterpret_cast<void *>(base), sizes.data(),
-        strides.data() + 1, parameter.box.data(), steps.data(), notInterleaved,
-        swizzleCode(parameter.swizzleBytes), promote256Bytes, zeroFill);
-    if (llvm::Error error = driver.check(
-            status, "describing argument " + llvm::Twine(index) +
-                        " of kernel '" + recipe.name + "' to the copy engine"))
+    if (llvm::Error error = encodeTensorMap(
+            driver, key, map,
+            "describing argument " + llvm::Twine(index) + " of kernel '" +
+                recipe.name + "' to the copy engine"))
       return error;
     block.add(map);
     return llvm::Error::success();
@@ -173,6 +174,39 @@ private:
 };
 
 } // namespace
+
+llvm::Error encodeTensorMap(const CudaDriver &driver, const TensorMapKey &key,
+                            CuTensorMap &map, const llvm::Twine &what) {
+  struct Kept {
+    uint64_t driver = 0;
+    TensorMapKey key;
+    CuTensorMap map;
+  };
+  constexpr size_t count = 64;
+  // Made at a thread's first use.
+  thread_local std::unique_ptr<Kept[]> table;
+  if (!table)
+    table.reset(new Kept[count]);
+  uint64_t words[sizeof(key) / 8], hash = 0;
+  static_assert(sizeof(key) % 8 == 0);
+  memcpy(words, &key, sizeof(key));
+  for (uint64_t word : words)
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+  Kept &kept = table[(hash >> 32) % count];
+  if (kept.driver == driver.id && !memcmp(&kept.key, &key, sizeof(key))) {
+    map = kept.map;
+    return llvm::Error::success();
+  }
+  uint32_t steps[5] = {1, 1, 1, 1, 1};
+  CuStatus status = driver.tensorMapEncode(
+      &map, key.type, key.rank, reinterpret_cast<void *>(key.base), key.sizes,
+      key.strides + 1, key.box, steps, notInterleaved, key.swizzle,
+      promote256Bytes, zeroFill);
+  if (status)
+    return driver.check(status, what);
+  kept = {driver.id, key, map};
+  return llvm::Error::success();
+}
 
 llvm::Expected<ParameterBlock>
 packParameters(const CudaDriver &driver, const KernelRecipe &recipe,

@@ -16,7 +16,13 @@ namespace attnc {
 /// The parameters of one launch, as the driver takes them.
 class ParameterBlock {
 public:
-  void **pointers() { return addresses.data(); }
+  ParameterBlock() = default;
+  // A copy's addresses would be those of the original.
+  ParameterBlock(const ParameterBlock &) = delete;
+  ParameterBlock(ParameterBlock &&) = default;
+
+  /// As the driver wants them; it only reads.
+  void **pointers() const { return const_cast<void **>(addresses.data()); }
   size_t size() const { return addresses.size(); }
 
   void add(const CuTensorMap &map) {
@@ -34,6 +40,18 @@ private:
   std::deque<uint64_t> scalars;
   std::vector<void *> addresses;
 };
+
+/// Everything that a tensor map is made of; no two that differ share one.
+struct TensorMapKey {
+  uint64_t base = 0, sizes[5] = {}, strides[5] = {};
+  uint32_t box[5] = {};
+  int32_t type = 0, rank = 0, swizzle = 0, padding = 0;
+};
+
+/// The tensor map of a key: kept for each thread, since models repeat their
+/// calls and the driver takes its time to encode one.
+llvm::Error encodeTensorMap(const CudaDriver &driver, const TensorMapKey &key,
+                            CuTensorMap &map, const llvm::Twine &what);
 
 /// Follows a recipe. `elementTypes` are those of the launch's views;
 /// `placeholder` is some device memory that empty views point to.

@@ -83,9 +83,25 @@ struct CpuProgram::Implementation {
   Error findProgram();
   Error link(std::unique_ptr<llvm::MemoryBuffer> object);
   void useThreads(int wanted);
-  Error launchAll(const LaunchPlan &plan, char *workspace);
-  Error launch(const Launch &launch, char *workspace);
+  Expected<CpuCall> bind(const LaunchPlan &plan, char *workspace);
 };
+
+struct CpuCall::Implementation {
+  struct One {
+    const Kernel *kernel;
+    int64_t items;
+    std::vector<int64_t> slots;
+  };
+  int threads;
+  std::vector<One> launches;
+
+  Error launch(const One &one) const;
+};
+
+CpuCall::CpuCall(std::unique_ptr<Implementation> implementation)
+    : implementation(std::move(implementation)) {}
+CpuCall::CpuCall(CpuCall &&) = default;
+CpuCall::~CpuCall() = default;
 
 CpuProgram::CpuProgram(std::unique_ptr<Implementation> implementation)
     : implementation(std::move(implementation)) {}
@@ -290,29 +306,36 @@ static std::vector<int64_t> packArguments(const Launch &launch,
   return slots;
 }
 
-Error CpuProgram::Implementation::launch(const Launch &launch,
-                                         char *workspace) {
-  auto it = kernels.find(launch.kernel);
-  if (it == kernels.end())
-    return llvm::createStringError("the program launches '" + launch.kernel +
-                                   "', which is not a kernel of the module");
-  if (launch.items <= 0) // S-empty: nothing to do is not a mistake.
-    return Error::success();
-  const Kernel &kernel = it->second;
-  int64_t workers = forked ? 1 : std::min<int64_t>(threads, launch.items);
-  int64_t stride = llvm::alignTo(kernel.scratchBytes, 64);
+Expected<CpuCall> CpuProgram::Implementation::bind(const LaunchPlan &plan,
+                                                   char *workspace) {
+  auto call = std::make_unique<CpuCall::Implementation>();
+  call->threads = threads;
+  for (const Launch &launch : plan.launches) {
+    auto it = kernels.find(launch.kernel);
+    if (it == kernels.end())
+      return llvm::createStringError("the program launches '" + launch.kernel +
+                                     "', which is not a kernel of the module");
+    if (launch.items > 0) // S-empty: nothing to do is not a mistake.
+      call->launches.push_back(
+          {&it->second, launch.items, packArguments(launch, workspace)});
+  }
+  return CpuCall(std::move(call));
+}
+
+Error CpuCall::Implementation::launch(const One &one) const {
+  int64_t workers = forked ? 1 : std::min<int64_t>(threads, one.items);
+  int64_t stride = llvm::alignTo(one.kernel->scratchBytes, 64);
   Expected<Memory> scratch = allocate(stride * workers);
   if (!scratch)
     return scratch.takeError();
-  std::vector<int64_t> slots = packArguments(launch, workspace);
   // Items differ in cost, under a causal mask by much: each thread takes the
   // next one when it is done. Which thread that is changes no bit (S-bits): an
   // item's result depends on nothing but the item.
   std::atomic<int64_t> next{0};
   auto work = [&](int64_t worker) {
     char *own = scratch->get() + worker * stride;
-    for (int64_t item; (item = next.fetch_add(1)) < launch.items;)
-      kernel.function(slots.data(), item, own);
+    for (int64_t item; (item = next.fetch_add(1)) < one.items;)
+      one.kernel->function(one.slots.data(), item, own);
   };
   if (workers == 1) {
     work(0);
@@ -326,10 +349,9 @@ Error CpuProgram::Implementation::launch(const Launch &launch,
   return Error::success();
 }
 
-Error CpuProgram::Implementation::launchAll(const LaunchPlan &plan,
-                                            char *workspace) {
-  for (const Launch &one : plan.launches)
-    if (Error error = launch(one, workspace))
+Error CpuCall::run() const {
+  for (const Implementation::One &one : implementation->launches)
+    if (Error error = implementation->launch(one))
       return error;
   return Error::success();
 }
@@ -343,11 +365,18 @@ Error CpuProgram::run(llvm::ArrayRef<Argument> arguments) {
   Expected<Memory> workspace = allocate(plan->workspaceBytes);
   if (!workspace)
     return workspace.takeError();
-  return implementation->launchAll(*plan, workspace->get());
+  auto call = implementation->bind(*plan, workspace->get());
+  return call ? call->run() : call.takeError();
 }
 
 Error CpuProgram::run(llvm::ArrayRef<Argument> arguments, void *workspace,
                       int64_t workspaceBytes) {
+  auto call = bind(arguments, workspace, workspaceBytes);
+  return call ? call->run() : call.takeError();
+}
+
+Expected<CpuCall> CpuProgram::bind(llvm::ArrayRef<Argument> arguments,
+                                   void *workspace, int64_t workspaceBytes) {
   auto plan = planProgram(implementation->program, arguments);
   if (!plan)
     return plan.takeError();
@@ -362,7 +391,7 @@ Error CpuProgram::run(llvm::ArrayRef<Argument> arguments, void *workspace,
     return llvm::createStringError("the workspace must be aligned to " +
                                    std::to_string(kWorkspaceAlignment) +
                                    " bytes, and is not");
-  return implementation->launchAll(*plan, static_cast<char *>(workspace));
+  return implementation->bind(*plan, static_cast<char *>(workspace));
 }
 
 Expected<int64_t>

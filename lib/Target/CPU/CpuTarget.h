@@ -22,6 +22,22 @@ struct CpuImage {
   std::string plan;
 };
 
+/// A call of a program whose arguments are decided. Cheap to run again.
+class CpuCall {
+public:
+  CpuCall(CpuCall &&);
+  ~CpuCall();
+
+  /// Runs all launches and returns when they are done.
+  llvm::Error run() const;
+
+private:
+  friend class CpuProgram;
+  struct Implementation;
+  explicit CpuCall(std::unique_ptr<Implementation> implementation);
+  std::unique_ptr<Implementation> implementation;
+};
+
 /// A program as machine code. Its MLIR context must outlive it. `run` may be
 /// called from several threads at once.
 class CpuProgram {
@@ -50,6 +66,9 @@ public:
   /// kWorkspaceAlignment; an error if it is too small.
   llvm::Error run(llvm::ArrayRef<Argument> arguments, void *workspace,
                   int64_t workspaceBytes);
+  /// The same without running; the program must outlive the call.
+  llvm::Expected<CpuCall> bind(llvm::ArrayRef<Argument> arguments,
+                               void *workspace, int64_t workspaceBytes);
   llvm::Expected<int64_t>
   workspaceBytes(llvm::ArrayRef<Argument> arguments) const;
 

@@ -20,6 +20,7 @@
 #include <chrono>
 #include <csignal>
 #include <fcntl.h>
+#include <map>
 #include <mutex>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -131,8 +132,8 @@ llvm::Expected<int> runProgram(llvm::ArrayRef<std::string> arguments,
 
 constexpr int oldestMajor = 12, oldestMinor = 4;
 
-/// An error if the program is not a ptxas that we can use.
-llvm::Error checkVersion(const std::string &program) {
+/// The version of a program; an error if it is not a ptxas that we can use.
+llvm::Expected<std::string> versionOf(const std::string &program) {
   auto log = TemporaryFile::create("log");
   if (!log)
     return log.takeError();
@@ -145,7 +146,8 @@ llvm::Error checkVersion(const std::string &program) {
   llvm::SmallVector<StringRef> match;
   int major = 0, minor = 0;
   if (*status != 0 ||
-      !llvm::Regex("release ([0-9]+)\\.([0-9]+)").match(*text, &match) ||
+      !llvm::Regex("release ([0-9]+)\\.([0-9]+), V([0-9.]+)")
+           .match(*text, &match) ||
       match[1].getAsInteger(10, major) || match[2].getAsInteger(10, minor))
     return failure("'" + program + " --version' is not that of a ptxas");
   if (std::pair(major, minor) < std::pair(oldestMajor, oldestMinor))
@@ -153,8 +155,13 @@ llvm::Error checkVersion(const std::string &program) {
                                  "is needed",
                                  program, major, minor, oldestMajor,
                                  oldestMinor));
-  return llvm::Error::success();
+  return match[3].str();
 }
+
+/// A usable assembler and its version.
+struct Found {
+  std::string program, version;
+};
 
 /// Where an assembler may be, best first. The nvidia packages of a Python
 /// environment lie in <prefix>/lib/python3.N/site-packages/nvidia/*/bin.
@@ -196,19 +203,41 @@ std::vector<std::string> candidates() {
   return found;
 }
 
-llvm::Expected<std::string> searchPtxas() {
+llvm::Expected<Found> searchPtxas() {
   std::string rejected;
   for (const std::string &program : candidates()) {
-    llvm::Error error = checkVersion(program);
-    if (!error)
-      return program;
-    rejected += "\n  " + llvm::toString(std::move(error));
+    auto version = versionOf(program);
+    if (version)
+      return Found{program, *version};
+    rejected += "\n  " + llvm::toString(version.takeError());
   }
   return failure("no usable ptxas: looked beside this program, in "
                  "$VIRTUAL_ENV, on PATH, in $CUDA_HOME and /usr/local/cuda. "
                  "Install the PyPI package nvidia-cuda-nvcc (13.0) or a CUDA "
                  "toolkit >= 12.4, or set ATTNC_PTXAS" +
                  rejected);
+}
+
+llvm::Expected<Found> chosenPtxas(const std::string &chosen) {
+  auto version = versionOf(chosen);
+  if (!version)
+    return failure("ATTNC_PTXAS: " + llvm::toString(version.takeError()));
+  return Found{chosen, *version};
+}
+
+/// Looks once for each value of ATTNC_PTXAS: it runs programs.
+llvm::Expected<Found> findAssembler() {
+  static std::mutex mutex;
+  static std::map<std::string, Found> known;
+  std::string chosen = environment(Variable::Ptxas).value_or("");
+  std::lock_guard<std::mutex> lock(mutex);
+  auto at = known.find(chosen);
+  if (at != known.end())
+    return at->second;
+  auto found = chosen.empty() ? searchPtxas() : chosenPtxas(chosen);
+  if (found)
+    known[chosen] = *found;
+  return found;
 }
 
 int64_t toInt(StringRef text) {
@@ -231,21 +260,17 @@ void parseUsage(StringRef line, KernelResources &kernel) {
 } // namespace
 
 llvm::Expected<std::string> findPtxas() {
-  if (auto chosen = environment(Variable::Ptxas)) {
-    if (llvm::Error error = checkVersion(*chosen))
-      return failure("ATTNC_PTXAS: " + llvm::toString(std::move(error)));
-    return *chosen;
-  }
-  // The search runs programs: once is enough.
-  static std::mutex mutex;
-  static std::string cached;
-  std::lock_guard<std::mutex> lock(mutex);
-  if (!cached.empty())
-    return cached;
-  auto program = searchPtxas();
-  if (program)
-    cached = *program;
-  return program;
+  auto found = findAssembler();
+  if (!found)
+    return found.takeError();
+  return found->program;
+}
+
+llvm::Expected<std::string> ptxasVersion() {
+  auto found = findAssembler();
+  if (!found)
+    return found.takeError();
+  return found->version;
 }
 
 PtxasLog parsePtxasLog(StringRef text) {

@@ -57,6 +57,9 @@ struct Cubin {
 /// CUDA toolkit. It must be of release 12.4 or later.
 llvm::Expected<std::string> findPtxas();
 
+/// The release of what findPtxas() finds, such as 13.0.88.
+llvm::Expected<std::string> ptxasVersion();
+
 llvm::Expected<Cubin> assemble(llvm::StringRef ptx,
                                const PtxasOptions &options = {});
 

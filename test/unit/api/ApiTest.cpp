@@ -274,6 +274,87 @@ TEST(Api, BadRequestsAreRefusedWithAMessage) {
   attnc_program_release(nullptr);
 }
 
+TEST(Api, ADescriptionIsWhatGenWrites) {
+  attnc_attention attention = attnc::attention("softcap");
+  attention.bias = "head";
+  attention.causal = "bottom_right";
+  attention.masks = "documents, dilated:3";
+  attention.layout = "bshd";
+  attention.dtype = ATTNC_DTYPE_BF16;
+  attention.out_dtype = ATTNC_DTYPE_F32;
+  attention.head_dim = 32;
+  attention.heads = 4;
+  attention.kv_heads = 2;
+  attention.window = attention.scale = attention.kv_len = attention.lse = 1;
+  size_t length = 0;
+  ASSERT_EQ(attnc_attention_ir(&attention, nullptr, 0, &length), ATTNC_OK)
+      << attnc_last_error();
+  std::string ir(length + 1, 'x'), start(10, 'x');
+  ASSERT_EQ(attnc_attention_ir(&attention, ir.data(), ir.size(), &length),
+            ATTNC_OK);
+  ASSERT_EQ(attnc_attention_ir(&attention, start.data(), 10, &length),
+            ATTNC_OK);
+  EXPECT_STREQ(start.c_str(), ir.substr(0, 9).c_str());
+  std::string command =
+      ATTNC_BINARY_DIR "/bin/attnc gen --score=softcap --bias=head --scale "
+                       "--lse --causal --window=-1,-1 --mask=documents "
+                       "--mask=dilated:3 --kv-len --head-dim=32 --heads=4 "
+                       "--kv-heads=2 --dtype=bf16 --out-dtype=f32 "
+                       "--layout=bshd";
+  FILE *gen = popen(command.c_str(), "r");
+  ASSERT_NE(gen, nullptr);
+  std::string expected(length + 100, 0);
+  expected.resize(fread(expected.data(), 1, expected.size(), gen));
+  EXPECT_EQ(pclose(gen), 0);
+  ir.resize(length);
+  EXPECT_EQ(ir, expected);
+}
+
+TEST(Api, ADescriptionNeedsNoSizes) {
+  attnc_attention attention = attnc::attention();
+  attention.head_dim = 16;
+  attnc::Program general, sized, exact;
+  ASSERT_TRUE(attnc::Program::fromAttention(attention, general));
+  check(general, 2, 7, 9, -1.0f);
+  attention.batch = 1;
+  attention.heads = attention.kv_heads = 2;
+  attention.seq = 7;
+  attention.kv_seq = 9;
+  uint64_t before = counters().compiles;
+  ASSERT_TRUE(attnc::Program::fromAttention(attention, sized));
+  EXPECT_EQ(sized.key(), general.key());
+  EXPECT_EQ(counters().compiles, before);
+  attnc::Options options;
+  options.policy = "strange";
+  EXPECT_EQ(attnc::Program::fromAttention(attention, exact, options).code(),
+            ATTNC_INVALID_ARGUMENT);
+}
+
+TEST(Api, AWrongDescriptionIsNamed) {
+  auto messageOf = [](attnc_attention attention) {
+    attnc::Program program;
+    attnc::Status status = attnc::Program::fromAttention(attention, program);
+    EXPECT_EQ(status.code(), ATTNC_INVALID_ARGUMENT);
+    return status.message();
+  };
+  EXPECT_EQ(messageOf(attnc::attention("sigmod")).substr(0, 45),
+            "attnc_attention.score: expected one of sigmoi");
+  attnc_attention attention = attnc::attention("cosine");
+  attention.heads = 4;
+  attention.kv_heads = 3;
+  EXPECT_EQ(messageOf(attention),
+            "attnc_attention.kv_heads: expected a divisor of "
+            "attnc_attention.heads = 4, got 3");
+  attention = attnc::attention();
+  attention.dtype = ATTNC_DTYPE_I32;
+  EXPECT_EQ(messageOf(attention), "attnc_attention.dtype is 4; expected "
+                                  "ATTNC_DTYPE_F32, F16 or BF16");
+  attention = attnc::attention();
+  attention.struct_size += 8;
+  EXPECT_NE(messageOf(attention).find("attnc_attention.struct_size"),
+            std::string::npos);
+}
+
 TEST(Api, ErrorsBelongToTheirThread) {
   attnc_program *program = nullptr;
   attnc_program_from_ir(nullptr, 0, nullptr, &program);
@@ -348,7 +429,7 @@ TEST(Api, TheLibraryExportsTheCInterfaceAlone) {
     ++exported;
   }
   EXPECT_EQ(pclose(symbols), 0);
-  EXPECT_EQ(exported, 14);
+  EXPECT_EQ(exported, 18);
 }
 
 TEST(Api, TheExamplesRun) {

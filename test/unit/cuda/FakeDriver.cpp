@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 using namespace attnc;
 
@@ -11,6 +13,8 @@ using namespace attnc;
 
 EXPORT FakeDriver fakeDriver;
 FakeDriver fakeDriver;
+
+constexpr int noContext = 201;
 
 EXPORT int cuInit(unsigned) { return 0; }
 EXPORT int cuGetErrorName(int, const char **text) {
@@ -22,11 +26,11 @@ EXPORT int cuGetErrorString(int, const char **text) {
   return 0;
 }
 EXPORT int cuDriverGetVersion(int *version) {
-  *version = 13000;
+  *version = fakeDriver.version;
   return 0;
 }
 EXPORT int cuDeviceGetCount(int *count) {
-  *count = 1;
+  *count = fakeDriver.devices;
   return 0;
 }
 EXPORT int cuDeviceGet(int *device, int ordinal) {
@@ -44,29 +48,71 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int) {
                                                     : fakeDriver.sharedPerBlock;
   return 0;
 }
-EXPORT int cuDevicePrimaryCtxRetain(void **context, int) {
+EXPORT int cuDevicePrimaryCtxRetain(FakeContext **context, int device) {
   ++fakeDriver.retained;
-  *context = &fakeDriver;
+  *context = &fakeDriver.primary[device];
   return 0;
 }
 EXPORT int cuDevicePrimaryCtxRelease_v2(int) {
   --fakeDriver.retained;
   return 0;
 }
-EXPORT int cuCtxPushCurrent_v2(void *) {
+
+/// The thread's stack of contexts.
+static thread_local std::vector<FakeContext *> contexts;
+
+EXPORT int cuCtxPushCurrent_v2(FakeContext *context) {
+  ++fakeDriver.pushes;
   ++fakeDriver.contextDepth;
+  contexts.push_back(context);
   return 0;
 }
-EXPORT int cuCtxPopCurrent_v2(void **) {
+EXPORT int cuCtxPopCurrent_v2(FakeContext **context) {
   --fakeDriver.contextDepth;
+  *context = contexts.back();
+  contexts.pop_back();
+  return 0;
+}
+EXPORT int cuCtxGetCurrent(FakeContext **context) {
+  *context = contexts.empty() ? nullptr : contexts.back();
+  return 0;
+}
+EXPORT int cuCtxGetDevice(int *device) {
+  if (contexts.empty())
+    return noContext;
+  *device = contexts.back()->device;
+  return 0;
+}
+EXPORT int cuCtxGetId(FakeContext *context, unsigned long long *id) {
+  *id = context->id;
+  return 0;
+}
+EXPORT int cuStreamGetCtx(void *, FakeContext **context) {
+  *context = fakeDriver.streamContext ? fakeDriver.streamContext
+                                      : &fakeDriver.primary[0];
+  return 0;
+}
+EXPORT int cuStreamIsCapturing(void *, int *status) {
+  *status = fakeDriver.capturing;
+  return 0;
+}
+EXPORT int cuThreadExchangeStreamCaptureMode(int *mode) {
+  static thread_local int current = 0;
+  std::swap(current, *mode);
   return 0;
 }
 EXPORT int cuStreamSynchronize(void *) { return 0; }
 EXPORT int cuModuleLoadData(void **module, const void *) {
+  if (contexts.empty())
+    return noContext;
+  ++fakeDriver.moduleLoads;
   *module = &fakeDriver;
   return 0;
 }
-EXPORT int cuModuleUnload(void *) { return 0; }
+EXPORT int cuModuleUnload(void *) {
+  ++fakeDriver.moduleUnloads;
+  return 0;
+}
 EXPORT int cuModuleGetFunction(void **function, void *, const char *) {
   *function = &fakeDriver;
   return 0;
@@ -80,8 +126,9 @@ EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *, int,
 EXPORT int cuLaunchKernelEx(const CuLaunchConfig *config, void *,
                             void **parameters, void **) {
   ++fakeDriver.launches;
-  if (fakeDriver.contextDepth <= 0)
-    return 201; // no context is current
+  if (contexts.empty())
+    return noContext;
+  fakeDriver.launchContext = contexts.back();
   if (fakeDriver.onLaunch)
     fakeDriver.onLaunch(*config, parameters);
   return 0;
@@ -92,6 +139,8 @@ EXPORT int cuTensorMapEncodeTiled(CuTensorMap *map, int type, unsigned rank,
                                   const unsigned *, int, int swizzle, int,
                                   int) {
   FakeTensorMap fake = {};
+  ++fakeDriver.encodes;
+  fake.mark = FakeTensorMap::isMap;
   fake.address = reinterpret_cast<uint64_t>(address);
   fake.rank = rank;
   fake.type = type;

@@ -1,0 +1,27 @@
+//===- CompileRequest.h - From a request to an entry ------------*- C++ -*-===//
+
+#ifndef ATTNC_LIB_API_COMPILEREQUEST_H
+#define ATTNC_LIB_API_COMPILEREQUEST_H
+
+#include "lib/Runtime/KernelCache.h"
+
+namespace attnc {
+
+/// A hash of the compiler's sources and of LLVM's version.
+const char *compilerFingerprint();
+
+struct ProgramRequest {
+  std::string ir;
+  std::string target = "cpu", schedule, cpu, features;
+  bool anyLayout = false;
+  /// What `attnc gen` takes to make the IR, if that is known.
+  std::string genFlags;
+};
+
+/// Compiles in this process: everything of the entry but key, compiler and
+/// time.
+Result<Entry> compileRequest(const ProgramRequest &request, PhaseTimes &times);
+
+} // namespace attnc
+
+#endif // ATTNC_LIB_API_COMPILEREQUEST_H

@@ -1,0 +1,270 @@
+//===- Runnable.cpp - Programs of the C interface, loaded -----------------===//
+
+#include "lib/Api/Runnable.h"
+
+#include "lib/Program/Program.h"
+#include "lib/Runtime/Cuda/CudaProgram.h"
+#include "lib/Support/StatusError.h"
+#include "lib/Target/CPU/CpuTarget.h"
+
+#include "mlir/Parser/Parser.h"
+
+using namespace attnc;
+using namespace mlir;
+using llvm::Error;
+using llvm::Expected;
+
+//===----------------------------------------------------------------------===//
+// Parameters
+//===----------------------------------------------------------------------===//
+
+static ParameterInfo describe(tile::ProgramOp program, unsigned index) {
+  ParameterInfo info;
+  info.name = getArgumentName(program, index);
+  info.isResult = bool(program.getArgAttr(index, tile::kResultAttr));
+  Type type = program.getArgumentTypes()[index];
+  if (auto view = dyn_cast<tile::ViewType>(type)) {
+    for (int64_t size : view.getShape())
+      info.sizes.push_back(ShapedType::isDynamic(size) ? -1 : size);
+    type = view.getElementType();
+  } else {
+    info.kind =
+        type.isF32() ? ParameterInfo::Kind::F32 : ParameterInfo::Kind::I32;
+  }
+  llvm::raw_string_ostream(info.elementType) << type;
+  return info;
+}
+
+RunnableProgram::RunnableProgram(tile::ProgramOp program) {
+  for (unsigned k = 0; k < program.getArgumentTypes().size(); ++k)
+    parameterInfos.push_back(describe(program, k));
+}
+
+//===----------------------------------------------------------------------===//
+// Calls that come again
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// The bound calls of this thread, found by all their numbers. A model makes
+/// the same calls over and over; a miss costs one evaluation of the plan.
+template <typename Call> class CallTable {
+public:
+  static CallTable &ofThread() {
+    // Made at a thread's first call.
+    thread_local CallTable table;
+    return table;
+  }
+
+  /// The call with these numbers, made by `bind` if there is none.
+  template <typename Bind>
+  Expected<const Call *> get(ArrayRef<uint64_t> numbers, Bind bind) {
+    Slot &slot = slots[hashOf(numbers) % count];
+    if (slot.call && ArrayRef<uint64_t>(slot.numbers) == numbers)
+      return &*slot.call;
+    Expected<Call> call = bind();
+    if (!call)
+      return call.takeError();
+    slot.numbers.assign(numbers.begin(), numbers.end());
+    slot.call.emplace(std::move(*call));
+    return &*slot.call;
+  }
+
+private:
+  static constexpr size_t count = 128;
+  struct Slot {
+    std::vector<uint64_t> numbers;
+    std::optional<Call> call;
+  };
+
+  static uint64_t hashOf(ArrayRef<uint64_t> numbers) {
+    uint64_t hash = numbers.size();
+    for (uint64_t number : numbers)
+      hash = (hash ^ number) * 0x9e3779b97f4a7c15u;
+    return hash >> 32;
+  }
+
+  std::unique_ptr<Slot[]> slots{new Slot[count]};
+};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// On the CPU
+//===----------------------------------------------------------------------===//
+
+namespace {
+class CpuRunnable : public RunnableProgram {
+public:
+  explicit CpuRunnable(std::unique_ptr<CpuProgram> program)
+      : RunnableProgram(program->program()), program(std::move(program)) {}
+
+  const char *target() const override { return "cpu"; }
+  Expected<int64_t>
+  workspaceBytes(ArrayRef<Argument> arguments) const override {
+    return program->workspaceBytes(arguments);
+  }
+  Error warmUp(int) const override { return Error::success(); }
+  Error run(const RunRequest &request) const override;
+
+private:
+  std::unique_ptr<CpuProgram> program;
+};
+} // namespace
+
+Error CpuRunnable::run(const RunRequest &request) const {
+  if (request.stream)
+    return llvm::createStringError("argument 'stream': expected null for "
+                                   "target 'cpu', got a stream");
+  auto call = CallTable<CpuCall>::ofThread().get(
+      request.numbers, [&]() -> Expected<CpuCall> {
+        auto arguments = request.arguments();
+        if (!arguments)
+          return arguments.takeError();
+        return program->bind(*arguments, request.workspace,
+                             request.workspaceBytes);
+      });
+  return call ? (*call)->run() : call.takeError();
+}
+
+//===----------------------------------------------------------------------===//
+// On a GPU
+//===----------------------------------------------------------------------===//
+
+namespace {
+class CudaRunnable : public RunnableProgram {
+public:
+  explicit CudaRunnable(std::unique_ptr<CudaProgram> program)
+      : RunnableProgram(program->programOp()), program(std::move(program)) {}
+
+  const char *target() const override { return "sm_90a"; }
+  Expected<int64_t>
+  workspaceBytes(ArrayRef<Argument> arguments) const override {
+    return program->workspaceBytes(arguments);
+  }
+  Error warmUp(int device) const override;
+  Error run(const RunRequest &request) const override;
+
+private:
+  Expected<CudaCall> bind(const RunRequest &request,
+                          const CudaModule &module) const;
+  std::unique_ptr<CudaProgram> program;
+};
+} // namespace
+
+/// Opened at the first call that needs it; a later try may succeed.
+static Expected<CudaDriver *> openDriver() {
+  static std::atomic<CudaDriver *> opened{nullptr};
+  if (CudaDriver *driver = opened.load(std::memory_order_acquire))
+    return driver;
+  auto driver = CudaDriver::get();
+  if (!driver)
+    return makeStatusError(Status::Unsupported,
+                           llvm::toString(driver.takeError()));
+  opened = *driver;
+  return driver;
+}
+
+Error CudaRunnable::warmUp(int device) const {
+  auto driver = openDriver();
+  if (!driver)
+    return driver.takeError();
+  auto described = describeDevice(**driver, device);
+  if (!described)
+    return makeStatusError(Status::InvalidArgument,
+                           llvm::toString(described.takeError()));
+  auto context = contextOfCall(**driver, nullptr, device);
+  if (!context)
+    return context.takeError();
+  auto scope = CudaContextScope::enter(**driver, *context);
+  if (!scope)
+    return scope.takeError();
+  return program->moduleIn(**driver, *context, nullptr).takeError();
+}
+
+Expected<CudaCall> CudaRunnable::bind(const RunRequest &request,
+                                      const CudaModule &module) const {
+  auto arguments = request.arguments();
+  if (!arguments)
+    return arguments.takeError();
+  auto plan = planProgram(program->programOp(), *arguments);
+  if (!plan)
+    return plan.takeError();
+  return module.bind(*plan, request.workspace, request.workspaceBytes);
+}
+
+Error CudaRunnable::run(const RunRequest &request) const {
+  auto driver = openDriver();
+  if (!driver)
+    return driver.takeError();
+  auto stream = static_cast<CuStream>(request.stream);
+  auto context = contextOfCall(**driver, stream, request.device);
+  if (!context)
+    return context.takeError();
+  auto scope = CudaContextScope::enter(**driver, *context);
+  if (!scope)
+    return scope.takeError();
+  auto module = program->moduleIn(**driver, *context, stream);
+  if (!module)
+    return module.takeError();
+  request.numbers.push_back(reinterpret_cast<uintptr_t>(*module));
+  auto call = CallTable<CudaCall>::ofThread().get(
+      request.numbers, [&] { return bind(request, **module); });
+  if (!call)
+    return call.takeError();
+  if (Error error = (*call)->launch(stream))
+    return makeStatusError(Status::RunFailed, llvm::toString(std::move(error)));
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Loading
+//===----------------------------------------------------------------------===//
+
+void attnc::registerPlanDialects(DialectRegistry &registry) {
+  CpuProgram::registerPlanDialects(registry);
+}
+
+static Error missing(const char *sections) {
+  return llvm::createStringError("expected the sections %s", sections);
+}
+
+static Expected<std::unique_ptr<RunnableProgram>> loadCpu(const Entry &entry,
+                                                          MLIRContext &plans) {
+  const std::string *plan = entry.section("plan");
+  const std::string *object = entry.section("object");
+  if (!plan || !object)
+    return missing("'plan' and 'object'");
+  auto program = CpuProgram::load({*object, *plan}, plans);
+  if (!program)
+    return program.takeError();
+  return std::make_unique<CpuRunnable>(std::move(*program));
+}
+
+static Expected<std::unique_ptr<RunnableProgram>> loadCuda(const Entry &entry,
+                                                           MLIRContext &plans) {
+  const std::string *plan = entry.section("plan");
+  const std::string *cubin = entry.section("cubin");
+  if (!plan || !cubin)
+    return missing("'plan' and 'cubin'");
+  auto found = entry.metadata.find("ptxas");
+  std::string message;
+  ScopedDiagnosticHandler handler(&plans, [&](Diagnostic &diagnostic) {
+    message = diagnostic.str();
+    return success();
+  });
+  auto module = parseSourceString<ModuleOp>(*plan, &plans);
+  if (!module)
+    return llvm::createStringError("the launch plan does not parse: " +
+                                   message);
+  auto program = CudaProgram::create(
+      *module, *cubin, found == entry.metadata.end() ? "" : found->second);
+  if (!program)
+    return program.takeError();
+  return std::make_unique<CudaRunnable>(std::move(*program));
+}
+
+Expected<std::unique_ptr<RunnableProgram>>
+attnc::loadRunnable(const Entry &entry, MLIRContext &plans) {
+  auto target = entry.metadata.find("target");
+  bool cuda = target != entry.metadata.end() && target->second == "sm_90a";
+  return cuda ? loadCuda(entry, plans) : loadCpu(entry, plans);
+}

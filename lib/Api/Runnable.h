@@ -1,0 +1,66 @@
+//===- Runnable.h - Programs of the C interface, loaded ---------*- C++ -*-===//
+
+#ifndef ATTNC_LIB_API_RUNNABLE_H
+#define ATTNC_LIB_API_RUNNABLE_H
+
+#include "dialects/tile/Tile.h"
+#include "lib/Program/Argument.h"
+#include "lib/Runtime/KernelCache.h"
+
+#include "mlir/IR/MLIRContext.h"
+#include "llvm/ADT/STLFunctionalExtras.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/Support/Error.h"
+
+namespace attnc {
+
+struct ParameterInfo {
+  enum class Kind { Tensor, F32, I32 };
+  std::string name, elementType; ///< As MLIR spells the type: f32, bf16, i1.
+  Kind kind = Kind::Tensor;
+  bool isResult = false;
+  std::vector<int64_t> sizes; ///< -1: any.
+};
+
+/// The numbers that a call is made of, in order: a call with the same numbers
+/// is the same call.
+using CallNumbers = llvm::SmallVector<uint64_t, 64>;
+
+struct RunRequest {
+  CallNumbers &numbers;
+  /// Converts and checks the arguments; asked only for a call that is new.
+  llvm::function_ref<llvm::Expected<llvm::ArrayRef<Argument>>()> arguments;
+  void *workspace;
+  int64_t workspaceBytes;
+  void *stream;
+  int device;
+};
+
+/// A program ready to run. All functions may be called from several threads.
+class RunnableProgram : public LoadedProgram {
+public:
+  const std::vector<ParameterInfo> &parameters() const {
+    return parameterInfos;
+  }
+  virtual const char *target() const = 0;
+  virtual llvm::Expected<int64_t>
+  workspaceBytes(llvm::ArrayRef<Argument> arguments) const = 0;
+  virtual llvm::Error warmUp(int device) const = 0;
+  virtual llvm::Error run(const RunRequest &request) const = 0;
+
+protected:
+  explicit RunnableProgram(tile::ProgramOp program);
+
+private:
+  std::vector<ParameterInfo> parameterInfos;
+};
+
+/// Makes an entry of the cache runnable. `plans` must know the dialects of
+/// `registerPlanDialects` and outlive the program; one thread at a time.
+llvm::Expected<std::unique_ptr<RunnableProgram>>
+loadRunnable(const Entry &entry, mlir::MLIRContext &plans);
+void registerPlanDialects(mlir::DialectRegistry &registry);
+
+} // namespace attnc
+
+#endif // ATTNC_LIB_API_RUNNABLE_H
