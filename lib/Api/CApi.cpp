@@ -225,11 +225,8 @@ static attnc_status readDtype(const char *name, attnc_dtype dtype,
   return ATTNC_OK;
 }
 
-static attnc_status readAttention(const attnc_attention *given,
+static attnc_status readAttention(const attnc_attention &read,
                                   AttentionDescription &out) {
-  attnc_attention read;
-  if (auto status = readStruct("attnc_attention", given, read))
-    return status;
   out.score = textOr(read.score, out.score.c_str());
   out.bias = textOr(read.bias, "");
   out.causal = textOr(read.causal, "");
@@ -264,6 +261,36 @@ static attnc_status readAttention(const attnc_attention *given,
   return ATTNC_OK;
 }
 
+/// The words of a description. Lengths are none unless `sized`: a growing
+/// length asks for nothing new.
+static std::string wordsOf(const attnc_attention &given, bool sized) {
+  std::string words = "attention";
+  for (const char *text :
+       {given.score, given.bias, given.causal, given.masks, given.layout}) {
+    words += '\n';
+    words += text ? text : "";
+  }
+  const int64_t numbers[] = {given.dtype,
+                             given.out_dtype,
+                             given.head_dim,
+                             given.value_head_dim,
+                             given.heads,
+                             given.kv_heads,
+                             sized ? given.batch : 0,
+                             sized ? given.seq : 0,
+                             sized ? given.kv_seq : 0,
+                             given.window,
+                             given.scale,
+                             given.alibi,
+                             given.gate,
+                             given.q_len,
+                             given.kv_len,
+                             given.lse};
+  words += '\n';
+  words.append(reinterpret_cast<const char *>(numbers), sizeof(numbers));
+  return words;
+}
+
 static attnc_status writeIr(const AttentionDescription &description,
                             std::string &ir) {
   auto text =
@@ -282,19 +309,21 @@ attnc_status attnc_program_from_attention(const attnc_attention *attention,
   *program = nullptr;
   if (!attention)
     return failNull(__func__, "attention");
+  attnc_attention given;
+  if (auto status = readStruct("attnc_attention", attention, given))
+    return status;
   Options read;
   if (auto status = readOptions(options, read))
     return status;
-  AttentionDescription description;
-  if (auto status = readAttention(attention, description))
-    return status;
-  if (read.policy == Policy::Dynamic)
-    description = withoutSizes(description);
-  std::string flags = flagsOf(description);
   return getProgram(
-      wordsOf(read) + "attnc gen" + flags, read,
-      [&](ProgramRequest &request) {
-        request.genFlags = flags;
+      wordsOf(read) + wordsOf(given, read.policy != Policy::Dynamic), read,
+      [&](ProgramRequest &request) -> attnc_status {
+        AttentionDescription description;
+        if (auto status = readAttention(given, description))
+          return status;
+        if (read.policy == Policy::Dynamic)
+          description = withoutSizes(description);
+        request.genFlags = flagsOf(description);
         return writeIr(description, request.ir);
       },
       program);
@@ -308,8 +337,11 @@ attnc_status attnc_attention_ir(const attnc_attention *attention, char *buffer,
     return failNull(__func__, "length");
   if (capacity && !buffer)
     return failNull(__func__, "buffer");
+  attnc_attention given;
+  if (auto status = readStruct("attnc_attention", attention, given))
+    return status;
   AttentionDescription description;
-  if (auto status = readAttention(attention, description))
+  if (auto status = readAttention(given, description))
     return status;
   std::string ir;
   if (auto status = writeIr(description, ir))

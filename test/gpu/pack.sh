@@ -2,7 +2,7 @@
 # pack.sh [BUILD [FOLDER]]: collects what run.sh needs on a GPU machine, small
 # enough to carry: the tools of a build and the scripts, compressed.
 #
-#   cmake --build build --target attnc attnc-gpu-harness
+#   cmake --build build --target attnc attnc-gpu-harness libattnc bench-launch
 #   test/gpu/pack.sh build .device       # here
 #   sh .device/run.sh                    # there; leaves .device/out
 set -e
@@ -10,7 +10,10 @@ source=$(cd "$(dirname "$0")/../.." && pwd)
 build=${1:-$source/build}
 folder=${2:-$source/.device}
 mkdir -p "$folder/test/gpu" "$folder/benchmarks"
-for file in "$build/bin/attnc" "$build/lib/libattnc-gpu-harness.so"; do
+for file in bin/attnc lib/libattnc-gpu-harness.so lib/libattnc.so \
+  bin/bench-launch; do
+  file=$build/$file
+  [ -e "$file" ] || continue # the steps that need it say so
   packed=$folder/$(basename "$file").xz
   if [ ! "$packed" -nt "$file" ]; then
     strip -o "$packed.tmp" "$file"

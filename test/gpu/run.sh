@@ -1,11 +1,11 @@
 #!/bin/sh
 # run.sh [STEP...]: on a GPU machine, in the folder that pack.sh made: checks
 # every case, runs the memory and race checkers on a small one, and times the
-# kernels against torch's. Steps: machine checks sanitize bench (all of them
-# by default). Reports go to $OUT, else ./out.
+# kernels against torch's. Steps: machine checks api sanitize bench (all of
+# them by default). Reports go to $OUT, else ./out.
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here/out}
-steps=${*:-machine checks sanitize bench}
+steps=${*:-machine checks api sanitize bench}
 mkdir -p "$out" "$here/bin"
 rm -f "$out/failed"
 for packed in "$here"/*.xz; do
@@ -34,6 +34,11 @@ checks() {
     [ $code -gt 1 ] || return $code
   done
   return 1
+}
+
+api() {
+  ATTNC_CACHE_DIR=$out/cache python3 "$here/test/gpu/api.py" \
+    --library "$here/bin/libattnc.so" --launch "$here/bin/bench-launch"
 }
 
 # Exact allocation bounds, and only the kernels under test.
