@@ -78,6 +78,7 @@ printf '%-14s %27d s\n' setup $(($(date +%s) - start))
 stage lit ninja -C "$build" check-lit
 stage roundtrip ninja -C "$build" check-lit-roundtrip
 stage unit ninja -C "$build" check-unit
+stage python scripts/check-python.sh
 stage format checked scripts/check-format.sh
 stage docs checked scripts/make-reference.sh --check
 stage labels scripts/check-labels.sh

@@ -1,0 +1,33 @@
+"""Which library an array is of, without importing one that is not there."""
+
+import sys
+
+RUN = {}  # type of q -> run(text, q, k, v, rest)
+
+
+def resolve(q):
+    """The `run` for arrays like q."""
+    root = type(q).__module__.partition(".")[0]
+    if "torch" in sys.modules and _is_torch(q):
+        from . import _torch
+        run = _torch.run
+    elif root in ("jax", "jaxlib"):
+        from . import _jax
+        return _jax.run
+    elif root == "numpy":
+        from . import _numpy
+        run = _numpy.run
+    elif hasattr(q, "__dlpack__"):
+        from . import _numpy
+        return _numpy.run
+    else:
+        raise TypeError(
+            "argument 'q': expected an array of NumPy, torch, JAX or another "
+            f"library with DLPack, got {type(q).__name__}; convert it, for "
+            "example with numpy.asarray(q, numpy.float32)")
+    RUN[type(q)] = run
+    return run
+
+
+def _is_torch(q):
+    return isinstance(q, sys.modules["torch"].Tensor)

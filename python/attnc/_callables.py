@@ -1,0 +1,122 @@
+"""The callables of `attention`, traced into parts of a Spec."""
+
+import json
+
+from . import _trace
+from ._check import arguments_error
+
+_POSITIONS = [("%b", "i32", "b"), ("%h", "i32", "h"), ("%i", "i32", "i"),
+              ("%j", "i32", "j")]
+_LENGTHS = [("%ql", "i32"), ("%kl", "i32")]
+_OUTPUT = [("%b", "i32", "b"), ("%h", "i32", "h"), ("%i", "i32", "i"),
+           ("%d", "i32", "d")]
+
+
+def prepare(activation, score_mod, mask_mod, normalize, epilogue, lse):
+    """(activation's lines, normalize, Spec fields, named captured arrays)."""
+    arrays = []
+    fields = []
+    if score_mod is not None:
+        count = _count("score_mod", score_mod, (5, 7),
+                       "(score, b, h, q_idx, kv_idx), or these and (q_len, "
+                       "kv_len)")
+        region = _trace.trace(
+            score_mod, "score_mod", "m",
+            [("%s", "f32")] + _POSITIONS + _LENGTHS[:count - 5], "f32")
+        fields.append(("score_mod", _part(region, arrays)))
+    if mask_mod is not None:
+        _count("mask_mod", mask_mod, (4,), "(b, h, q_idx, kv_idx)")
+        region = _trace.trace(mask_mod, "mask_mod", "k", _POSITIONS, "i1")
+        fields.append(("mask_mod", _part(region, arrays)))
+    if epilogue is not None:
+        count = _count("epilogue", epilogue, (5, 6),
+                       "(o, b, h, q_idx, d), or these and mean_square")
+        region = _trace.trace(
+            epilogue, "epilogue", "e", [("%o_d", "f32")] + _OUTPUT
+            + [("%mean_square", "f32")][:count - 5], "f32")
+        fields.append(("epilogue", _part(region, arrays, count == 6)))
+    lines = _activation(activation)
+    normalize = _normalize(normalize, lines, lse)
+    extra = tuple((name, _frozen(part)) for name, part in fields)
+    return lines, normalize, extra, tuple(arrays)
+
+
+class _frozen(dict):
+    """A part that can be a key."""
+
+    def __init__(self, part):
+        super().__init__(part)
+        self._key = json.dumps(part, sort_keys=True)
+
+    def __hash__(self):
+        return hash(self._key)
+
+    def __eq__(self, other):
+        return self._key == other._key
+
+
+def _count(name, function, counts, expected):
+    if not callable(function):
+        raise arguments_error(name, "a function", function)
+    count = _trace.count_arguments(function)
+    if count is None:
+        return counts[0]
+    if count not in counts:
+        raise TypeError(f"argument '{name}': expected a function of "
+                        f"{expected}, got one of {count} arguments")
+    return count
+
+
+def _part(region, arrays, statistics=False):
+    captures = []
+    for array, maps in region.captures:
+        for name, known in arrays:
+            if known is array:
+                break
+        else:
+            name = f"captured{len(arrays)}"
+            arrays.append((name, array))
+        captures.append([name, list(maps)])
+    return {"lines": region.lines, "captures": captures,
+            "statistics": statistics}
+
+
+def _activation(activation):
+    if activation is None or activation == "softmax":
+        return None
+    if isinstance(activation, str):
+        from . import scores
+        named = scores.NAMED.get(activation)
+        if named is None:
+            raise arguments_error(
+                "activation", "a function or one of "
+                + ", ".join(["softmax"] + sorted(scores.NAMED)), activation)
+        activation = named
+    _count("activation", activation, (1,), "the score")
+    region = _trace.trace(activation, "activation", "a", [("%x", "f32")],
+                          "f32")
+    if region.captures:
+        raise NotImplementedError(
+            "activation: captured arrays are possible in score_mod, which "
+            "knows the positions; scale the score there, or the output in "
+            "epilogue")
+    return tuple(region.lines)
+
+
+def _normalize(normalize, lines, lse):
+    known = ("none", "l1", "softmax")
+    if normalize is None:
+        normalize = "softmax" if lines is None else "none"
+    if normalize not in known:
+        raise arguments_error("normalize", "one of " + ", ".join(known),
+                              normalize)
+    if (normalize == "softmax") != (lines is None):
+        raise arguments_error(
+            "normalize", "'softmax' without an activation and 'none' or 'l1' "
+            "with one", normalize,
+            "pass activation=attnc.ops.exp for exponentials normalised "
+            "otherwise")
+    if lse and lines is not None:
+        raise ValueError("argument 'return_lse': expected False with an "
+                         "activation, got True; only softmax has one")
+    return normalize

@@ -1,0 +1,151 @@
+"""What is wrong with a call, in words: argument, expected, got, what to try."""
+
+from ._trace import dtype_name
+
+_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16",
+          "int32": "i32", "bool": "i1"}
+
+
+def arguments_error(name, expected, got, hint="", kind=None):
+    shown = repr(got) if isinstance(got, (str, int, float, tuple, list)) else (
+        type(got).__name__)
+    text = f"argument '{name}': expected {expected}, got {shown}"
+    if kind is None:
+        kind = ValueError if isinstance(
+            got, (str, int, float, tuple, list)) else TypeError
+    return kind(text + (f"; {hint}" if hint else ""))
+
+
+def refuse_dropout(dropout_p):
+    raise NotImplementedError(
+        f"argument 'dropout_p': expected 0.0, got {dropout_p}; attention "
+        "dropout is not implemented (it is never ignored); drop rows of the "
+        "output instead")
+
+
+def check_alignment(causal):
+    raise arguments_error("causal", "True, False, 'bottom_right' or "
+                          "'top_left'", causal)
+
+
+def check_numbers(function, scale, bias, sigmoid):
+    """scale and bias as floats where they are numbers."""
+    if scale is not None:
+        scale = as_float("scale", scale)
+    if bias is None:
+        if sigmoid:
+            raise TypeError(
+                f"argument 'bias' of {function}: expected a number or an "
+                "array, got None; attnc.scores.init_bias(n) = -ln n is the "
+                "value to start from, with n the key length of training")
+    elif bias.__class__ is str:
+        if bias != "per_sequence":
+            raise arguments_error("bias", "a number, an array or "
+                                  "'per_sequence'", bias)
+    elif bias.__class__ is not float and not hasattr(bias, "shape"):
+        bias = as_float("bias", bias)
+    return scale, bias
+
+
+def as_float(name, value):
+    if value.__class__ is float:
+        return value
+    if isinstance(value, bool) or isinstance(value, str):
+        raise arguments_error(name, "a number", value)
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise arguments_error(name, "a number", value) from None
+
+
+# --- operands against each other ----------------------------------------------
+
+def type_of(name, array, allowed):
+    """The IR's name of the element type, one of `allowed`."""
+    found = _TYPES.get(dtype_name(array))
+    if found not in allowed:
+        names = [n for n, t in _TYPES.items() if t in allowed]
+        raise TypeError(
+            f"argument '{name}': expected elements of {' or '.join(names)}, "
+            f"got {dtype_name(array)}; convert it, for example "
+            f"{_conversion(array, names[0])}")
+    return found
+
+
+def _conversion(array, dtype):
+    if hasattr(array, "requires_grad"):
+        return f"with .to(torch.{dtype})"
+    return f"with .astype('{dtype}')"
+
+
+def check_query(q, k, v, layout):
+    """Ranks, types and sizes of q, k and v; gives (B, Hq, Sq, Sk)."""
+    order = "(B, H, S, D)" if layout == "bhsd" else "(B, S, H, D)"
+    for name, array in (("q", q), ("k", k), ("v", v)):
+        if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+            raise TypeError(f"argument '{name}': expected an array, got "
+                            f"{type(array).__name__}")
+        if len(array.shape) != 4:
+            raise ValueError(
+                f"argument '{name}': expected 4 dims {order}, got shape "
+                f"{tuple(array.shape)}; add a dim of size 1 for what is "
+                "missing")
+    h, s = (1, 2) if layout == "bhsd" else (2, 1)
+    found = type_of("q", q, ("f32", "f16", "bf16"))
+    for name, array in (("k", k), ("v", v)):
+        if dtype_name(array) != dtype_name(q):
+            raise TypeError(
+                f"argument '{name}': expected elements of {dtype_name(q)} as "
+                f"in q, got {dtype_name(array)}; convert one of them")
+        _same(name, array, 0, q.shape[0], "sequences (dim 0) as in q")
+    _same("k", k, 3, q.shape[3], "elements (dim 3) as in q")
+    _same("v", v, s, k.shape[s], f"keys (dim {s}) as in k")
+    _same("v", v, h, k.shape[h], f"heads (dim {h}) as in k")
+    heads, kv_heads = q.shape[h], k.shape[h]
+    if (heads % kv_heads if kv_heads else heads) != 0:
+        raise ValueError(
+            f"argument 'k': expected a number of heads (dim {h}) that divides "
+            f"the {heads} of q, got {kv_heads}; "
+            f"is the layout {layout} right? its order is {order}")
+    return found, (q.shape[0], heads, q.shape[s], k.shape[s])
+
+
+def _same(name, array, dim, expected, what):
+    if array.shape[dim] != expected:
+        raise ValueError(f"argument '{name}': expected {expected} {what}, got "
+                         f"{array.shape[dim]} (shape {tuple(array.shape)})")
+
+
+def check_ordered(rows, keys):
+    if rows > keys:
+        raise ValueError(
+            f"argument 'causal': with more queries ({rows}) than keys ({keys}) "
+            "the diagonal's corner must be stated; pass causal='bottom_right' "
+            "(the last query sees all keys) or 'top_left' (as torch's "
+            "is_causal)")
+
+
+def check_broadcast(name, shape, sizes, letters):
+    """That a shape broadcasts to `sizes`, which `letters` name."""
+    if len(shape) > len(sizes):
+        raise ValueError(
+            f"argument '{name}': expected at most {len(sizes)} dims {letters}, "
+            f"got shape {tuple(shape)}")
+    for got, size in zip(shape, sizes[len(sizes) - len(shape):]):
+        if got != 1 and got != size:
+            raise ValueError(
+                f"argument '{name}': expected a shape that broadcasts to "
+                f"{letters} = {tuple(sizes)}, got {tuple(shape)}")
+
+
+def check_lengths(name, lengths, batch, limit, values=None):
+    if tuple(lengths.shape) != (batch,):
+        raise ValueError(
+            f"argument '{name}': expected shape ({batch},), one length a "
+            f"sequence, got {tuple(lengths.shape)}")
+    if values is not None:
+        for b, value in enumerate(values):
+            if not 0 <= value <= limit:
+                raise ValueError(
+                    f"argument '{name}': expected lengths from 0 to {limit}, "
+                    f"the number of keys, got {value} for sequence {b}")

@@ -1,0 +1,190 @@
+"""torch tensors: the short way, and the op that traced graphs see."""
+
+import torch
+
+from . import _prepare, _spec
+from ._library import call, key
+from . import _backend, _check
+
+_C = torch._C
+_DTYPES = {1: torch.float32, 2: torch.float16, 3: torch.bfloat16,
+           4: torch.int32, 5: torch.bool}
+# Whether the extension reads tensors without Python's help (torch 2.10).
+_HAS_EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+_DIRECT = (torch.Tensor, torch.nn.Parameter)
+
+
+def _new(shape, dtype):
+    return torch.empty(shape, dtype=_DTYPES[dtype])
+
+
+# --- the op -------------------------------------------------------------------
+
+_library = torch.library.Library("attnc", "DEF")
+_library.define("forward(str spec, Tensor q, Tensor k, Tensor v, Tensor[] rest,"
+                " float[] scalars) -> Tensor[]",
+                tags=(torch.Tag.pt2_compliant_tag,
+                      torch.Tag.needs_fixed_stride_order))
+
+
+def _join(spec, tensors, scalars):
+    """The operands after q, k, v, in the order of the Spec's slots."""
+    tensors, scalars = iter(tensors), iter(scalars)
+    return tuple(next(tensors if kind == "tensor" else scalars)
+                 for _, kind in spec.operands)
+
+
+def _split(spec, rest):
+    tensors = [x for x, (_, kind) in zip(rest, spec.operands)
+               if kind == "tensor"]
+    scalars = [float(x) for x, (_, kind) in zip(rest, spec.operands)
+               if kind != "tensor"]
+    return tensors, scalars
+
+
+def _forward(text, q, k, v, tensors, scalars):
+    spec = _spec.of(text)
+    result = _execute(spec, (q, k, v) + _join(spec, tensors, scalars))
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+def _fake(text, q, k, v, tensors, scalars):
+    spec = _spec.of(text)
+    _prepare.check(spec, (q, k, v) + _join(spec, tensors, scalars))
+    h, s = (1, 2) if spec.layout == "bhsd" else (2, 1)
+    out = q.new_empty(tuple(q.shape[:3]) + (v.shape[3],))
+    if not spec.lse:
+        return [out]
+    return [out, q.new_empty((q.shape[0], q.shape[h], q.shape[s]),
+                             dtype=torch.float32)]
+
+
+_library.impl("forward", _forward, "CPU")
+_library.impl("forward", _forward, "CUDA")
+torch.library.register_fake("attnc::forward", _fake, lib=_library)
+_op = torch.ops.attnc.forward.default
+
+
+# --- running ------------------------------------------------------------------
+
+def _execute(spec, operands):
+    """On plain tensors without gradients."""
+    if not _HAS_EXCHANGE:
+        operands = tuple(x.detach() if isinstance(x, torch.Tensor) else x
+                         for x in operands)
+    result = call(spec.table, operands, _new)
+    if result is not NotImplemented:
+        return result
+    operands = _prepared(spec, operands)
+    result = call(spec.table, operands, _new)
+    if result is NotImplemented:
+        _prepare.compile_for(spec, operands, _target(operands[0]))
+        result = call(spec.table, operands, _new)
+    if result is NotImplemented:
+        raise ValueError("the tensors do not fit together: " + ", ".join(
+            str(tuple(getattr(x, "shape", ()))) for x in operands))
+    return result
+
+
+def _target(q):
+    return "cpu" if q.device.type == "cpu" else "cuda"
+
+
+def _prepared(spec, operands):
+    """Checked, and converted to the types that kernels take."""
+    operands = list(operands)
+    q = operands[0]
+    for name, x in zip(("q", "k", "v"), operands):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"argument '{name}': expected a torch tensor as "
+                            f"the others, got {type(x).__name__}")
+        if x.layout != torch.strided:
+            raise TypeError(f"argument '{name}': expected a dense tensor, got "
+                            f"one of layout {x.layout}; call .to_dense()")
+    if q.device.type not in ("cpu", "cuda"):
+        raise NotImplementedError(
+            f"argument 'q': expected a tensor on the CPU or a CUDA device, got "
+            f"one on {q.device}; move it with .cpu() or .cuda()")
+    for at, (name, x) in enumerate(zip(spec.slots, operands[3:])):
+        if isinstance(x, (int, float)):
+            continue
+        if not isinstance(x, torch.Tensor):
+            x = torch.as_tensor(x, device=q.device)
+        wanted = _prepare.wanted_type(name, x)
+        if wanted:
+            if wanted == "int32":
+                x = x.clamp(-2 ** 31, 2 ** 31 - 1)
+            x = x.to(getattr(torch, wanted))
+        operands[3 + at] = x
+    for name, x in zip(["k", "v"] + [_prepare._public(n) for n in spec.slots],
+                       operands[1:]):
+        if isinstance(x, torch.Tensor) and x.device != q.device:
+            raise ValueError(f"argument '{name}': expected a tensor on "
+                             f"{q.device} as q, got one on {x.device}; move it "
+                             "with .to(q.device)")
+    on_host = q.device.type == "cpu"
+    _prepare.check(spec, operands, (lambda x: x.tolist()) if on_host else None)
+    return tuple(x.resolve_conj().resolve_neg()
+                 if isinstance(x, torch.Tensor) else x for x in operands)
+
+
+def _is_plain(tensors):
+    """Nothing but the tensors' memory matters: no tracing, no transform."""
+    return (not torch.compiler.is_compiling()
+            and not _C._len_torch_dispatch_stack()
+            and not _C._len_torch_function_stack()
+            and _C._functorch.peek_interpreter_stack() is None
+            and all(type(x) in _DIRECT for x in tensors
+                    if isinstance(x, torch.Tensor)))
+
+
+def _autocast(q, k, v):
+    """q, k, v in autocast's type; biases, slopes and masks as they are."""
+    dtype = torch.get_autocast_dtype(q.device.type)
+    with torch.autocast(q.device.type, enabled=False):
+        return tuple(x.to(dtype) if x.dtype == torch.float32 else x
+                     for x in (q, k, v))
+
+
+def run(text, q, k, v, rest):
+    if isinstance(q, torch.Tensor) and torch.is_autocast_enabled(
+            q.device.type):
+        q, k, v = _autocast(q, k, v)
+    operands = (q, k, v) + rest
+    if torch.is_grad_enabled() and _needs_grad(operands):
+        return _with_grad(text, operands)
+    if _is_plain(operands):
+        return _execute(_spec.of(text), operands)
+    return _through_op(text, q, k, v, rest)
+
+
+def _needs_grad(operands):
+    for x in operands:
+        if isinstance(x, torch.Tensor) and x.requires_grad:
+            return True
+    return False
+
+
+def _through_op(text, q, k, v, rest):
+    tensors = []
+    scalars = []
+    for x in rest:
+        if isinstance(x, torch.Tensor):
+            tensors.append(x)
+        elif isinstance(x, (int, float)):
+            scalars.append(float(x))
+        else:
+            tensors.append(torch.as_tensor(x, device=q.device))
+    result = _op(text, q, k, v, tensors, scalars)
+    return result[0] if len(result) == 1 else tuple(result)
+
+
+def _with_grad(text, operands):
+    raise NotImplementedError(
+        "gradients of attention are not in this version; call it under "
+        "torch.no_grad(), or use attnc.reference.attention, which is "
+        "differentiable")
+
+
+_backend.RUN[torch.Tensor] = run
+_backend.RUN[torch.nn.Parameter] = run

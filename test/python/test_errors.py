@@ -1,0 +1,163 @@
+"""Bad input: the error names the argument, expected, got, what to try."""
+
+import attnc
+import numpy as np
+import pytest
+from attnc import ops
+
+
+def x(*shape, dtype=np.float32):
+    return np.ones(shape, dtype)
+
+
+Q = x(2, 4, 8, 16)
+
+CASES = [
+    # (arguments in place of the right ones, error, words of the message)
+    (dict(q=[1, 2]), TypeError, ["'q'", "array", "list"]),
+    (dict(q=x(2, 4, 8)), ValueError, ["'q'", "4 dims", "(2, 4, 8)"]),
+    (dict(q=x(2, 4, 8, 16, dtype=np.float64)), TypeError,
+     ["'q'", "float32", "float64", "astype"]),
+    (dict(q=x(2, 4, 8, 16, dtype=np.int32)), TypeError, ["'q'", "int32"]),
+    (dict(k=x(2, 4, 8, 16, dtype=np.float16)), TypeError,
+     ["'k'", "float32", "float16"]),
+    (dict(v=x(2, 4, 8, 16, dtype=np.float16)), TypeError, ["'v'"]),
+    (dict(k=x(3, 4, 8, 16)), ValueError, ["'k'", "2 sequences", "got 3"]),
+    (dict(k=x(2, 4, 8, 32)), ValueError, ["'k'", "16 elements", "got 32"]),
+    (dict(v=x(2, 4, 9, 16)), ValueError, ["'v'", "8 keys", "got 9"]),
+    (dict(v=x(2, 2, 8, 16)), ValueError, ["'v'", "4 heads", "got 2"]),
+    (dict(k=x(2, 3, 8, 16), v=x(2, 3, 8, 16)), ValueError,
+     ["'k'", "divides", "4", "got 3", "layout"]),
+    (dict(k=x(2, 4, 5, 16), v=x(2, 4, 5, 16), causal=True), ValueError,
+     ["'causal'", "8", "5", "bottom_right", "top_left"]),
+    (dict(k=x(2, 4, 5, 16), v=x(2, 4, 5, 16), window=(1, 1)), ValueError,
+     ["corner"]),
+    (dict(causal="left"), ValueError, ["'causal'", "bottom_right", "'left'"]),
+    (dict(window=3), ValueError, ["'window'", "pair", "3"]),
+    (dict(window=(-2, 0)), ValueError, ["'window'", "-1"]),
+    (dict(window=(1.5, 0)), ValueError, ["'window'"]),
+    (dict(layout="sbhd"), ValueError, ["'layout'", "bshd", "sbhd"]),
+    (dict(dropout_p=0.1), NotImplementedError, ["'dropout_p'", "0.1"]),
+    (dict(deterministic="yes"), ValueError, ["'deterministic'"]),
+    (dict(scale="big"), ValueError, ["'scale'", "number", "big"]),
+    (dict(bias="auto"), ValueError, ["'bias'", "per_sequence", "auto"]),
+    (dict(bias=None), TypeError, ["'bias'", "init_bias"]),
+    (dict(bias=x(3)), ValueError, ["'bias'", "(B, H)", "(3,)"]),
+    (dict(bias=x(2, 4, 8, 7)), ValueError, ["'bias'", "(2, 4, 8, 7)"]),
+    (dict(bias=x(1, 2, 4, 8, 8)), ValueError, ["'bias'", "4 dims"]),
+    (dict(attn_mask=x(3, 1, 8, 8)), ValueError, ["'attn_mask'", "(3, 1, 8, 8)"]),
+    (dict(alibi_slopes=x(5)), ValueError, ["'alibi_slopes'", "(5,)"]),
+    (dict(kv_len=x(2)), TypeError, ["'kv_len'", "integers", "float32"]),
+    (dict(kv_len=np.array([1])), ValueError, ["'kv_len'", "(2,)", "(1,)"]),
+    (dict(kv_len=np.array([1, -1])), ValueError,
+     ["'kv_len'", "0 to 8", "-1", "sequence 1"]),
+    (dict(kv_len=np.array([9, 1], np.int32)), ValueError, ["'kv_len'", "9"]),
+    (dict(kv_len=np.array([2 ** 40, 1])), ValueError, ["'kv_len'"]),
+]
+
+
+@pytest.mark.parametrize("changes,error,words", CASES,
+                         ids=lambda c: str(c)[:40])
+def test_arguments(changes, error, words):
+    arguments = dict(dict(q=Q, k=Q, v=Q, bias=0.0), **changes)
+    q, k, v = (arguments.pop(name) for name in "qkv")
+    for _ in range(2):  # also when a kernel is there already
+        with pytest.raises(error) as caught:
+            attnc.sigmoid_attention(q, k, v, **arguments)
+        for word in words:
+            assert word in str(caught.value)
+        attnc.sigmoid_attention(Q, Q, Q, bias=0.0)
+
+
+def test_bias_is_required():
+    with pytest.raises(TypeError, match="bias"):
+        attnc.sigmoid_attention(Q, Q, Q)
+
+
+def masking(s, b, h, q_idx, kv_idx):
+    return ops.where(q_idx >= kv_idx, s, -float("inf"))
+
+
+def branching(s, b, h, q_idx, kv_idx):
+    return s if q_idx > kv_idx else 0.0
+
+
+def builtin(s, b, h, q_idx, kv_idx):
+    return max(s, 0.0)
+
+
+def plain_math(s, b, h, q_idx, kv_idx):
+    import math
+    return math.exp(s)
+
+
+def partial_index(s, b, h, q_idx, kv_idx):
+    return s + TABLE[h]
+
+
+def data_dependent(s, b, h, q_idx, kv_idx):
+    return s + TABLE[h, INDICES[q_idx]]
+
+
+def quadratic(s, b, h, q_idx, kv_idx):
+    return s + TABLE[h, q_idx * kv_idx]
+
+
+def unsupported(s, b, h, q_idx, kv_idx):
+    return np.arctan(s)
+
+
+TABLE = np.zeros((4, 8), np.float32)
+INDICES = np.zeros(8, np.int32)
+
+
+@pytest.mark.parametrize("function,error,words", [
+    (masking, ValueError, ["score_mod", "-inf", "mask_mod"]),
+    (branching, TypeError, ["where"]),
+    (builtin, TypeError, ["maximum"]),
+    (plain_math, TypeError, ["attnc.ops"]),
+    (partial_index, TypeError, ["score_mod", "2 indices", "got 1"]),
+    (data_dependent, NotImplementedError, ["affine"]),
+    (quadratic, NotImplementedError, ["affine"]),
+    (unsupported, NotImplementedError, ["arctan", "op table", "tanh"]),
+    (lambda s, b, h, i, j: None, TypeError, ["None"]),
+    (lambda s, b, h, i, j: "s", TypeError, ["str"]),
+    (lambda s: s, TypeError, ["score_mod", "q_idx", "1"]),
+    (lambda s, b, h, i, j: s + 2 ** 40 * i, TypeError, ["32 bits"]),
+    (lambda s, b, h, i, j: ~s, TypeError, ["~"]),
+    ("softcap", ValueError, ["score_mod", "function", "softcap"]),
+])
+def test_untraceable(function, error, words):
+    with pytest.raises(error) as caught:
+        attnc.attention(Q, Q, Q, score_mod=function)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments,error,words", [
+    (dict(activation="gelu"), ValueError, ["'activation'", "sigmoid", "gelu"]),
+    (dict(activation="relu", normalize="softmax"), ValueError, ["l1"]),
+    (dict(normalize="l2"), ValueError, ["'normalize'", "l1", "l2"]),
+    (dict(normalize="l1"), ValueError, ["'normalize'"]),
+    (dict(activation="relu", return_lse=True), ValueError, ["'return_lse'"]),
+    (dict(activation=lambda x: x + TABLE[0, 0]), NotImplementedError,
+     ["activation", "score_mod"]),
+    (dict(activation=lambda x, y: x), TypeError, ["activation"]),
+])
+def test_slots(arguments, error, words):
+    with pytest.raises(error) as caught:
+        attnc.attention(Q, Q, Q, **arguments)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_traced_value_that_escapes_is_refused():
+    kept = []
+
+    def score_mod(s, b, h, q_idx, kv_idx):
+        kept.append(s)
+        return s
+
+    attnc.attention(Q, Q, Q, score_mod=score_mod)
+    with pytest.raises(TypeError, match="outside"):
+        kept[0] + 1
