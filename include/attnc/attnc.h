@@ -247,6 +247,12 @@ ATTNC_API attnc_status attnc_attention_ir(const attnc_attention *attention,
                                           char *buffer, size_t capacity,
                                           size_t *length);
 
+/*---- Programs from a build -------------------------------------------------*/
+
+/* Looks into a file that `attnc package` made, from now on and before the
+ * cache; ATTNC_PACKAGE names such files too. Needs no ptxas. */
+ATTNC_API attnc_status attnc_load_package(const char *path);
+
 /*---- What happened ---------------------------------------------------------*/
 
 typedef struct attnc_counters {
@@ -255,6 +261,7 @@ typedef struct attnc_counters {
   uint64_t disk_hits;
   uint64_t compiles;
   uint64_t waits; /* for another thread or process that compiled */
+  uint64_t package_hits;
 } attnc_counters;
 
 ATTNC_API attnc_status attnc_get_counters(attnc_counters *counters);

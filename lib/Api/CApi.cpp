@@ -549,6 +549,14 @@ attnc_status attnc_program_run(const attnc_program *program,
   return ATTNC_OK;
 }
 
+attnc_status attnc_load_package(const char *path) {
+  if (!path)
+    return failNull(__func__, "path");
+  if (auto failure = Session::instance().kernelCache().addPackage(path))
+    return fail(*failure);
+  return ATTNC_OK;
+}
+
 //===----------------------------------------------------------------------===//
 // What happened
 //===----------------------------------------------------------------------===//
@@ -564,6 +572,7 @@ attnc_status attnc_get_counters(attnc_counters *counters) {
   read.disk_hits = current.diskHits;
   read.compiles = current.compiles;
   read.waits = current.waits;
+  read.package_hits = current.packageHits;
   std::memcpy(counters, &read, read.struct_size);
   return ATTNC_OK;
 }

@@ -23,6 +23,10 @@ static llvm::Error addCpuCode(Artifact &artifact, const CompileOptions &options,
       CpuProgram::emit(*artifact.module, {options.cpu, options.features, 0});
   if (!image)
     return image.takeError();
+  auto features = requiredFeatures({options.cpu, options.features, 0});
+  if (!features)
+    return features.takeError();
+  entry.metadata["requires.features"] = *features;
   entry.sections.emplace_back("plan", std::move(image->plan));
   entry.sections.emplace_back("object", std::move(image->object));
   return llvm::Error::success();

@@ -22,17 +22,19 @@ namespace attnc {
 class RequestBuilder : public ProgramBuilder {
 public:
   RequestBuilder(Session &session, const ProgramRequest &request)
-      : session(session), request(request) {}
+      : session(session), wanted(request) {}
 
   Result<Entry> compile(PhaseTimes &times) override {
-    return compileRequest(request, times);
+    return compileRequest(wanted, times);
   }
   Result<std::unique_ptr<LoadedProgram>> load(const Entry &entry) override;
+  std::optional<std::string> unusable(const Entry &entry) override;
   std::string commandToAdd() const override;
+  std::vector<std::pair<std::string, std::string>> request() const override;
 
 private:
   Session &session;
-  const ProgramRequest &request;
+  const ProgramRequest &wanted;
 };
 } // namespace attnc
 
@@ -45,21 +47,62 @@ RequestBuilder::load(const Entry &entry) {
   return std::unique_ptr<LoadedProgram>(std::move(*program));
 }
 
+static std::string valueOf(const Entry &entry, const char *name) {
+  auto found = entry.metadata.find(name);
+  return found == entry.metadata.end() ? "" : found->second;
+}
+
+/// An entry of a package may be for another machine than this one.
+std::optional<std::string> RequestBuilder::unusable(const Entry &entry) {
+  if (wanted.target != "cpu")
+    return std::nullopt; // a driver is asked when the code is loaded
+  if (!wanted.cpu.empty() || !wanted.features.empty()) {
+    auto key = session.keyOf(wanted);
+    if (!key || key->text() != entry.key)
+      return "it is for another processor than the one asked for";
+    return std::nullopt;
+  }
+  std::string missing = missingFeatures(valueOf(entry, "requires.features"));
+  if (missing.empty())
+    return std::nullopt;
+  return "this machine lacks " + missing;
+}
+
+std::vector<std::pair<std::string, std::string>>
+RequestBuilder::request() const {
+  std::vector<std::pair<std::string, std::string>> values = {
+      {"target", wanted.target}};
+  auto add = [&](const char *name, const std::string &value) {
+    if (!value.empty())
+      values.emplace_back(name, value);
+  };
+  add("schedule", wanted.schedule);
+  add("cpu", wanted.cpu);
+  add("features", wanted.features);
+  add("layout", wanted.anyLayout ? "any" : "");
+  add("gen", wanted.genFlags);
+  add("ir", wanted.ir);
+  return values;
+}
+
 std::string RequestBuilder::commandToAdd() const {
-  bool known = !request.genFlags.empty();
+  bool known = !wanted.genFlags.empty();
   std::string command =
-      known ? "attnc gen" + request.genFlags + " | attnc cache add -"
+      known ? "attnc gen" + wanted.genFlags + " | attnc cache add -"
             : std::string("attnc cache add IR.mlir");
-  command += " --target=" + request.target;
-  if (request.anyLayout)
+  command += " --target=" + wanted.target;
+  if (wanted.anyLayout)
     command += " --any-layout";
-  if (!request.schedule.empty())
-    command += " --schedule=" + request.schedule;
-  if (!request.cpu.empty())
-    command += " --mcpu=" + request.cpu;
-  if (!request.features.empty())
-    command += " --mattr=" + request.features;
-  return known ? command : command + " (IR.mlir: the text of the request)";
+  if (!wanted.schedule.empty())
+    command += " --schedule=" + wanted.schedule;
+  if (!wanted.cpu.empty())
+    command += " --mcpu=" + wanted.cpu;
+  if (!wanted.features.empty())
+    command += " --mattr=" + wanted.features;
+  return known ? command
+               : command + " (IR.mlir: the text of the request, which "
+                           "ATTNC_EVENTS=FILE records; then 'attnc cache add "
+                           "--from-events=FILE' does the same)";
 }
 
 //===----------------------------------------------------------------------===//
@@ -135,11 +178,7 @@ static std::optional<Failure> addCudaParts(const ProgramRequest &request,
       return Failure{Status::InvalidArgument,
                      std::string(name) + " is '" + *value +
                          "'; expected nothing for target sm_90a"};
-  auto version = ptxasVersion();
-  if (!version)
-    return toFailure(Status::Unsupported, version.takeError());
-  key.add("ptxas", *version)
-      .add("layout", request.anyLayout ? "any" : "aligned");
+  key.add("layout", request.anyLayout ? "any" : "aligned");
   return std::nullopt;
 }
 
@@ -154,7 +193,14 @@ Result<RequestKey> Session::keyOf(const ProgramRequest &request) {
   if (auto failure = request.target == "cpu" ? addCpuParts(request, key)
                                              : addCudaParts(request, key))
     return *failure;
-  return key.build();
+  RequestKey partial = key.build();
+  // What a package holds needs no assembler.
+  if (request.target == "cpu" || cache.isPackaged(partial))
+    return partial;
+  auto version = ptxasVersion();
+  if (!version)
+    return toFailure(Status::Unsupported, version.takeError());
+  return key.add("ptxas", *version).build();
 }
 
 Result<std::string> attnc::resolveTarget(const std::string &target,
@@ -191,6 +237,26 @@ Result<const RunnableProgram *> Session::get(const ProgramRequest &request,
   if (!program)
     return program.failure();
   return static_cast<const RunnableProgram *>(*program);
+}
+
+Result<Entry> Session::entryOf(const ProgramRequest &request) {
+  Result<RequestKey> key = keyOf(request);
+  if (!key)
+    return key.failure();
+  DiskCache *disk = cache.diskCache();
+  if (disk)
+    if (auto found = disk->load(*key).entry)
+      return std::move(*found);
+  PhaseTimes times;
+  Result<Entry> entry = compileRequest(request, times);
+  if (!entry)
+    return entry.failure();
+  entry->key = key->text();
+  entry->compiler = compilerFingerprint();
+  entry->created = int64_t(time(nullptr));
+  if (disk)
+    (void)disk->publish(*entry); // the package has it regardless
+  return entry;
 }
 
 const RunnableProgram *Session::recall(const RequestKey &words,

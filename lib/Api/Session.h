@@ -30,6 +30,9 @@ public:
   const RunnableProgram *recall(const RequestKey &words, RequestKey &key);
   void remember(const RequestKey &words, const RequestKey &key);
 
+  /// The entry of a request, compiled if it is not on disk: for packages.
+  Result<Entry> entryOf(const ProgramRequest &request);
+
   KernelCache &kernelCache() { return cache; }
 
 private:

@@ -7,5 +7,6 @@ set(ATTNC_RUNTIME_CORE
   FileOps.cpp
   KernelCache.cpp
   Key.cpp
+  Package.cpp
   Sha256.cpp)
 list(TRANSFORM ATTNC_RUNTIME_CORE PREPEND "${CMAKE_CURRENT_LIST_DIR}/")

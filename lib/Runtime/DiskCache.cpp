@@ -77,8 +77,7 @@ std::optional<std::string> DiskCache::makeDirectories() {
   }
 }
 
-/// Who may have written a file: only us, or root, who could anyway.
-static std::optional<std::string> distrust(const FileInfo &info, uint32_t us,
+std::optional<std::string> attnc::distrust(const FileInfo &info, uint32_t us,
                                            const std::string &what) {
   if (info.owner != us && info.owner != 0)
     return what + " belongs to user " + std::to_string(info.owner) +

@@ -139,6 +139,11 @@ private:
   std::atomic<uint64_t> writtenSincePrune{UINT64_MAX};
 };
 
+/// Why a file of that owner and mode is not used, as what it holds runs as
+/// code: only we may have written it, or root, who could anyway.
+std::optional<std::string> distrust(const FileInfo &info, uint32_t us,
+                                    const std::string &what);
+
 /// "No such file or directory" and the like.
 std::string errorText(int error);
 

@@ -15,6 +15,8 @@ const char *attnc::nameOf(EventKind kind) {
   switch (kind) {
   case EventKind::DiskHit:
     return "disk-hit";
+  case EventKind::PackageHit:
+    return "package-hit";
   case EventKind::Miss:
     return "miss";
   case EventKind::Compile:
@@ -77,6 +79,13 @@ std::string attnc::toJson(const Event &event) {
     for (size_t i = 0; i < event.seconds.size(); ++i)
       out += (i ? "," : "") + quoted(event.seconds[i].first) + ":" +
              number("%.6f", event.seconds[i].second);
+    out += "}";
+  }
+  if (!event.request.empty()) {
+    out += ",\"request\":{";
+    for (size_t i = 0; i < event.request.size(); ++i)
+      out += (i ? "," : "") + quoted(event.request[i].first) + ":" +
+             quoted(event.request[i].second);
     out += "}";
   }
   return out + "}";

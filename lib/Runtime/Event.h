@@ -16,14 +16,15 @@
 namespace attnc {
 
 enum class EventKind {
-  DiskHit,   ///< An entry on disk served the request.
-  Miss,      ///< Nothing served the request; `reason` says why.
-  Compile,   ///< A program was compiled; `seconds` per phase.
-  Publish,   ///< An entry was written to disk.
-  Wait,      ///< Another process or thread was waited for.
-  Prune,     ///< Entries were removed to keep the size limit.
-  Forbidden, ///< A compile was refused (ATTNC_JIT=forbid).
-  Warning,   ///< Something did not work; the request was served regardless.
+  DiskHit,    ///< An entry on disk served the request.
+  PackageHit, ///< An entry of a package did.
+  Miss,       ///< Nothing served the request; `reason` says why.
+  Compile,    ///< A program was compiled; `seconds` per phase.
+  Publish,    ///< An entry was written to disk.
+  Wait,       ///< Another process or thread was waited for.
+  Prune,      ///< Entries were removed to keep the size limit.
+  Forbidden,  ///< A compile was refused (ATTNC_JIT=forbid).
+  Warning,    ///< Something did not work; the request was served regardless.
 };
 
 const char *nameOf(EventKind kind);
@@ -34,6 +35,8 @@ struct Event {
   std::string reason; ///< Why, for a person.
   std::string path;   ///< The file or directory concerned.
   std::vector<std::pair<std::string, double>> seconds; ///< Per phase.
+  /// Of a miss: what it takes to make the program, name and value.
+  std::vector<std::pair<std::string, std::string>> request = {};
 };
 
 /// One line of JSON, without the newline.

@@ -88,6 +88,10 @@ int64_t FileOps::read(int fd, void *data, size_t size) {
   return checked(int64_t(::read(fd, data, size)));
 }
 
+int64_t FileOps::readAt(int fd, void *data, size_t size, uint64_t offset) {
+  return checked(int64_t(::pread(fd, data, size, off_t(offset))));
+}
+
 int64_t FileOps::write(int fd, const void *data, size_t size) {
   return checked(int64_t(::write(fd, data, size)));
 }

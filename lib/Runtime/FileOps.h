@@ -47,6 +47,7 @@ public:
   virtual int info(int fd, FileInfo &info);
   virtual int infoAt(int directory, const std::string &name, FileInfo &info);
   virtual int64_t read(int fd, void *data, size_t size);
+  virtual int64_t readAt(int fd, void *data, size_t size, uint64_t offset);
   virtual int64_t write(int fd, const void *data, size_t size);
   virtual int sync(int fd);
   virtual int close(int fd);

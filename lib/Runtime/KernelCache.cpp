@@ -18,6 +18,11 @@ std::optional<std::string> ProgramBuilder::unusable(const Entry &) {
   return std::nullopt;
 }
 
+std::vector<std::pair<std::string, std::string>>
+ProgramBuilder::request() const {
+  return {};
+}
+
 /// One compile of one key under way in this process.
 struct KernelCache::Flight {
   std::condition_variable landed;
@@ -82,6 +87,13 @@ KernelCacheOptions KernelCacheOptions::fromEnvironment(std::string compiler,
       options.directory = *directory;
     else
       options.noDirectoryReason = directory.failure().message;
+  }
+  std::string packages = environment(Variable::Package).value_or("");
+  for (size_t at = 0; at < packages.size();) {
+    size_t end = std::min(packages.find(':', at), packages.size());
+    if (end != at)
+      options.packages.push_back(packages.substr(at, end - at));
+    at = end + 1;
   }
   if (auto size = environment(Variable::CacheSize)) {
     if (auto bytes = parseByteCount(*size))
@@ -153,7 +165,10 @@ struct KernelCache::ForkGuard {
 };
 
 KernelCache::KernelCache(KernelCacheOptions given, EventSink sink, FileOps &ops)
-    : options(std::move(given)), events(std::move(sink)) {
+    : options(std::move(given)), ops(ops), events(std::move(sink)) {
+  for (const std::string &path : options.packages)
+    if (auto failure = addPackage(path))
+      warn(RequestKey(), failure->message, path);
   if (!options.directory.empty())
     disk.emplace(ops, options.directory, options.compiler, options.sizeLimit);
   else if (!options.noDirectoryReason.empty())
@@ -260,14 +275,88 @@ KernelCache::fromDisk(const RequestKey &key, ProgramBuilder &builder,
   return program;
 }
 
+//===----------------------------------------------------------------------===//
+// Packages
+//===----------------------------------------------------------------------===//
+
+std::optional<Failure> KernelCache::addPackage(const std::string &path) {
+  auto package = Package::open(ops, path);
+  if (!package)
+    return package.failure();
+  if ((*package)->compiler() != options.compiler)
+    return Failure{Status::LoadFailed, "the package '" + path +
+                                           "' was made by another compiler (" +
+                                           (*package)->compiler() +
+                                           ", this one is " + options.compiler +
+                                           "); make it anew with the attnc of "
+                                           "this library"};
+  std::lock_guard<std::mutex> lock(mutex);
+  packages.push_back(std::move(*package));
+  return std::nullopt;
+}
+
+bool KernelCache::isPackaged(const RequestKey &key) {
+  std::lock_guard<std::mutex> lock(mutex);
+  for (auto &package : packages)
+    if (!package->find(key.text()).empty())
+      return true;
+  return false;
+}
+
+std::optional<KernelCache::Program>
+KernelCache::fromPackages(const RequestKey &key, ProgramBuilder &builder) {
+  std::vector<const Package *> known;
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    for (auto &package : packages)
+      known.push_back(package.get());
+  }
+  for (const Package *package : known)
+    for (const Package::Item *item : package->find(key.text())) {
+      double start = monotonicSeconds();
+      Result<Entry> entry = package->load(*item);
+      if (!entry) {
+        warn(key, entry.failure().message, package->path());
+        continue;
+      }
+      if (builder.unusable(*entry))
+        continue;
+      double read = monotonicSeconds();
+      Program program = adopt(key, *entry, builder);
+      if (!program) {
+        warn(key,
+             "an entry of the package does not load: " +
+                 program.failure().message,
+             package->path());
+        continue;
+      }
+      packageHits.fetch_add(1, std::memory_order_relaxed);
+      events.emit(
+          {EventKind::PackageHit,
+           key.text(),
+           "",
+           package->path(),
+           {{"read", read - start}, {"load", monotonicSeconds() - read}},
+           {}});
+      return program;
+    }
+  return std::nullopt;
+}
+
 KernelCache::Program KernelCache::obtain(const RequestKey &key,
                                          ProgramBuilder &builder) {
+  if (auto program = fromPackages(key, builder))
+    return *program;
   std::string reason = "programs are kept in memory only";
   if (disk)
     if (auto program = fromDisk(key, builder, reason))
       return *program;
-  events.emit(
-      {EventKind::Miss, key.text(), reason, disk ? disk->pathOf(key) : "", {}});
+  events.emit({EventKind::Miss,
+               key.text(),
+               reason,
+               disk ? disk->pathOf(key) : "",
+               {},
+               builder.request()});
   if (options.jit == JitPolicy::Forbid)
     return forbid(key, builder, reason);
   if (options.jit == JitPolicy::Warn)
@@ -446,6 +535,7 @@ KernelCache::Counters KernelCache::counters() const {
   Counters counters;
   for (const HitCounter &hit : hits)
     counters.memoryHits += hit.count.load(std::memory_order_relaxed);
+  counters.packageHits = packageHits;
   counters.diskHits = diskHits;
   counters.compiles = compiles;
   counters.waits = waits;

@@ -11,6 +11,7 @@
 #include "lib/Runtime/DiskCache.h"
 #include "lib/Runtime/Event.h"
 #include "lib/Runtime/KernelTable.h"
+#include "lib/Runtime/Package.h"
 
 #include <condition_variable>
 #include <functional>
@@ -47,6 +48,9 @@ public:
   /// too old, a CPU without a feature); nothing when it can.
   virtual std::optional<std::string> unusable(const Entry &entry);
 
+  /// What a build needs to make this program, for events.
+  virtual std::vector<std::pair<std::string, std::string>> request() const;
+
   /// The command that adds this program to the cache, for ATTNC_JIT=forbid.
   virtual std::string commandToAdd() const = 0;
 };
@@ -58,6 +62,8 @@ struct KernelCacheOptions {
   std::string directory;
   /// Why `directory` is empty, when that deserves a warning.
   std::string noDirectoryReason;
+  /// Files of programs, looked into before the directory.
+  std::vector<std::string> packages;
   /// Content fingerprint of the compiler.
   std::string compiler;
   uint64_t sizeLimit = uint64_t(1) << 30;
@@ -98,8 +104,14 @@ public:
     return found;
   }
 
+  /// Looks into a package from now on.
+  std::optional<Failure> addPackage(const std::string &path);
+  /// Whether a package has an entry for this key, or one like it.
+  bool isPackaged(const RequestKey &key);
+
   struct Counters {
-    uint64_t memoryHits = 0, diskHits = 0, compiles = 0, waits = 0,
+    uint64_t memoryHits = 0, packageHits = 0, diskHits = 0, compiles = 0,
+             waits = 0,
              shared = 0; ///< Requests that got another request's program.
   };
   Counters counters() const;
@@ -119,6 +131,8 @@ private:
                std::shared_ptr<Flight> flight,
                std::unique_lock<std::mutex> lock);
   Program obtain(const RequestKey &key, ProgramBuilder &builder);
+  std::optional<Program> fromPackages(const RequestKey &key,
+                                      ProgramBuilder &builder);
   Program obtainLocked(const RequestKey &key, ProgramBuilder &builder,
                        std::string reason);
   std::optional<Program> fromDisk(const RequestKey &key,
@@ -137,6 +151,7 @@ private:
   void countHit();
 
   const KernelCacheOptions options;
+  FileOps &ops;
   EventSink events;
   std::optional<DiskCache> disk;
   KernelTable<LoadedProgram> table;
@@ -145,12 +160,14 @@ private:
   std::mutex mutex;
   std::unordered_map<std::string, std::shared_ptr<Flight>> flights;
   std::unordered_map<std::string, std::unique_ptr<LoadedProgram>> byContent;
+  std::vector<std::unique_ptr<Package>> packages; ///< Stay where they are.
 
   struct alignas(64) HitCounter {
     std::atomic<uint64_t> count{0};
   };
   HitCounter hits[16];
-  std::atomic<uint64_t> diskHits{0}, compiles{0}, waits{0}, shared{0};
+  std::atomic<uint64_t> diskHits{0}, packageHits{0}, compiles{0}, waits{0},
+      shared{0};
   std::atomic<bool> warnedDirectory{false}, warnedPublish{false};
 };
 

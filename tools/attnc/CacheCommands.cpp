@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "tools/attnc/Commands.h"
+#include "tools/attnc/Requests.h"
 
 #include "lib/Api/Session.h"
 #include "lib/Runtime/KernelCache.h"
@@ -33,6 +33,8 @@ public:
                      "the first letters of a name that list prints.");
     flags.text("dir", "DIR", directory,
                "The cache directory; by default where programs look.");
+    flags.text("from-events", "FILE", events,
+               "add: every program that a run with ATTNC_EVENTS=FILE missed.");
     flags.text("limit", "SIZE", limit,
                "prune: how much may stay, such as 500M; by default "
                "ATTNC_CACHE_SIZE.");
@@ -43,6 +45,7 @@ public:
 
 private:
   Expected<int> add();
+  Expected<std::vector<ProgramRequest>> requests();
   Expected<int> list(DiskCache &cache);
   Expected<int> show(DiskCache &cache);
   Expected<int> verify(DiskCache &cache);
@@ -60,26 +63,9 @@ private:
       "  attnc cache show 3f2a\n"
       "  attnc cache prune --limit=100M"};
   std::vector<std::string> words;
-  std::string directory, limit;
+  std::string directory, limit, events;
 };
 } // namespace
-
-/// A failure of the runtime as an error of the tool.
-static Error toError(const Failure &failure) {
-  return makeError(failure.message);
-}
-
-static std::string sizeText(uint64_t bytes) {
-  std::string text;
-  raw_string_ostream os(text);
-  if (bytes < 10240)
-    os << bytes << " B";
-  else if (bytes < (10u << 20))
-    os << format("%.1f KB", double(bytes) / 1024);
-  else
-    os << format("%.1f MB", double(bytes) / (1 << 20));
-  return text;
-}
 
 static std::string timeText(int64_t seconds) {
   time_t when = time_t(seconds);
@@ -178,29 +164,36 @@ Expected<int> CacheCommand::remove(DiskCache &cache, uint64_t bytes,
   return 0;
 }
 
-Expected<int> CacheCommand::add() {
+Expected<std::vector<ProgramRequest>> CacheCommand::requests() {
+  if (!events.empty())
+    return requestsFromEvents(events);
   if (words.size() < 2)
     return makeError("cache add: expected a file of IR, got none; - is "
                      "standard input");
-  if (!directory.empty())
-    return makeError("cache add: --dir does not apply; set ATTNC_CACHE_DIR");
   auto buffer = readInput(words[1]);
   if (!buffer)
     return buffer.takeError();
-  ProgramRequest request{(*buffer)->getBuffer().str(),
-                         target.target,
-                         target.schedule,
-                         target.cpu,
-                         target.features,
-                         target.anyLayout,
-                         ""};
-  RequestKey key;
-  auto program = Session::instance().get(request, key);
-  if (!program)
-    return toError(program.failure());
+  return std::vector<ProgramRequest>{
+      requestFor(target, (*buffer)->getBuffer().str())};
+}
+
+Expected<int> CacheCommand::add() {
+  if (!directory.empty())
+    return makeError("cache add: --dir does not apply; set ATTNC_CACHE_DIR");
+  auto wanted = requests();
+  if (!wanted)
+    return wanted.takeError();
   KernelCache &cache = Session::instance().kernelCache();
-  outs() << (cache.counters().compiles ? "compiled " : "already there: ")
-         << key.text() << '\n';
+  for (const ProgramRequest &request : *wanted) {
+    RequestKey key;
+    uint64_t before = cache.counters().compiles;
+    auto program = Session::instance().get(request, key);
+    if (!program)
+      return toError(program.failure());
+    outs() << (cache.counters().compiles > before ? "compiled "
+                                                  : "already there: ")
+           << key.text() << '\n';
+  }
   return 0;
 }
 

@@ -3,6 +3,7 @@
 #ifndef ATTNC_TOOLS_ATTNC_COMMANDS_H
 #define ATTNC_TOOLS_ATTNC_COMMANDS_H
 
+#include "lib/Frontend/Attention.h"
 #include "tools/attnc/Options.h"
 
 #include "llvm/ADT/ArrayRef.h"
@@ -37,6 +38,13 @@ std::unique_ptr<Command> makeRunCommand();
 std::unique_ptr<Command> makeExplainCommand();
 std::unique_ptr<Command> makeCacheCommand();
 std::unique_ptr<Command> makeCollectEnvCommand();
+std::unique_ptr<Command> makePackageCommand();
+
+/// The options of `attnc gen` that describe the attention.
+void addAttentionOptions(OptionTable &options,
+                         AttentionDescription &description);
+/// A description from such options, with spaces between.
+llvm::Expected<AttentionDescription> parseAttention(llvm::StringRef flags);
 
 /// Options that every compiling command has.
 struct TargetFlags {

@@ -34,7 +34,8 @@ private:
 };
 } // namespace
 
-GenCommand::GenCommand() {
+void attnc::addAttentionOptions(OptionTable &options,
+                                AttentionDescription &request) {
   options.section("function");
   options.choice("score", scoreNames(), request.score,
                  "How logits become weights; sigmoid by default.");
@@ -84,6 +85,21 @@ GenCommand::GenCommand() {
                  "default.");
   options.choice("layout", {"bhsd", "bshd"}, request.layout,
                  "Order of the dims; bhsd by default.");
+}
+
+Expected<AttentionDescription> attnc::parseAttention(StringRef flags) {
+  AttentionDescription description;
+  OptionTable options("gen", "");
+  addAttentionOptions(options, description);
+  SmallVector<StringRef> words;
+  flags.split(words, ' ', -1, /*KeepEmpty=*/false);
+  if (Error error = options.parse(words))
+    return std::move(error);
+  return description;
+}
+
+GenCommand::GenCommand() {
+  addAttentionOptions(options, request);
   options.section("output");
   options.text("o", "OUT.mlir", output,
                "Where the IR goes; standard output by default.");

@@ -24,6 +24,8 @@ static constexpr CommandInfo commands[] = {
     {"explain", "says which schedule is chosen and what bounds the time",
      makeExplainCommand},
     {"cache", "looks after compiled programs on disk", makeCacheCommand},
+    {"package", "compiles programs into one file for production",
+     makePackageCommand},
     {"collect-env", "describes this machine, for a bug report",
      makeCollectEnvCommand},
 };

@@ -108,6 +108,29 @@ Expected<VectorFeatures> attnc::getVectorFeatures(const CpuOptions &options) {
   return VectorFeatures{4, 16, fma};
 }
 
+Expected<std::string> attnc::requiredFeatures(const CpuOptions &options) {
+  auto machine = createCpuTargetMachine(options);
+  if (!machine)
+    return machine.takeError();
+  const MCSubtargetInfo &subtarget = *(*machine)->getMCSubtargetInfo();
+  std::vector<std::string> names;
+  for (auto &feature : sys::getHostCPUFeatures())
+    if (subtarget.checkFeatures(("+" + feature.first()).str()))
+      names.push_back(feature.first().str());
+  llvm::sort(names);
+  return join(names, ",");
+}
+
+std::string attnc::missingFeatures(StringRef required) {
+  static const auto *host = new StringMap<bool>(sys::getHostCPUFeatures());
+  SmallVector<StringRef> names, missing;
+  required.split(names, ',', -1, /*KeepEmpty=*/false);
+  for (StringRef name : names)
+    if (!host->lookup(name))
+      missing.push_back(name);
+  return join(missing, ",");
+}
+
 //===----------------------------------------------------------------------===//
 // Threads
 //===----------------------------------------------------------------------===//

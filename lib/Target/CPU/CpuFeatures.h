@@ -38,6 +38,12 @@ createCpuTargetMachine(const CpuOptions &options);
 
 llvm::Expected<VectorFeatures> getVectorFeatures(const CpuOptions &options);
 
+/// The features that code for a processor may use, of those that a machine can
+/// be asked for, with commas between.
+llvm::Expected<std::string> requiredFeatures(const CpuOptions &options);
+/// Which of such a list this machine lacks; empty: none.
+std::string missingFeatures(llvm::StringRef required);
+
 /// The smallest of the processors in the affinity mask, the control group's
 /// quota and ATTNC_NUM_THREADS; at least 1.
 int getAvailableThreads();

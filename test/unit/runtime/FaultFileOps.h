@@ -76,6 +76,11 @@ public:
         "read", [&] { return FileOps::read(fd, data, size); },
         [&] { return FileOps::read(fd, data, (size + 1) / 2); });
   }
+  int64_t readAt(int fd, void *data, size_t size, uint64_t offset) override {
+    return inject(
+        "readAt", [&] { return FileOps::readAt(fd, data, size, offset); },
+        [&] { return FileOps::readAt(fd, data, (size + 1) / 2, offset); });
+  }
   int64_t write(int fd, const void *data, size_t size) override {
     return inject(
         "write", [&] { return FileOps::write(fd, data, size); },

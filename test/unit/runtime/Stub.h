@@ -39,6 +39,17 @@ inline std::string codeOf(const std::string &key) {
   return code;
 }
 
+/// An entry as a build of packages makes it.
+inline Entry stubEntry(const std::string &key,
+                       const std::string &compiler = "stub-1") {
+  Entry entry;
+  entry.key = key;
+  entry.compiler = compiler;
+  entry.metadata["requires.cpu"] = "any";
+  entry.sections.emplace_back("code", codeOf(key));
+  return entry;
+}
+
 class StubBuilder : public ProgramBuilder {
 public:
   explicit StubBuilder(std::string key, std::string tally = {},
