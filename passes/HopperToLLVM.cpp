@@ -153,14 +153,24 @@ private:
   void lowerWait(WaitOp op);
   void lowerTurn(Operation *op, Value consumer);
   void lowerPin(PinOp op);
-  LogicalResult lowerLoad(LoadOp op);
   LogicalResult lowerStore(StoreOp op);
-  LogicalResult lowerMap(MapOp op);
   LogicalResult lowerSpeculate(SpeculateOp op);
-  LogicalResult lowerMask(MaskOp op);
   LogicalResult lowerReduce(ReduceOp op);
-  LogicalResult lowerConvert(ConvertOp op);
+  void lowerConvert(ConvertOp op);
   LogicalResult lowerMath(Operation *op, ValueRange operands, Value &result);
+
+  // Elements of fragments.
+  LogicalResult lowerElements(Operation *op);
+  LogicalResult emitElements(Value frag, ArrayRef<int64_t> indices,
+                             Values &results);
+  LogicalResult emitElementsOf(Operation *op, ArrayRef<int64_t> indices,
+                               Values &results);
+  LogicalResult emitLoads(LoadOp op, ArrayRef<int64_t> indices,
+                          Values &results);
+  LogicalResult emitMap(MapOp op, ArrayRef<int64_t> indices, Values &results);
+  LogicalResult emitMask(MaskOp op, ArrayRef<int64_t> indices, Values &results);
+  Value convertElement(Value value, Type element);
+  Value combine(tile::Reduction kind, Values parts);
 
   // Helpers of ops.
   Value get(Value value) { return getAll(value).front(); }
@@ -189,12 +199,13 @@ private:
   Access getAccess(Value view, AffineMap map, ArrayRef<Value> symbols,
                    Value rows, Value row, Value col);
   Value elementPointer(Value view, Value offset);
-  ArrayRef<Value> getUnrounded(Value frag);
   void storeDense(Value pointer, int64_t col, Value low, Value high,
                   Type element);
   Value storeStep(Value pointer, Value value, Type element, Value step);
-  void storeRows(StoreOp op, int64_t colDim, bool dense);
-  void storeElements(StoreOp op);
+  void storeColumns(StoreOp op, int64_t colDim, bool dense, int64_t begin,
+                    Value pointer, ArrayRef<Value> elements, Block *outside);
+  LogicalResult storeRows(StoreOp op, int64_t colDim, Value pairs);
+  LogicalResult storeElements(StoreOp op);
   Value emitLoad(Type element, Value pointer, Value inBounds);
   void emitStore(Value value, Value pointer, Value inBounds);
   Value packPair(Value low, Value high, Type element);
@@ -1111,46 +1122,148 @@ LogicalResult KernelLowering::inlineBody(Region &region,
   return success();
 }
 
-LogicalResult KernelLowering::lowerMap(MapOp op) {
-  FragType type = op.getResult().getType();
-  int64_t width = op.getWidth(), count = type.getCount();
-  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
-  refreshPosition(op.getBody(), op.getBody().getNumArguments() - 2);
-  Values results;
-  for (int64_t i = 0; i < count; i += width) {
-    Values arguments;
-    for (Value input : op.getInputs())
-      for (int64_t k = 0; k < width; ++k)
-        arguments.push_back(broadcast(input, offsetOf(type, i + k)));
-    arguments.push_back(getRow(type, offsetOf(type, i)));
-    arguments.push_back(getCol(type, offsetOf(type, i)));
-    if (failed(inlineBody(op.getBody(), arguments, results)))
-      return failure();
-  }
-  set(op.getResult(), results);
+//===----------------------------------------------------------------------===//
+// Elements of fragments, all at once or in groups
+//===----------------------------------------------------------------------===//
+
+/// Elements that are computed together where an op is streamed: what is loaded
+/// for them is in flight at once.
+static constexpr int64_t kStreamed = 16;
+
+static Value getStreamable(Operation *op) {
+  if (!isa<LoadOp, MapOp, MaskOp, ConvertOp>(op))
+    return {};
+  Value frag = op->getResult(0);
+  auto map = dyn_cast<MapOp>(op);
+  // Wider functions take elements of two rows.
+  if (map && map.getWidth() > 2)
+    return {};
+  return cast<FragType>(frag.getType()).getLayout() == Layout::Acc ? frag
+                                                                   : Value();
+}
+
+/// Whether the elements of `frag` are computed where its only user needs them,
+/// a few at a time. All at once, beside the output's, they would not fit in
+/// registers. Where products are started, the order of ops is the schedule's.
+static bool isStreamed(Value frag) {
+  Operation *op = frag.getDefiningOp();
+  if (!op || !getStreamable(op) || !frag.hasOneUse() ||
+      !op->getBlock()->getOps<WgmmaOp>().empty())
+    return false;
+  Operation *user = *frag.user_begin();
+  if (user->getBlock() != op->getBlock())
+    return false;
+  if (!isa<StoreOp, ReduceOp>(user) &&
+      !(getStreamable(user) && !isa<LoadOp>(user)))
+    return false;
+  // Not past a store: what it writes may be what is loaded.
+  for (Operation *next = op; next != user; next = next->getNextNode())
+    if (isa<StoreOp>(next))
+      return false;
+  return true;
+}
+
+/// The elements of `frag` at `indices`.
+LogicalResult KernelLowering::emitElements(Value frag,
+                                           ArrayRef<int64_t> indices,
+                                           Values &results) {
+  if (isStreamed(frag))
+    return emitElementsOf(frag.getDefiningOp(), indices, results);
+  ArrayRef<Value> all = getAll(frag);
+  for (int64_t i : indices)
+    results.push_back(all[i]);
   return success();
 }
 
-LogicalResult KernelLowering::lowerMask(MaskOp op) {
+LogicalResult KernelLowering::emitElementsOf(Operation *op,
+                                             ArrayRef<int64_t> indices,
+                                             Values &results) {
+  if (auto load = dyn_cast<LoadOp>(op))
+    return emitLoads(load, indices, results);
+  if (auto map = dyn_cast<MapOp>(op))
+    return emitMap(map, indices, results);
+  if (auto mask = dyn_cast<MaskOp>(op))
+    return emitMask(mask, indices, results);
+  auto convert = cast<ConvertOp>(op);
+  Values inputs;
+  if (failed(emitElements(convert.getInput(), indices, inputs)))
+    return failure();
+  Type element = convert.getResult().getType().getElementType();
+  for (Value input : inputs)
+    results.push_back(convertElement(input, element));
+  return success();
+}
+
+/// An elementwise op, all of it.
+LogicalResult KernelLowering::lowerElements(Operation *op) {
+  Value frag = op->getResult(0);
+  if (isStreamed(frag))
+    return success();
+  if (auto convert = dyn_cast<ConvertOp>(op))
+    if (!isStreamed(convert.getInput()))
+      return lowerConvert(convert), success();
+  auto type = cast<FragType>(frag.getType());
+  auto indices = llvm::to_vector(llvm::seq<int64_t>(0, type.getCount()));
+  Values results;
+  if (failed(emitElementsOf(op, indices, results)))
+    return failure();
+  set(frag, results);
+  return success();
+}
+
+LogicalResult KernelLowering::emitMap(MapOp op, ArrayRef<int64_t> indices,
+                                      Values &results) {
   FragType type = op.getResult().getType();
-  Value fill =
-      arith::ConstantOp::create(b, loc, FloatAttr::get(f32, op.getFill()));
+  size_t width = op.getWidth();
+  SmallVector<Values> streamed(op.getInputs().size());
+  for (auto [input, elements] : llvm::zip(op.getInputs(), streamed))
+    if (isStreamed(input) && failed(emitElements(input, indices, elements)))
+      return failure();
+  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
+  refreshPosition(op.getBody(), op.getBody().getNumArguments() - 2);
+  for (size_t i = 0; i < indices.size(); i += width) {
+    Values arguments;
+    for (auto [input, elements] : llvm::zip(op.getInputs(), streamed))
+      for (size_t k = i; k < i + width; ++k)
+        arguments.push_back(elements.empty()
+                                ? broadcast(input, offsetOf(type, indices[k]))
+                                : elements[k]);
+    arguments.push_back(getRow(type, offsetOf(type, indices[i])));
+    arguments.push_back(getCol(type, offsetOf(type, indices[i])));
+    if (failed(inlineBody(op.getBody(), arguments, results)))
+      return failure();
+  }
+  return success();
+}
+
+LogicalResult KernelLowering::emitMask(MaskOp op, ArrayRef<int64_t> indices,
+                                       Values &results) {
+  FragType type = op.getResult().getType();
   if (!type.getElementType().isF32())
     return op.emitError() << "masks f32 only, got " << type;
+  Value fill =
+      arith::ConstantOp::create(b, loc, FloatAttr::get(f32, op.getFill()));
+  SmallVector<Value> inputs = {op.getInput()};
+  llvm::append_range(inputs, op.getCaptured());
+  SmallVector<Values> streamed(inputs.size());
+  for (auto [input, elements] : llvm::zip(inputs, streamed))
+    if (isStreamed(input) && failed(emitElements(input, indices, elements)))
+      return failure();
   llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
   refreshPosition(op.getBody(), 0);
-  Values results;
-  for (int64_t i = 0; i < type.getCount(); ++i) {
-    FragOffset offset = offsetOf(type, i);
+  for (auto [number, index] : llvm::enumerate(indices)) {
+    FragOffset offset = offsetOf(type, index);
     Values arguments = {getRow(type, offset), getCol(type, offset)}, keep;
-    for (Value captured : op.getCaptured())
-      arguments.push_back(broadcast(captured, offset));
+    Values elements;
+    for (auto [input, some] : llvm::zip(inputs, streamed))
+      elements.push_back(some.empty() ? broadcast(input, offset)
+                                      : some[number]);
+    arguments.append(elements.begin() + 1, elements.end());
     if (failed(inlineBody(op.getBody(), arguments, keep)))
       return failure();
-    results.push_back(arith::SelectOp::create(
-        b, loc, keep[0], broadcast(op.getInput(), offset), fill));
+    results.push_back(
+        arith::SelectOp::create(b, loc, keep[0], elements[0], fill));
   }
-  set(op.getResult(), results);
   return success();
 }
 
@@ -1212,37 +1325,50 @@ LogicalResult KernelLowering::lowerSpeculate(SpeculateOp op) {
   return success();
 }
 
+/// Neighbours first, for latency.
+Value KernelLowering::combine(tile::Reduction kind, Values parts) {
+  auto pair = [&](Value x, Value y) -> Value {
+    if (kind == tile::Reduction::Add)
+      return arith::AddFOp::create(b, loc, x, y);
+    return arith::MaxNumFOp::create(b, loc, x, y);
+  };
+  while (parts.size() > 1) {
+    Values next;
+    for (size_t i = 0; i + 1 < parts.size(); i += 2)
+      next.push_back(pair(parts[i], parts[i + 1]));
+    if (parts.size() % 2)
+      next.push_back(parts.back());
+    parts = next;
+  }
+  return parts[0];
+}
+
 LogicalResult KernelLowering::lowerReduce(ReduceOp op) {
   FragType type = op.getInput().getType();
   if (!type.getElementType().isF32() || type.getCols() % 8)
     return op.emitError() << "reduces f32 in a multiple of 8 columns, got "
                           << type;
-  auto combine = [&](Value x, Value y) -> Value {
-    if (op.getKind() == tile::Reduction::Add)
-      return arith::AddFOp::create(b, loc, x, y);
-    return arith::MaxNumFOp::create(b, loc, x, y);
-  };
+  size_t group = isStreamed(op.getInput()) ? kStreamed : type.getCount();
   Values results;
   for (int64_t row : {0, 8}) {
-    Values parts;
-    for (int64_t i = 0; i < type.getCount(); ++i)
-      if (accOffset(i).row == row)
-        parts.push_back(getAll(op.getInput())[i]);
-    while (parts.size() > 1) {
-      Values next;
-      for (size_t i = 0; i + 1 < parts.size(); i += 2)
-        next.push_back(combine(parts[i], parts[i + 1]));
-      if (parts.size() % 2)
-        next.push_back(parts.back());
-      parts = next;
+    auto indices = llvm::to_vector(llvm::make_filter_range(
+        llvm::seq<int64_t>(0, type.getCount()),
+        [&](int64_t i) { return accOffset(i).row == row; }));
+    Values sums;
+    for (ArrayRef<int64_t> rest = indices; !rest.empty();
+         rest = rest.drop_front(std::min(group, rest.size()))) {
+      Values parts;
+      if (failed(emitElements(op.getInput(), rest.take_front(group), parts)))
+        return failure();
+      sums.push_back(combine(op.getKind(), parts));
     }
-    Value value = parts[0];
+    Value value = combine(op.getKind(), sums);
     // The four lanes of a row.
     for (int64_t distance : {1, 2}) {
       Value other =
           intrinsic("llvm.nvvm.shfl.sync.bfly.f32", f32,
                     {constant(-1), value, constant(distance), constant(31)});
-      value = combine(value, other);
+      value = combine(op.getKind(), {value, other});
     }
     results.push_back(value);
   }
@@ -1257,7 +1383,18 @@ Value KernelLowering::packPair(Value low, Value high, Type element) {
   return intrinsic(name, VectorType::get(2, element), {high, low});
 }
 
-LogicalResult KernelLowering::lowerConvert(ConvertOp op) {
+Value KernelLowering::convertElement(Value value, Type element) {
+  Type type = value.getType();
+  if (type == element)
+    return value;
+  if (isa<IntegerType>(type))
+    return arith::SIToFPOp::create(b, loc, element, value);
+  if (type.getIntOrFloatBitWidth() < element.getIntOrFloatBitWidth())
+    return arith::ExtFOp::create(b, loc, element, value);
+  return arith::TruncFOp::create(b, loc, element, value);
+}
+
+void KernelLowering::lowerConvert(ConvertOp op) {
   FragType from = op.getInput().getType(), to = op.getResult().getType();
   ArrayRef<Value> input = getAll(op.getInput());
   Type element = to.getElementType();
@@ -1274,19 +1411,9 @@ LogicalResult KernelLowering::lowerConvert(ConvertOp op) {
             LLVM::ExtractElementOp::create(b, loc, pair, constant(k)));
   }
   if (!pairs)
-    for (Value value : input) {
-      Type type = value.getType();
-      if (type == element)
-        results.push_back(value);
-      else if (isa<IntegerType>(type))
-        results.push_back(arith::SIToFPOp::create(b, loc, element, value));
-      else if (type.getIntOrFloatBitWidth() < element.getIntOrFloatBitWidth())
-        results.push_back(arith::ExtFOp::create(b, loc, element, value));
-      else
-        results.push_back(arith::TruncFOp::create(b, loc, element, value));
-    }
+    for (Value value : input)
+      results.push_back(convertElement(value, element));
   set(op.getResult(), results);
-  return success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -1390,16 +1517,17 @@ void KernelLowering::emitStore(Value value, Value pointer, Value inBounds) {
            bits == 32 ? "r,l,r" : "h,l,r", {}, {value, pointer, predicate});
 }
 
-LogicalResult KernelLowering::lowerLoad(LoadOp op) {
+LogicalResult KernelLowering::emitLoads(LoadOp op, ArrayRef<int64_t> indices,
+                                        Values &results) {
   FragType type = op.getFrag().getType();
   Type element = type.getElementType();
   if (type.getLayout() == Layout::A)
     return op.emitError("loads no packed operands");
-  Values symbols, results;
+  Values symbols;
   for (Value coordinate : op.getCoordinates())
     symbols.push_back(get(coordinate));
   Value rows = op.getRows() ? get(op.getRows()) : Value();
-  for (int64_t i = 0; i < type.getCount(); ++i) {
+  for (int64_t i : indices) {
     FragOffset offset = offsetOf(type, i);
     Access access = getAccess(op.getView(), op.getMap(), symbols, rows,
                               getRow(type, offset), getCol(type, offset));
@@ -1412,20 +1540,19 @@ LogicalResult KernelLowering::lowerLoad(LoadOp op) {
     results.push_back(emitLoad(
         element, elementPointer(op.getView(), access.offset), access.inBounds));
   }
-  set(op.getFrag(), results);
   return success();
 }
 
 /// What to round to the elements of `frag`, so that each way to store rounds
 /// what it needs: rounded values that wait for it would take registers.
-ArrayRef<Value> KernelLowering::getUnrounded(Value frag) {
+static Value getUnrounded(Value frag) {
   Type element = cast<FragType>(frag.getType()).getElementType();
   auto convert = frag.getDefiningOp<ConvertOp>();
   bool narrows = element.isBF16() || element.isF16();
   if (convert && narrows &&
       convert.getInput().getType().getElementType().isF32())
-    return getAll(convert.getInput());
-  return getAll(frag);
+    return convert.getInput();
+  return frag;
 }
 
 /// Two neighbours in one store, where the columns of the view are dense.
@@ -1459,21 +1586,57 @@ Value KernelLowering::storeStep(Value pointer, Value value, Type element,
                   {pointer, value, step})[0];
 }
 
-/// A store whose columns lie in one dim of the view, `colDim`.
-void KernelLowering::storeRows(StoreOp op, int64_t colDim, bool dense) {
+/// Columns [begin, end) of a row whose columns lie in dim `colDim` of the view,
+/// by pairs or one by one; to `outside` where the view has no more of them.
+void KernelLowering::storeColumns(StoreOp op, int64_t colDim, bool dense,
+                                  int64_t begin, Value pointer,
+                                  ArrayRef<Value> elements, Block *outside) {
+  Value view = op.getView();
+  Type element = op.getFrag().getType().getElementType();
+  Value size = getSize(view, colDim);
+  int64_t known = op.getView().getType().getShape()[colDim];
+  int64_t bytes = element.getIntOrFloatBitWidth() / 8;
+  Value stride = mul(getStride(view, colDim), bytes);
+  // From the second neighbour to the next group of eight columns.
+  Value jump = mul(stride, 7);
+  if (!dense && begin)
+    pointer =
+        LLVM::GEPOp::create(b, loc, pointer.getType(), b.getI8Type(), pointer,
+                            ArrayRef<LLVM::GEPArg>{mul(stride, begin)});
+  for (int64_t col = begin; !elements.empty(); col += 8) {
+    auto inside = [&](int64_t next) {
+      if (col + 8 <= known)
+        return;
+      Block *yes = newBlock();
+      branchIf(
+          compare(arith::CmpIPredicate::slt, add(firstCol, col + next), size),
+          yes, outside);
+      at(yes);
+    };
+    inside(0);
+    if (dense) {
+      storeDense(pointer, col, elements[0], elements[1], element);
+    } else {
+      pointer = storeStep(pointer, elements[0], element, stride);
+      inside(1);
+      pointer = storeStep(pointer, elements[1], element, jump);
+    }
+    elements = elements.drop_front(2);
+  }
+}
+
+/// A store whose columns lie in one dim of the view, `colDim`: by pairs where
+/// `pairs` says so. A streamed fragment comes in groups.
+LogicalResult KernelLowering::storeRows(StoreOp op, int64_t colDim,
+                                        Value pairs) {
   FragType type = op.getFrag().getType();
   Values symbols;
   for (Value coordinate : op.getCoordinates())
     symbols.push_back(get(coordinate));
   Value rows = op.getRows() ? get(op.getRows()) : Value();
-  Type element = type.getElementType();
-  ArrayRef<Value> input = getUnrounded(op.getFrag());
-  Value size = getSize(op.getView(), colDim);
-  int64_t known = op.getView().getType().getShape()[colDim];
-  Value stride =
-      mul(getStride(op.getView(), colDim), element.getIntOrFloatBitWidth() / 8);
-  // From the second neighbour to the next group of eight columns.
-  Value jump = mul(stride, 7);
+  Value frag = getUnrounded(op.getFrag());
+  int64_t end = roundUp(type.getCols(), 8);
+  int64_t group = isStreamed(frag) ? 4 * kStreamed : end;
   for (int64_t row : {0, 8}) {
     Access access = getAccess(op.getView(), op.getMap(), symbols, rows,
                               add(firstRow, row), firstCol);
@@ -1485,34 +1648,29 @@ void KernelLowering::storeRows(StoreOp op, int64_t colDim, bool dense) {
     branchIf(access.inBounds, store, done);
     at(store);
     Value pointer = elementPointer(op.getView(), access.offset);
-    for (int64_t col = 0; col < roundUp(type.getCols(), 8); col += 8) {
-      Value low = input[accIndex({row, col})];
-      Value high = input[accIndex({row, col + 1})];
-      auto inside = [&](int64_t next) {
-        if (col + 8 <= known)
-          return;
-        Block *yes = newBlock();
-        branchIf(
-            compare(arith::CmpIPredicate::slt, add(firstCol, col + next), size),
-            yes, done);
-        at(yes);
-      };
-      // Columns come in order: beyond the first that is outside, all are.
-      inside(0);
-      if (dense) {
-        storeDense(pointer, col, low, high, element);
-        continue;
+    for (int64_t begin = 0; begin < end; begin += group) {
+      SmallVector<int64_t> indices;
+      for (int64_t col = begin; col < std::min(begin + group, end); col += 8)
+        indices.append({accIndex({row, col}), accIndex({row, col + 1})});
+      Values elements;
+      if (failed(emitElements(frag, indices, elements)))
+        return failure();
+      Block *dense = newBlock(), *any = newBlock(), *next = newBlock();
+      branchIf(pairs, dense, any);
+      for (auto [block, isDense] : {std::pair(dense, true), {any, false}}) {
+        at(block);
+        storeColumns(op, colDim, isDense, begin, pointer, elements, done);
+        branch(next);
       }
-      pointer = storeStep(pointer, low, element, stride);
-      inside(1);
-      pointer = storeStep(pointer, high, element, jump);
+      at(next);
     }
     branch(done);
     at(done);
   }
+  return success();
 }
 
-void KernelLowering::storeElements(StoreOp op) {
+LogicalResult KernelLowering::storeElements(StoreOp op) {
   FragType type = op.getFrag().getType();
   Values symbols;
   for (Value coordinate : op.getCoordinates())
@@ -1532,11 +1690,12 @@ void KernelLowering::storeElements(StoreOp op) {
     if (type.getCols() % 8 && !isColumnless(type))
       mine = andi(mine, compare(arith::CmpIPredicate::slt, col,
                                 constant(type.getCols())));
-    Value value = getUnrounded(op.getFrag())[i];
-    if (value.getType() != type.getElementType())
-      value = arith::TruncFOp::create(b, loc, type.getElementType(), value);
-    emitStore(value, elementPointer(op.getView(), access.offset), mine);
+    Values value;
+    if (failed(emitElements(op.getFrag(), i, value)))
+      return failure();
+    emitStore(value[0], elementPointer(op.getView(), access.offset), mine);
   }
+  return success();
 }
 
 /// Two ways, chosen at run time: pairs where the view allows them.
@@ -1547,10 +1706,8 @@ LogicalResult KernelLowering::lowerStore(StoreOp op) {
   int64_t colDim = findColumnDim(op.getMap());
   bool simple = colDim >= 0 && type.getLayout() == Layout::Acc &&
                 type.getElementType().getIntOrFloatBitWidth() >= 16;
-  if (!simple) {
-    storeElements(op);
-    return success();
-  }
+  if (!simple)
+    return storeElements(op);
   Value odd = constant(0, i64);
   for (int64_t dim = 0; dim < op.getView().getType().getRank(); ++dim)
     if (dim != colDim)
@@ -1564,16 +1721,7 @@ LogicalResult KernelLowering::lowerStore(StoreOp op) {
   Value unaligned = andi(address, constant(bytes - 1, i64));
   Value pairs = andi(equals(arith::OrIOp::create(b, loc, odd, unaligned), 0),
                      equals(getStride(op.getView(), colDim), 1));
-  Block *dense = newBlock(), *any = newBlock(), *done = newBlock();
-  branchIf(pairs, dense, any);
-  at(dense);
-  storeRows(op, colDim, /*dense=*/true);
-  branch(done);
-  at(any);
-  storeRows(op, colDim, /*dense=*/false);
-  branch(done);
-  at(done);
-  return success();
+  return storeRows(op, colDim, pairs);
 }
 
 //===----------------------------------------------------------------------===//
@@ -1685,14 +1833,12 @@ LogicalResult KernelLowering::lower(Operation *op) {
         return lowerTurn(turn, turn.getConsumer()), success();
       })
       .Case<PinOp>([&](PinOp pin) { return lowerPin(pin), success(); })
-      .Case<LoadOp>([&](LoadOp load) { return lowerLoad(load); })
       .Case<StoreOp>([&](StoreOp store) { return lowerStore(store); })
-      .Case<MapOp>([&](MapOp map) { return lowerMap(map); })
+      .Case<LoadOp, MapOp, MaskOp, ConvertOp>(
+          [&](auto each) { return lowerElements(each); })
       .Case<SpeculateOp>(
           [&](SpeculateOp guess) { return lowerSpeculate(guess); })
-      .Case<MaskOp>([&](MaskOp mask) { return lowerMask(mask); })
       .Case<ReduceOp>([&](ReduceOp reduce) { return lowerReduce(reduce); })
-      .Case<ConvertOp>([&](ConvertOp convert) { return lowerConvert(convert); })
       .Default([&](Operation *other) { return lowerScalar(other); });
 }
 
