@@ -20,7 +20,49 @@ using namespace attnc;
 
 /// A function's argument or result may name itself for callers.
 static constexpr StringLiteral kUserNameAttr = "attn.name";
-static constexpr StringLiteral kScheduleAttr = "tile.schedule";
+
+//===----------------------------------------------------------------------===//
+// What a schedule is chosen for
+//===----------------------------------------------------------------------===//
+
+/// What the loop over keys of a fused op holds besides its products.
+static void countLoopValues(attn::FusedOp op, tile::ScheduleProblem &problem) {
+  auto count = [&](Value value, AffineMap map) {
+    if (!isa<RankedTensorType>(value.getType()) || !map.isFunctionOfDim(3))
+      return;
+    if (map.isFunctionOfDim(2))
+      ++problem.positionValues;
+    else
+      ++problem.keyValues;
+  };
+  for (auto [value, map] :
+       llvm::zip_equal(op.getScoreCaptures(), op.getScoreMaps()))
+    count(value, cast<AffineMapAttr>(map).getValue());
+  for (Value mask : op.getMasks())
+    for (const attn::Capture &capture :
+         cast<attn::MaskOpInterface>(mask.getDefiningOp()).getMaskCaptures())
+      count(capture.value, capture.map);
+  // Functions of the position hold distances: a few numbers a key.
+  Region &scores = op.getScoreMod();
+  constexpr unsigned kRowArgument = 3, kColumnArgument = 4;
+  if (!scores.empty() && (!scores.getArgument(kRowArgument).use_empty() ||
+                          !scores.getArgument(kColumnArgument).use_empty()))
+    problem.keyValues += 2;
+}
+
+tile::ScheduleProblem attnc::getScheduleProblem(Operation *op) {
+  auto fused = dyn_cast<attn::FusedOp>(op);
+  Value query = fused ? fused.getQuery() : op->getOperand(0);
+  Value value = fused ? fused.getValue() : query;
+  auto type = cast<RankedTensorType>(query.getType());
+  tile::ScheduleProblem problem = {
+      type.getShape().back(),
+      cast<RankedTensorType>(value.getType()).getShape().back(),
+      type.getElementType()};
+  if (fused)
+    countLoopValues(fused, problem);
+  return problem;
+}
 
 namespace {
 
@@ -62,7 +104,7 @@ private:
   void checkGroups(const Extent &heads, const Extent &keyHeads);
   void provideResult(Value result, ArrayRef<Extent> sizes);
 
-  tile::ScheduleAttr scheduleFor(Operation *op, Value query, Value value);
+  tile::ScheduleAttr scheduleFor(Operation *op);
   void launch(const AttnKernel &kernel);
   void lower(attn::FusedOp op);
   void lower(attn::RowNormOp op);
@@ -374,45 +416,12 @@ void ProgramBuilder::provideResult(Value result, ArrayRef<Extent> sizes) {
 // Kernels
 //===----------------------------------------------------------------------===//
 
-/// What the loop over keys of a fused op holds besides its products.
-static void countLoopValues(attn::FusedOp op, tile::ScheduleProblem &problem) {
-  auto count = [&](Value value, AffineMap map) {
-    if (!isa<RankedTensorType>(value.getType()) || !map.isFunctionOfDim(3))
-      return;
-    if (map.isFunctionOfDim(2))
-      ++problem.positionValues;
-    else
-      ++problem.keyValues;
-  };
-  for (auto [value, map] :
-       llvm::zip_equal(op.getScoreCaptures(), op.getScoreMaps()))
-    count(value, cast<AffineMapAttr>(map).getValue());
-  for (Value mask : op.getMasks())
-    for (const attn::Capture &capture :
-         cast<attn::MaskOpInterface>(mask.getDefiningOp()).getMaskCaptures())
-      count(capture.value, capture.map);
-  // Functions of the position hold distances: a few numbers a key.
-  Region &scores = op.getScoreMod();
-  constexpr unsigned kRowArgument = 3, kColumnArgument = 4;
-  if (!scores.empty() && (!scores.getArgument(kRowArgument).use_empty() ||
-                          !scores.getArgument(kColumnArgument).use_empty()))
-    problem.keyValues += 2;
-}
-
-tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op, Value query,
-                                               Value value) {
+tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op) {
   if (override)
     return override;
   if (auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr))
     return own;
-  auto type = cast<RankedTensorType>(query.getType());
-  tile::ScheduleProblem problem = {
-      type.getShape().back(),
-      cast<RankedTensorType>(value.getType()).getShape().back(),
-      type.getElementType()};
-  if (auto fused = dyn_cast<attn::FusedOp>(op))
-    countLoopValues(fused, problem);
-  return tile::chooseSchedule(b.getContext(), target, problem);
+  return tile::chooseSchedule(b.getContext(), target, getScheduleProblem(op));
 }
 
 std::string ProgramBuilder::kernelName(StringRef suffix) {
@@ -442,7 +451,7 @@ void ProgramBuilder::launch(const AttnKernel &kernel) {
 void ProgramBuilder::lower(attn::FusedOp op) {
   b.setLoc(op.getLoc());
   checkShapes(op);
-  tile::ScheduleAttr schedule = scheduleFor(op, op.getQuery(), op.getValue());
+  tile::ScheduleAttr schedule = scheduleFor(op);
   std::string name = kernelName("attention");
   ImplicitLocOpBuilder at(op.getLoc(), b.getContext());
   at.setInsertionPoint(function);
@@ -455,7 +464,7 @@ void ProgramBuilder::lower(attn::RowNormOp op) {
   provideResult(op.getResult(), {extent(op.getInput(), d.b, "sequences"),
                                  extent(op.getInput(), d.h, "heads"),
                                  extent(op.getInput(), d.s, "rows")});
-  tile::ScheduleAttr schedule = scheduleFor(op, op.getInput(), op.getInput());
+  tile::ScheduleAttr schedule = scheduleFor(op);
   std::string name = kernelName("row_norm");
   ImplicitLocOpBuilder at(op.getLoc(), b.getContext());
   at.setInsertionPoint(function);

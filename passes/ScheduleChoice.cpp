@@ -100,6 +100,33 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p) {
                            Order::Overlap, pingpong, false, false, 1, slice);
 }
 
+/// `s` with key blocks of at most `blockN` keys and a check for every 16
+/// columns at most.
+ScheduleAttr narrow(ScheduleAttr s, int64_t blockN) {
+  blockN = std::max<int64_t>(std::min(s.getBlockN(), blockN), 16);
+  int64_t slice = std::min<int64_t>(s.getSlice(), 16);
+  return ScheduleAttr::get(s.getContext(), s.getBlockM(), blockN,
+                           s.getConsumers(), s.getStages(), s.getOrder(),
+                           s.getPingpong(), s.getPin(), s.getPersistent(),
+                           s.getCluster(), slice);
+}
+
+/// `s` with this many consumers, for which it was not made.
+ScheduleAttr withConsumers(ScheduleAttr s, int64_t consumers) {
+  return ScheduleAttr::get(s.getContext(), consumers * kRowsPerConsumer,
+                           s.getBlockN(), consumers, s.getStages(),
+                           s.getOrder(), /*pingpong=*/consumers == 2, false,
+                           s.getPersistent(), s.getCluster(), s.getSlice());
+}
+
+/// `s` with one product after the other, and nothing else at the same time.
+ScheduleAttr serialised(ScheduleAttr s) {
+  return ScheduleAttr::get(s.getContext(), s.getBlockM(), s.getBlockN(),
+                           s.getConsumers(),
+                           std::min<int64_t>(s.getStages(), 2), Order::Serial,
+                           false, false, false, 1, s.getSlice());
+}
+
 } // namespace
 
 bool attnc::tile::isKnownTarget(StringRef target) {
@@ -110,6 +137,30 @@ ScheduleAttr attnc::tile::chooseSchedule(MLIRContext *context, StringRef target,
                                          const ScheduleProblem &problem) {
   return target == kSm90a ? chooseSm90a(context, problem)
                           : chooseCpu(context, problem);
+}
+
+llvm::SmallVector<ScheduleAttr>
+attnc::tile::getScheduleLadder(StringRef target, const ScheduleProblem &problem,
+                               ScheduleAttr first) {
+  llvm::SmallVector<ScheduleAttr> ladder = {first};
+  if (target != kSm90a || first.getConsumers() == 0)
+    return ladder;
+  auto add = [&](ScheduleAttr next) {
+    if (next != ladder.back() &&
+        getFootprint(target, problem, next).bytes <= kSharedMemory)
+      ladder.push_back(next);
+  };
+  int64_t blockN = first.getBlockN();
+  add(narrow(first, blockN - 16));
+  add(narrow(first, roundUp(blockN / 2, 16)));
+  // Fewer consumers have more registers each, so the block may be wide again.
+  int64_t fewer = std::max<int64_t>(first.getConsumers() - 1, 1);
+  ScheduleAttr base = narrow(withConsumers(first, fewer), blockN - 16);
+  add(base);
+  base = serialised(narrow(base, 64));
+  add(base);
+  add(narrow(withConsumers(base, 1), 32));
+  return ladder;
 }
 
 ScheduleFootprint attnc::tile::getFootprint(StringRef target,

@@ -39,10 +39,27 @@ bool isKnownTarget(llvm::StringRef target);
 ScheduleAttr chooseSchedule(mlir::MLIRContext *context, llvm::StringRef target,
                             const ScheduleProblem &problem);
 
+/// `first` and ever plainer schedules, for when the assembler cannot keep one
+/// in registers: narrower key blocks, then fewer consumers, then no overlap of
+/// the products, at last one consumer that does one thing at a time. All fit.
+llvm::SmallVector<ScheduleAttr>
+getScheduleLadder(llvm::StringRef target, const ScheduleProblem &problem,
+                  ScheduleAttr first);
+
 ScheduleFootprint getFootprint(llvm::StringRef target,
                                const ScheduleProblem &problem,
                                ScheduleAttr schedule);
 
 } // namespace attnc::tile
+
+namespace attnc {
+
+/// What the schedule of an attn.fused or attn.row_norm is chosen for.
+tile::ScheduleProblem getScheduleProblem(mlir::Operation *op);
+
+/// The attribute of such an op that holds a schedule of its own.
+inline constexpr llvm::StringLiteral kScheduleAttr = "tile.schedule";
+
+} // namespace attnc
 
 #endif // ATTNC_PASSES_SCHEDULECHOICE_H

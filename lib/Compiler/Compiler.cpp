@@ -6,6 +6,7 @@
 #include "dialects/hopper/Hopper.h"
 #include "dialects/tile/Tile.h"
 #include "lib/Compiler/Diagnostics.h"
+#include "lib/Compiler/Ladder.h"
 #include "lib/Support/File.h"
 #include "lib/Target/CPU/CpuCodegen.h"
 #include "passes/Passes.h"
@@ -257,24 +258,11 @@ static Error takeStep(Artifact &artifact, const PhaseStep &step,
   return Error::success();
 }
 
-Error attnc::compile(Artifact &artifact, const CompileOptions &options,
-                     Phase upTo, PhaseObserver observer) {
-  const PhaseStep *last = findPhase(options.target, upTo);
-  const PhaseStep *first = findPhase(options.target, artifact.phase);
-  if (!last || !first)
-    return makeError("target " + targetName(options.target) +
-                     " has no such phase; see 'attnc help phases'");
-  if (first > last)
-    return makeError("the input is at phase " + first->name +
-                     " already, expected " + last->name +
-                     " or an earlier one; a compile cannot go back");
-  // The first phase is what was read, printed and named.
-  if (first->phase == Phase::Attn && artifact.module)
-    setPhase(*artifact.module, *first, options.target);
-  if (observer)
-    if (Error error = observer(*first, artifact, 0))
-      return error;
-  for (const PhaseStep *step = first + 1; step <= last; ++step) {
+/// Takes the steps after `from` up to `to`.
+static Error takeSteps(Artifact &artifact, const PhaseStep *from,
+                       const PhaseStep *to, const CompileOptions &options,
+                       PhaseObserver observer) {
+  for (const PhaseStep *step = from + 1; step <= to; ++step) {
     auto start = std::chrono::steady_clock::now();
     if (Error error = takeStep(artifact, *step, options))
       return error;
@@ -285,6 +273,39 @@ Error attnc::compile(Artifact &artifact, const CompileOptions &options,
         return error;
   }
   return Error::success();
+}
+
+Error attnc::compile(Artifact &artifact, const CompileOptions &options,
+                     Phase upTo, PhaseObserver observer) {
+  const PhaseStep *last = findPhase(options.target, upTo);
+  const PhaseStep *from = findPhase(options.target, artifact.phase);
+  if (!last || !from)
+    return makeError("target " + targetName(options.target) +
+                     " has no such phase; see 'attnc help phases'");
+  if (from > last)
+    return makeError("the input is at phase " + from->name +
+                     " already, expected " + last->name +
+                     " or an earlier one; a compile cannot go back");
+  // The first phase is what was read, printed and named.
+  if (from->phase == Phase::Attn && artifact.module)
+    setPhase(*artifact.module, *from, options.target);
+  if (observer)
+    if (Error error = observer(*from, artifact, 0))
+      return error;
+  // Up to here no schedule is chosen; the assembler may reject one.
+  const PhaseStep *fused = findPhase(options.target, Phase::Fused);
+  const PhaseStep *code = findPhase(options.target, Phase::Cubin);
+  if (code && last >= code && from <= fused && options.schedule.empty()) {
+    if (Error error = takeSteps(artifact, from, fused, options, observer))
+      return error;
+    auto attempt = [&](Artifact &attempted) {
+      return takeSteps(attempted, fused, code, options, observer);
+    };
+    if (Error error = climbLadder(artifact, options, attempt))
+      return error;
+    from = code;
+  }
+  return takeSteps(artifact, from, last, options, observer);
 }
 
 Error attnc::compile(ModuleOp module, const CompileOptions &options,

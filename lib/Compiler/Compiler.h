@@ -72,8 +72,11 @@ using PhaseObserver = llvm::function_ref<llvm::Error(
     const PhaseStep &, const Artifact &, double seconds)>;
 
 /// Takes the artifact on to phase `upTo`. Nothing happens if it is there; it
-/// cannot go back. Errors are one line: location, what was expected, what was
-/// found, what to try.
+/// cannot go back. Where the cost model chose the schedule and the assembler
+/// cannot make clean code of it, a compile from phase `fused` or before tries
+/// plainer ones and calls the observer for each phase again; a schedule in the
+/// options or in the input stays, with a warning. Errors are one line:
+/// location, what was expected, what was found, what to try.
 llvm::Error compile(Artifact &artifact, const CompileOptions &options,
                     Phase upTo, PhaseObserver observer = nullptr);
 

@@ -125,13 +125,17 @@ static Error toPtx(Artifact &artifact, const CompileOptions &options) {
   return Error::success();
 }
 
-static Error toCubin(Artifact &artifact, const CompileOptions &) {
+static Error toCubin(Artifact &artifact, const CompileOptions &options) {
   auto cubin = assemble(artifact.text);
   if (!cubin)
     return cubin.takeError();
   // The code is right all the same, only slower than it should be.
-  if (Error unclean = checkClean(cubin->log))
+  if (Error unclean = checkClean(cubin->log)) {
     artifact.warnings += "warning: " + toString(std::move(unclean)) + "\n";
+    if (!options.schedule.empty())
+      artifact.warnings += "  (the schedule was given; without --schedule a "
+                           "plainer one would be tried)\n";
+  }
   artifact.assemblerLog = cubin->log.text;
   artifact.text = std::move(cubin->image);
   return Error::success();

@@ -57,6 +57,7 @@ private:
   Error setSizes();
   void print(const Kernel &kernel, Target target);
   void printFootprint(const Kernel &kernel, Target target);
+  void printLadder(const Kernel &kernel, Target target);
   void printCost(const Kernel &kernel, Target target);
 
   OptionTable options{
@@ -153,13 +154,6 @@ static void countElementwise(tile::KernelOp op, Kernel &kernel) {
   });
 }
 
-static tile::ScheduleProblem problemOf(attn::FusedOp op) {
-  auto query = cast<mlir::RankedTensorType>(op.getQuery().getType());
-  auto value = cast<mlir::RankedTensorType>(op.getValue().getType());
-  return {query.getShape().back(), value.getShape().back(),
-          query.getElementType()};
-}
-
 Error ExplainCommand::explain(StringRef contents, Target target) {
   auto context = makeContext();
   CompileOptions compileOptions;
@@ -181,7 +175,7 @@ Error ExplainCommand::explain(StringRef contents, Target target) {
         return error;
   artifact->module->walk([&](attn::FusedOp op) {
     kernels.emplace_back();
-    kernels.back().problem = problemOf(op);
+    kernels.back().problem = getScheduleProblem(op);
   });
   if (kernels.empty())
     return makeError("expected an attention, the file has none");
@@ -255,6 +249,15 @@ void ExplainCommand::printFootprint(const Kernel &kernel, Target target) {
            << " a thread for logits, weights and output\n";
 }
 
+/// What a compile would try if the assembler rejected the schedule.
+void ExplainCommand::printLadder(const Kernel &kernel, Target target) {
+  auto ladder = tile::getScheduleLadder(targetName(target), kernel.problem,
+                                        kernel.schedule);
+  for (tile::ScheduleAttr next : drop_begin(ladder))
+    outs() << (next == ladder[1] ? "  else        " : "              ")
+           << mlir::Attribute(next) << '\n';
+}
+
 static std::string scaled(double value, StringRef unit) {
   static constexpr StringLiteral prefixes[] = {"", "k", "M", "G", "T", "P"};
   size_t prefix = 0;
@@ -320,6 +323,8 @@ void ExplainCommand::print(const Kernel &kernel, Target target) {
                  : "--schedule")
          << '\n';
   printFootprint(kernel, target);
+  if (schedule.empty())
+    printLadder(kernel, target);
   printCost(kernel, target);
 }
 

@@ -300,17 +300,46 @@ PtxasLog parsePtxasLog(StringRef text) {
   return log;
 }
 
+/// A spill or a stack frame, in words; empty if there is none.
+static std::string describeSpill(const KernelResources &kernel) {
+  if (!kernel.stackBytes && !kernel.spillStoreBytes && !kernel.spillLoadBytes)
+    return {};
+  return llvm::formatv("{0} bytes of stack, {1} of spill stores, {2} of spill "
+                       "loads ({3} registers at entry)",
+                       kernel.stackBytes, kernel.spillStoreBytes,
+                       kernel.spillLoadBytes, kernel.registers);
+}
+
+static bool isOffence(const PtxasRemark &remark) {
+  return StringRef(remark.code).starts_with("C75");
+}
+
+std::vector<std::string> findOffences(const PtxasLog &log, StringRef kernel) {
+  std::vector<std::string> offences;
+  for (const KernelResources &resources : log.kernels)
+    if (resources.kernel == kernel)
+      if (std::string spill = describeSpill(resources); !spill.empty())
+        offences.push_back(spill);
+  for (const PtxasRemark &remark : log.remarks) {
+    auto names = [&](StringRef name) {
+      return StringRef(remark.text).contains(("'" + name + "'").str());
+    };
+    bool named = llvm::any_of(log.kernels, [&](const KernelResources &each) {
+      return names(each.kernel);
+    });
+    if (isOffence(remark) && (!named || names(kernel)))
+      offences.push_back(remark.code + ": " + remark.text);
+  }
+  return offences;
+}
+
 llvm::Error checkClean(const PtxasLog &log) {
   std::string offences;
   for (const KernelResources &kernel : log.kernels)
-    if (kernel.stackBytes || kernel.spillStoreBytes || kernel.spillLoadBytes)
-      offences += llvm::formatv(
-          "\n  {0}: {1} bytes of stack, {2} of spill stores, {3} of spill "
-          "loads ({4} registers at entry)",
-          kernel.kernel, kernel.stackBytes, kernel.spillStoreBytes,
-          kernel.spillLoadBytes, kernel.registers);
+    if (std::string spill = describeSpill(kernel); !spill.empty())
+      offences += "\n  " + kernel.kernel + ": " + spill;
   for (const PtxasRemark &remark : log.remarks)
-    if (StringRef(remark.code).starts_with("C75"))
+    if (isOffence(remark))
       offences += "\n  " + remark.code + ": " + remark.text;
   if (offences.empty())
     return llvm::Error::success();

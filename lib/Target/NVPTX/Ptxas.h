@@ -65,6 +65,11 @@ llvm::Expected<Cubin> assemble(llvm::StringRef ptx,
 
 PtxasLog parsePtxasLog(llvm::StringRef text);
 
+/// What is not clean about one kernel, as `checkClean` says it: empty if
+/// nothing. A remark that names no kernel is about each.
+std::vector<std::string> findOffences(const PtxasLog &log,
+                                      llvm::StringRef kernel);
+
 /// The postcondition of a compile: nothing spilled, no stack, and no remark
 /// that says that the matrix pipeline was serialised or a register budget
 /// ignored. The message names every offence.

@@ -14,7 +14,6 @@
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/Support/JSON.h"
 
-#include <chrono>
 #include <cstring>
 
 using namespace attnc;
@@ -39,18 +38,11 @@ struct Program {
   std::string description;
 };
 
-class Stopwatch {
-public:
-  /// Milliseconds since the last call.
-  double lap() {
-    auto now = std::chrono::steady_clock::now();
-    std::chrono::duration<double, std::milli> taken = now - last;
-    last = now;
-    return taken.count();
-  }
-
-private:
-  std::chrono::steady_clock::time_point last = std::chrono::steady_clock::now();
+/// What a compile gave and how long its parts took, in milliseconds.
+struct Compiled {
+  std::string ptx, image;
+  PtxasLog log;
+  double toLlvm = 0, toPtx = 0, toCubin = 0;
 };
 
 void describeArguments(llvm::json::OStream &json, tile::ProgramOp program) {
@@ -80,38 +72,61 @@ bool isLowered(mlir::ModuleOp module) {
       [](auto function) { return function->hasAttr(kKernelAttr); });
 }
 
+/// All the way, with plainer schedules where the assembler asks for them.
+llvm::Error compileAll(Artifact &artifact, const CompileOptions &options,
+                       Compiled &out) {
+  auto observe = [&](const PhaseStep &step, const Artifact &at,
+                     double seconds) -> llvm::Error {
+    if (step.phase == Phase::PTX)
+      out.ptx = at.text;
+    double &sum = step.phase == Phase::PTX     ? out.toPtx
+                  : step.phase == Phase::Cubin ? out.toCubin
+                                               : out.toLlvm;
+    sum += seconds * 1e3;
+    return llvm::Error::success();
+  };
+  if (llvm::Error error = compile(artifact, options, Phase::Cubin, observe))
+    return error;
+  out.image = artifact.text;
+  out.log = parsePtxasLog(artifact.assemblerLog);
+  return llvm::Error::success();
+}
+
+llvm::Error compileLowered(Artifact &artifact, Compiled &out) {
+  auto ptx = compileToPtx(*artifact.module);
+  if (!ptx)
+    return ptx.takeError();
+  auto cubin = assemble(*ptx);
+  if (!cubin)
+    return cubin.takeError();
+  out = {std::move(*ptx), std::move(cubin->image), std::move(cubin->log)};
+  return llvm::Error::success();
+}
+
 llvm::Error build(Program &result, llvm::StringRef text,
                   llvm::StringRef schedule, int device) {
   CompileOptions options;
   options.target = Target::SM90a;
   options.schedule = schedule.str();
-  Stopwatch watch;
   auto artifact = parseArtifact(text, "input", *result.context, options);
   if (!artifact)
     return artifact.takeError();
   if (!artifact->module)
     return llvm::createStringError("the harness takes MLIR only");
-  if (!isLowered(*artifact->module))
-    if (llvm::Error error = compile(*artifact, options, Phase::LLVM))
-      return error;
-  double toLlvm = watch.lap();
-  auto ptx = compileToPtx(*artifact->module);
-  if (!ptx)
-    return ptx.takeError();
-  double toPtx = watch.lap();
-  auto cubin = assemble(*ptx);
-  if (!cubin)
-    return cubin.takeError();
-  double toCubin = watch.lap();
+  Compiled compiled;
+  if (llvm::Error error = isLowered(*artifact->module)
+                              ? compileLowered(*artifact, compiled)
+                              : compileAll(*artifact, options, compiled))
+    return error;
   auto driver = CudaDriver::get();
   if (!driver)
     return driver.takeError();
   auto loaded =
-      CudaProgram::load(**driver, *artifact->module, cubin->image, device);
+      CudaProgram::load(**driver, *artifact->module, compiled.image, device);
   if (!loaded)
     return loaded.takeError();
   result.cuda = std::move(*loaded);
-  auto code = readCubin(cubin->image);
+  auto code = readCubin(compiled.image);
   if (!code)
     return code.takeError();
 
@@ -123,16 +138,19 @@ llvm::Error build(Program &result, llvm::StringRef text,
         describeArguments(json, program);
     });
     json.attributeObject("milliseconds", [&] {
-      json.attribute("llvm", toLlvm);
-      json.attribute("ptx", toPtx);
-      json.attribute("cubin", toCubin);
+      json.attribute("llvm", compiled.toLlvm);
+      json.attribute("ptx", compiled.toPtx);
+      json.attribute("cubin", compiled.toCubin);
     });
-    json.attribute("ptx", *ptx);
-    json.attribute("clean", !checkClean(cubin->log));
+    json.attribute("ptx", compiled.ptx);
+    llvm::Error unclean = checkClean(compiled.log);
+    json.attribute("clean", !unclean);
+    llvm::consumeError(std::move(unclean));
+    json.attribute("warnings", artifact->warnings);
     json.attributeBegin("stats");
     std::string stats;
     llvm::raw_string_ostream statsStream(stats);
-    printStatsJson(statsStream, cubin->log, *code);
+    printStatsJson(statsStream, compiled.log, *code);
     json.rawValue(stats);
     json.attributeEnd();
   });

@@ -64,6 +64,24 @@ TEST(PtxasLogTest, SerialisationIsNotClean) {
   EXPECT_FALSE(bool(checkClean(parsePtxasLog("ptxas info: fine\n"))));
 }
 
+TEST(PtxasLogTest, OffencesAreThoseOfOneKernel) {
+  PtxasLog log = parsePtxasLog(
+      "ptxas info    : Compiling entry function 'a' for 'sm_90a'\n"
+      "    8 bytes stack frame, 8 bytes spill stores, 8 bytes spill loads\n"
+      "ptxas info    : Compiling entry function 'b' for 'sm_90a'\n"
+      "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+      "ptxas info    : (C7510) serialized in the function 'b'\n"
+      "ptxas info    : (C7508) setmaxnreg ignored\n"
+      "ptxas info    : (C6001) something else in 'b'\n");
+  auto a = findOffences(log, "a"), b = findOffences(log, "b");
+  ASSERT_EQ(a.size(), 2u);
+  EXPECT_NE(a[0].find("8 bytes of stack"), std::string::npos) << a[0];
+  EXPECT_EQ(a[1], "C7508: setmaxnreg ignored");
+  ASSERT_EQ(b.size(), 2u);
+  EXPECT_EQ(b[0], "C7510: serialized in the function 'b'");
+  EXPECT_EQ(b[1], "C7508: setmaxnreg ignored");
+}
+
 /// A program that stands in for ptxas.
 class FakePtxas {
 public:
