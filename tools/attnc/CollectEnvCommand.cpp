@@ -8,6 +8,7 @@
 #include "tools/attnc/Commands.h"
 
 #include "lib/Environment/Environment.h"
+#include "lib/Runtime/Cuda/Driver.h"
 #include "lib/Runtime/KernelCache.h"
 #include "lib/Target/CPU/CpuFeatures.h"
 #include "lib/Target/NVPTX/Ptxas.h"
@@ -77,6 +78,27 @@ static std::string driverText() {
   return text;
 }
 
+/// One line a GPU; none where there is no driver.
+static void addGpus(Report &report) {
+  auto driver = CudaDriver::get();
+  if (!driver) {
+    consumeError(driver.takeError());
+    return;
+  }
+  int count = 0;
+  (*driver)->deviceGetCount(&count);
+  for (int ordinal = 0; ordinal < count; ++ordinal) {
+    auto info = describeDevice(**driver, ordinal);
+    report.emplace_back("gpu " + std::to_string(ordinal),
+                        info ? info->name + ", compute capability " +
+                                   std::to_string(info->major) + "." +
+                                   std::to_string(info->minor) + ", " +
+                                   std::to_string(info->multiprocessors) +
+                                   " multiprocessors"
+                             : toString(info.takeError()));
+  }
+}
+
 static void addCache(Report &report) {
   EventSink quiet(EventSink::Level::Off);
   KernelCacheOptions options = KernelCacheOptions::fromEnvironment("", quiet);
@@ -112,6 +134,7 @@ static Report collect() {
       features += (features.empty() ? "" : ",") + feature.first().str();
   report.emplace_back("cpu features", features);
   report.emplace_back("cuda driver", driverText());
+  addGpus(report);
   report.emplace_back("ptxas", ptxasText());
   addCache(report);
   for (const VariableInfo &info : environmentVariables())
