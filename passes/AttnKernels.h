@@ -56,6 +56,29 @@ AttnKernel buildRowNormKernel(mlir::ImplicitLocOpBuilder &builder,
                               const ViewOrders &orders,
                               tile::ScheduleAttr schedule);
 
+/// One to write each gradient that is used; `name` makes a kernel's name from
+/// what it does.
+llvm::SmallVector<AttnKernel>
+buildBackwardKernels(mlir::ImplicitLocOpBuilder &builder,
+                     llvm::function_ref<std::string(llvm::StringRef)> name,
+                     attn::BackwardOp op, const ViewOrders &orders,
+                     tile::ScheduleAttr schedule);
+
+AttnKernel buildRowSumsKernel(mlir::ImplicitLocOpBuilder &builder,
+                              llvm::StringRef name, attn::RowSumsOp op,
+                              const ViewOrders &orders,
+                              tile::ScheduleAttr schedule);
+
+AttnKernel buildRowDotKernel(mlir::ImplicitLocOpBuilder &builder,
+                             llvm::StringRef name, attn::RowDotOp op,
+                             const ViewOrders &orders,
+                             tile::ScheduleAttr schedule);
+
+AttnKernel buildSumKernel(mlir::ImplicitLocOpBuilder &builder,
+                          llvm::StringRef name, attn::SumOp op,
+                          const ViewOrders &orders,
+                          tile::ScheduleAttr schedule);
+
 } // namespace attnc
 
 #endif // ATTNC_PASSES_ATTNKERNELS_H

@@ -9,6 +9,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Matchers.h"
 #include "llvm/ADT/StringSet.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 namespace attnc {
 #define GEN_PASS_DEF_ATTNTOTILE
@@ -17,9 +18,6 @@ namespace attnc {
 
 using namespace mlir;
 using namespace attnc;
-
-/// A function's argument or result may name itself for callers.
-static constexpr StringLiteral kUserNameAttr = "attn.name";
 
 //===----------------------------------------------------------------------===//
 // What a schedule is chosen for
@@ -54,6 +52,8 @@ tile::ScheduleProblem attnc::getScheduleProblem(Operation *op) {
   auto fused = dyn_cast<attn::FusedOp>(op);
   Value query = fused ? fused.getQuery() : op->getOperand(0);
   Value value = fused ? fused.getValue() : query;
+  if (isa<attn::BackwardOp, attn::RowSumsOp>(op))
+    value = op->getOperand(2);
   auto type = cast<RankedTensorType>(query.getType());
   tile::ScheduleProblem problem = {
       type.getShape().back(),
@@ -99,7 +99,15 @@ private:
   Value dimOf(Value tensor, int64_t tensorDim);
   Extent extent(Value tensor, int64_t tensorDim, StringRef unit);
   void checkEqual(const Extent &a, const Extent &b);
+  struct ProblemSizes;
+  template <typename Op> ProblemSizes checkOperands(Op op);
+  void checkCaptures(ValueRange values, ArrayAttr maps,
+                     ArrayRef<Extent> extents);
+  void checkMasks(ValueRange masks, ArrayRef<Extent> extents);
   void checkShapes(attn::FusedOp op);
+  template <typename Op> ProblemSizes checkBackwardOperands(Op op);
+  void provideCaptureGradients(attn::BackwardOp op, const ProblemSizes &sizes);
+  void provideLike(Value result, Value like);
   void checkCapture(const attn::Capture &capture, ArrayRef<Extent> extents);
   void checkGroups(const Extent &heads, const Extent &keyHeads);
   void provideResult(Value result, ArrayRef<Extent> sizes);
@@ -108,6 +116,13 @@ private:
   void launch(const AttnKernel &kernel);
   void lower(attn::FusedOp op);
   void lower(attn::RowNormOp op);
+  void lower(attn::BackwardOp op);
+  void lower(attn::RowSumsOp op);
+  void lower(attn::RowDotOp op);
+  void lower(attn::SumOp op);
+  /// Makes a kernel in front of the function and launches it.
+  void launchNew(Operation *op,
+                 function_ref<AttnKernel(ImplicitLocOpBuilder &)> build);
 
   func::FuncOp function;
   StringRef target;
@@ -123,6 +138,12 @@ private:
   tile::ProgramOp program;
 };
 
+/// Ops that become kernels.
+static bool isKernelOp(Operation *op) {
+  return isa<attn::FusedOp, attn::RowNormOp, attn::BackwardOp, attn::RowSumsOp,
+             attn::RowDotOp, attn::SumOp>(op);
+}
+
 LogicalResult ProgramBuilder::checkFunction() {
   for (BlockArgument argument : function.getArguments()) {
     Type type = argument.getType();
@@ -137,7 +158,7 @@ LogicalResult ProgramBuilder::checkFunction() {
            << "'" << function.getName()
            << "' has control flow; attention is straight-line code";
   for (Operation &op : function.front().without_terminator()) {
-    if (isa<attn::FusedOp, attn::RowNormOp, attn::MaskOpInterface>(op))
+    if (isKernelOp(&op) || isa<attn::MaskOpInterface>(op))
       continue;
     if (isa<attn::AttnDialect>(op.getDialect()))
       return op.emitOpError("is not fused: run attn-fuse before attn-to-tile");
@@ -158,7 +179,7 @@ LogicalResult ProgramBuilder::checkResults() {
            << "'" << function.getName() << "' returns nothing";
   DenseSet<Value> seen;
   for (auto [index, value] : llvm::enumerate(results)) {
-    if (!isa_and_nonnull<attn::FusedOp, attn::RowNormOp>(value.getDefiningOp()))
+    if (!value.getDefiningOp() || !isKernelOp(value.getDefiningOp()))
       return function.emitError()
              << "result " << index << " of '" << function.getName()
              << "' is not the result of an attn.fused or attn.row_norm";
@@ -178,6 +199,18 @@ void ProgramBuilder::chooseLayouts() {
         orders.setLayout(tensor, fused.getLayout());
     else if (auto norm = dyn_cast<attn::RowNormOp>(op))
       orders.setLayout(norm.getInput(), norm.getLayout());
+    else if (auto back = dyn_cast<attn::BackwardOp>(op))
+      for (Value tensor :
+           {back.getQuery(), back.getKey(), back.getValue(), back.getDoutput(),
+            back.getDquery(), back.getDkey(), back.getDvalue()})
+        orders.setLayout(tensor, back.getLayout());
+    else if (auto sums = dyn_cast<attn::RowSumsOp>(op))
+      for (Value tensor :
+           {sums.getQuery(), sums.getKey(), sums.getValue(), sums.getDoutput()})
+        orders.setLayout(tensor, sums.getLayout());
+    else if (auto dot = dyn_cast<attn::RowDotOp>(op))
+      for (Value tensor : {dot.getLhs(), dot.getRhs()})
+        orders.setLayout(tensor, dot.getLayout());
   }
 }
 
@@ -200,12 +233,20 @@ void ProgramBuilder::chooseNames() {
         wanted.try_emplace(fused.getLse(), "lse");
     } else if (auto norm = dyn_cast<attn::RowNormOp>(op)) {
       wanted.try_emplace(norm.getResult(), "norm");
+    } else if (auto back = dyn_cast<attn::BackwardOp>(op)) {
+      wanted.try_emplace(back.getQuery(), "query");
+      wanted.try_emplace(back.getKey(), "key");
+      wanted.try_emplace(back.getValue(), "value");
+      wanted.try_emplace(back.getDoutput(), "doutput");
+      wanted.try_emplace(back.getDquery(), "dquery");
+      wanted.try_emplace(back.getDkey(), "dkey");
+      wanted.try_emplace(back.getDvalue(), "dvalue");
     }
   }
   for (BlockArgument argument : function.getArguments()) {
     unsigned number = argument.getArgNumber();
     if (auto user =
-            function.getArgAttrOfType<StringAttr>(number, kUserNameAttr))
+            function.getArgAttrOfType<StringAttr>(number, attn::kNameAttr))
       wanted[argument] = user.getValue().str();
     wanted.try_emplace(argument, ("arg" + Twine(number)).str());
     names[argument] = uniqueName(wanted[argument]);
@@ -213,7 +254,7 @@ void ProgramBuilder::chooseNames() {
   for (auto [index, value] :
        llvm::enumerate(function.front().getTerminator()->getOperands())) {
     if (auto user =
-            function.getResultAttrOfType<StringAttr>(index, kUserNameAttr))
+            function.getResultAttrOfType<StringAttr>(index, attn::kNameAttr))
       wanted[value] = user.getValue().str();
     names[value] = uniqueName(wanted[value]);
   }
@@ -353,52 +394,127 @@ void ProgramBuilder::checkCapture(const attn::Capture &capture,
   }
 }
 
-void ProgramBuilder::checkShapes(attn::FusedOp op) {
+/// The sizes of a fused op and its gradients.
+struct ProgramBuilder::ProblemSizes {
+  Extent sequences, heads, rows, keyHeads, keys, columns, valueColumns;
+
+  /// (b, h, s, d) in the order of a layout's dims.
+  static SmallVector<Extent> order(attn::Layout layout, const Extent &b,
+                                   const Extent &h, const Extent &s,
+                                   const Extent &d) {
+    attn::LayoutDims dims = attn::getLayoutDims(layout);
+    SmallVector<Extent> sizes(4);
+    sizes[dims.b] = b;
+    sizes[dims.h] = h;
+    sizes[dims.s] = s;
+    sizes[dims.d] = d;
+    return sizes;
+  }
+};
+
+/// Query, key, value, lengths and masks.
+template <typename Op>
+ProgramBuilder::ProblemSizes ProgramBuilder::checkOperands(Op op) {
   attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
-  Extent sequences = extent(op.getQuery(), d.b, "sequences");
-  Extent heads = extent(op.getQuery(), d.h, "heads");
-  Extent rows = extent(op.getQuery(), d.s, "rows");
-  Extent keyHeads = extent(op.getKey(), d.h, "heads");
-  Extent keys = extent(op.getKey(), d.s, "rows");
-  checkEqual(sequences, extent(op.getKey(), d.b, "sequences"));
-  checkEqual(sequences, extent(op.getValue(), d.b, "sequences"));
-  checkEqual(keyHeads, extent(op.getValue(), d.h, "heads"));
-  checkEqual(keys, extent(op.getValue(), d.s, "rows"));
-  checkGroups(heads, keyHeads);
+  ProblemSizes sizes = {extent(op.getQuery(), d.b, "sequences"),
+                        extent(op.getQuery(), d.h, "heads"),
+                        extent(op.getQuery(), d.s, "rows"),
+                        extent(op.getKey(), d.h, "heads"),
+                        extent(op.getKey(), d.s, "rows"),
+                        extent(op.getQuery(), d.d, "columns"),
+                        extent(op.getValue(), d.d, "columns")};
+  checkEqual(sizes.sequences, extent(op.getKey(), d.b, "sequences"));
+  checkEqual(sizes.sequences, extent(op.getValue(), d.b, "sequences"));
+  checkEqual(sizes.keyHeads, extent(op.getValue(), d.h, "heads"));
+  checkEqual(sizes.keys, extent(op.getValue(), d.s, "rows"));
+  checkGroups(sizes.heads, sizes.keyHeads);
   for (Value lengths : {op.getQLen(), op.getKLen()})
     if (lengths)
-      checkEqual(extent(lengths, 0, "lengths"), sequences);
-  Extent columns = extent(op.getValue(), d.d, "columns");
-  auto checkAll = [&](ValueRange values, ArrayAttr maps, const Extent &last) {
-    for (auto [value, map] : llvm::zip_equal(values, maps))
-      checkCapture({value, cast<AffineMapAttr>(map).getValue()},
-                   {sequences, heads, rows, last});
-  };
-  checkAll(op.getScoreCaptures(), op.getScoreMaps(), keys);
-  checkAll(op.getEpilogueCaptures(), op.getEpilogueMaps(), columns);
-  for (Value mask : op.getMasks())
+      checkEqual(extent(lengths, 0, "lengths"), sizes.sequences);
+  return sizes;
+}
+
+void ProgramBuilder::checkCaptures(ValueRange values, ArrayAttr maps,
+                                   ArrayRef<Extent> extents) {
+  for (auto [value, map] : llvm::zip_equal(values, maps))
+    checkCapture({value, cast<AffineMapAttr>(map).getValue()}, extents);
+}
+
+void ProgramBuilder::checkMasks(ValueRange masks, ArrayRef<Extent> extents) {
+  for (Value mask : masks)
     for (const attn::Capture &capture :
          cast<attn::MaskOpInterface>(mask.getDefiningOp()).getMaskCaptures())
-      checkCapture(capture, {sequences, heads, rows, keys});
-  SmallVector<Extent> sizes(4);
-  sizes[d.b] = sequences;
-  sizes[d.h] = heads;
-  sizes[d.s] = rows;
-  sizes[d.d] = columns;
-  provideResult(op.getOutput(), sizes);
+      checkCapture(capture, extents);
+}
+
+void ProgramBuilder::checkShapes(attn::FusedOp op) {
+  ProblemSizes sizes = checkOperands(op);
+  auto &[sequences, heads, rows, keyHeads, keys, columns, valueColumns] = sizes;
+  checkCaptures(op.getScoreCaptures(), op.getScoreMaps(),
+                {sequences, heads, rows, keys});
+  checkCaptures(op.getEpilogueCaptures(), op.getEpilogueMaps(),
+                {sequences, heads, rows, valueColumns});
+  checkMasks(op.getMasks(), {sequences, heads, rows, keys});
+  provideResult(op.getOutput(), ProblemSizes::order(op.getLayout(), sequences,
+                                                    heads, rows, valueColumns));
   if (op.getLse())
     provideResult(op.getLse(), {sequences, heads, rows});
+}
+
+/// What attn.backward and attn.row_sums have in common.
+template <typename Op>
+ProgramBuilder::ProblemSizes ProgramBuilder::checkBackwardOperands(Op op) {
+  ProblemSizes sizes = checkOperands(op);
+  attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
+  checkEqual(sizes.sequences, extent(op.getDoutput(), d.b, "sequences"));
+  checkEqual(sizes.heads, extent(op.getDoutput(), d.h, "heads"));
+  checkEqual(sizes.rows, extent(op.getDoutput(), d.s, "rows"));
+  SmallVector<Extent> positions = {sizes.sequences, sizes.heads, sizes.rows,
+                                   sizes.keys};
+  checkCaptures(op.getCaptures(), op.getMaps(), positions);
+  checkMasks(op.getMasks(), positions);
+  return sizes;
+}
+
+/// Sums over j or i have a shape of their own, other gradients that of what
+/// they are the gradient of.
+void ProgramBuilder::provideCaptureGradients(attn::BackwardOp op,
+                                             const ProblemSizes &sizes) {
+  for (auto [number, index] : llvm::enumerate(op.getOf())) {
+    Value result = op.getDcaptures()[number];
+    if (result.use_empty())
+      continue;
+    AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
+    switch (attn::getCaptureKind(map)) {
+    case attn::CaptureKind::Queries:
+      provideResult(result, {sizes.sequences, sizes.heads, sizes.rows});
+      break;
+    case attn::CaptureKind::Keys:
+      provideResult(result, {sizes.sequences, sizes.heads, sizes.keys});
+      break;
+    case attn::CaptureKind::Positions:
+      provideLike(result, op.getCaptures()[index]);
+      break;
+    }
+  }
+}
+
+void ProgramBuilder::provideLike(Value result, Value like) {
+  SmallVector<Extent> sizes;
+  int64_t rank = cast<RankedTensorType>(like.getType()).getRank();
+  for (int64_t dim = 0; dim < rank; ++dim)
+    sizes.push_back(
+        extent(like, dim, "elements in dim " + std::to_string(dim)));
+  provideResult(result, sizes);
 }
 
 /// A returned result is the caller's memory, whose sizes are checked; another
 /// one is workspace. `sizes` are of the tensor's dims.
 void ProgramBuilder::provideResult(Value result, ArrayRef<Extent> sizes) {
   if (inProgram.contains(result)) {
-    static constexpr StringLiteral units[] = {
-        "elements in dim 0", "elements in dim 1", "elements in dim 2",
-        "elements in dim 3"};
     for (auto [dim, size] : llvm::enumerate(sizes))
-      checkEqual(extent(result, dim, units[dim]), size);
+      checkEqual(extent(result, dim, "elements in dim " + std::to_string(dim)),
+                 size);
     return;
   }
   tile::ViewType type = orders.getViewType(result);
@@ -448,27 +564,101 @@ void ProgramBuilder::launch(const AttnKernel &kernel) {
   ++kernels;
 }
 
+void ProgramBuilder::launchNew(
+    Operation *op, function_ref<AttnKernel(ImplicitLocOpBuilder &)> build) {
+  ImplicitLocOpBuilder at(op->getLoc(), b.getContext());
+  at.setInsertionPoint(function);
+  launch(build(at));
+}
+
 void ProgramBuilder::lower(attn::FusedOp op) {
-  b.setLoc(op.getLoc());
   checkShapes(op);
   tile::ScheduleAttr schedule = scheduleFor(op);
-  std::string name = kernelName("attention");
-  ImplicitLocOpBuilder at(op.getLoc(), b.getContext());
-  at.setInsertionPoint(function);
-  launch(buildFusedKernel(at, name, op, orders, schedule));
+  launchNew(op, [&](ImplicitLocOpBuilder &at) {
+    return buildFusedKernel(at, kernelName("attention"), op, orders, schedule);
+  });
 }
 
 void ProgramBuilder::lower(attn::RowNormOp op) {
-  b.setLoc(op.getLoc());
   attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
   provideResult(op.getResult(), {extent(op.getInput(), d.b, "sequences"),
                                  extent(op.getInput(), d.h, "heads"),
                                  extent(op.getInput(), d.s, "rows")});
   tile::ScheduleAttr schedule = scheduleFor(op);
-  std::string name = kernelName("row_norm");
+  launchNew(op, [&](ImplicitLocOpBuilder &at) {
+    return buildRowNormKernel(at, kernelName("row_norm"), op, orders, schedule);
+  });
+}
+
+void ProgramBuilder::lower(attn::BackwardOp op) {
+  ProblemSizes sizes = checkBackwardOperands(op);
+  auto provide = [&](Value result, const Extent &h, const Extent &s,
+                     const Extent &d) {
+    if (!result.use_empty())
+      provideResult(result, ProblemSizes::order(op.getLayout(), sizes.sequences,
+                                                h, s, d));
+  };
+  provide(op.getDquery(), sizes.heads, sizes.rows, sizes.columns);
+  provide(op.getDkey(), sizes.keyHeads, sizes.keys, sizes.columns);
+  provide(op.getDvalue(), sizes.keyHeads, sizes.keys, sizes.valueColumns);
+  provideCaptureGradients(op, sizes);
+  tile::ScheduleAttr schedule = scheduleFor(op);
   ImplicitLocOpBuilder at(op.getLoc(), b.getContext());
   at.setInsertionPoint(function);
-  launch(buildRowNormKernel(at, name, op, orders, schedule));
+  auto name = [&](StringRef what) { return kernelName(what); };
+  for (const AttnKernel &kernel :
+       buildBackwardKernels(at, name, op, orders, schedule))
+    launch(kernel);
+}
+
+void ProgramBuilder::lower(attn::RowSumsOp op) {
+  ProblemSizes sizes = checkBackwardOperands(op);
+  for (Value result : op->getResults())
+    provideResult(result, {sizes.sequences, sizes.heads, sizes.rows});
+  tile::ScheduleAttr schedule = scheduleFor(op);
+  launchNew(op, [&](ImplicitLocOpBuilder &at) {
+    return buildRowSumsKernel(at, kernelName("row_sums"), op, orders, schedule);
+  });
+}
+
+void ProgramBuilder::lower(attn::RowDotOp op) {
+  attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
+  auto all = [&](Value tensor) {
+    return SmallVector<Extent>{extent(tensor, d.b, "sequences"),
+                               extent(tensor, d.h, "heads"),
+                               extent(tensor, d.s, "rows")};
+  };
+  SmallVector<Extent> sizes = all(op.getLhs());
+  for (auto [a, c] : llvm::zip_equal(sizes, all(op.getRhs())))
+    checkEqual(a, c);
+  provideResult(op.getResult(), sizes);
+  tile::ScheduleAttr schedule = scheduleFor(op);
+  launchNew(op, [&](ImplicitLocOpBuilder &at) {
+    return buildRowDotKernel(at, kernelName("row_dot"), op, orders, schedule);
+  });
+}
+
+void ProgramBuilder::lower(attn::SumOp op) {
+  if (op.getLike())
+    provideLike(op.getResult(), op.getLike());
+  else
+    provideResult(op.getResult(), {});
+  // Only the number of rows matters.
+  auto schedule = override;
+  if (!schedule)
+    schedule =
+        tile::chooseSchedule(b.getContext(), target, {64, 64, b.getF32Type()});
+  launchNew(op, [&](ImplicitLocOpBuilder &at) {
+    return buildSumKernel(at, kernelName("sum"), op, orders, schedule);
+  });
+}
+
+/// Calls `fn` with the op as what it is.
+template <typename Fn> static void visitKernelOp(Operation *op, Fn fn) {
+  llvm::TypeSwitch<Operation *>(op)
+      .Case<attn::FusedOp, attn::RowNormOp, attn::BackwardOp, attn::RowSumsOp,
+            attn::RowDotOp, attn::SumOp>(fn)
+      .Default([](Operation *) {});
 }
 
 LogicalResult ProgramBuilder::build() {
@@ -478,10 +668,8 @@ LogicalResult ProgramBuilder::build() {
   chooseNames();
   openProgram();
   for (Operation &op : function.front()) {
-    if (auto fused = dyn_cast<attn::FusedOp>(op))
-      lower(fused);
-    else if (auto norm = dyn_cast<attn::RowNormOp>(op))
-      lower(norm);
+    b.setLoc(op.getLoc());
+    visitKernelOp(&op, [&](auto kernelOp) { lower(kernelOp); });
   }
   function.erase();
   return success();

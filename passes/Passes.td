@@ -48,6 +48,28 @@ def AttnFuse : Pass<"attn-fuse", "::mlir::func::FuncOp"> {
     Statistic<"numFused", "fused", "chains fused">];
 }
 
+def AttnDifferentiate : Pass<"attn-differentiate", "::mlir::func::FuncOp"> {
+  let summary = "A function becomes the function of its gradients";
+  let description = [{
+    Rewrites a function with the attribute `attn.differentiate` that holds one
+    `attn.fused`. Its arguments stay and others follow: for a softmax the
+    forward's `output` and `lse`, then the gradient of the output. It returns
+    the gradients of the arguments that have the attribute `attn.gradient`, in
+    their order; if none has it, of query, key and value. An argument x gives
+    a result named dx. `attn.differentiate = f32` gives all gradients that
+    type; else each has its argument's.
+
+    Regions are differentiated in reverse by the derivatives of the op table.
+    An op that has none there is an error.
+  }];
+  let dependentDialects = ["::attnc::attn::AttnDialect",
+                           "::mlir::arith::ArithDialect",
+                           "::mlir::math::MathDialect"];
+  let statistics = [
+    Statistic<"numDifferentiated", "differentiated",
+              "functions differentiated">];
+}
+
 //===----------------------------------------------------------------------===//
 // attn -> tile
 //===----------------------------------------------------------------------===//
@@ -66,7 +88,8 @@ def AttnToTile : Pass<"attn-to-tile", "::mlir::ModuleOp"> {
   }];
   let dependentDialects = ["::attnc::tile::TileDialect",
                            "::mlir::arith::ArithDialect",
-                           "::mlir::math::MathDialect"];
+                           "::mlir::math::MathDialect",
+                           "::mlir::scf::SCFDialect"];
   let options = [
     Option<"target", "target", "std::string", /*default=*/"\"cpu\"",
            "whose cost model chooses schedules: cpu or sm_90a">,

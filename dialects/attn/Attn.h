@@ -47,9 +47,20 @@ struct KeyRange {
   mlir::Value lo, fullLo, fullHi, hi;
 };
 
+/// A block of keys of one sequence and query head; as QueryRows.
+struct KeyRows {
+  mlir::Value b, h, j0, count, qLen, kLen;
+};
+
+/// As KeyRange, of queries.
+using QueryRange = KeyRange;
+
 /// The range of a mask that can say nothing: [0, kLen), no full part.
 KeyRange unknownKeyRange(mlir::OpBuilder &builder, mlir::Location loc,
                          const QueryRows &rows);
+
+QueryRange unknownQueryRange(mlir::OpBuilder &builder, mlir::Location loc,
+                             const KeyRows &keys);
 
 /// Composes two masks: lo and fullLo by max, hi and fullHi by min.
 KeyRange intersect(mlir::OpBuilder &builder, mlir::Location loc,
@@ -81,6 +92,19 @@ llvm::SmallVector<int64_t> getLayoutPermutation(Layout layout);
 /// What a region gets for one element of a captured operand: f32 for a float,
 /// i32 for an integer.
 mlir::Type getElementScalarType(mlir::Type captured);
+
+/// On a function: the pass attn-differentiate makes it its own gradient. A unit
+/// attribute, or the element type of the gradients.
+inline constexpr llvm::StringLiteral kDifferentiateAttr = "attn.differentiate";
+/// On its arguments: those whose gradients are asked for.
+inline constexpr llvm::StringLiteral kGradientAttr = "attn.gradient";
+/// The name of an argument or result for callers.
+inline constexpr llvm::StringLiteral kNameAttr = "attn.name";
+
+/// Along which of a block's positions the elements of a captured operand lie,
+/// which decides how its gradient is summed.
+enum class CaptureKind { Queries, Keys, Positions };
+CaptureKind getCaptureKind(mlir::AffineMap map);
 
 } // namespace attnc::attn
 

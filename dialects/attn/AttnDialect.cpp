@@ -47,3 +47,9 @@ Type attnc::attn::getElementScalarType(Type captured) {
     return Float32Type::get(context);
   return IntegerType::get(context, 32);
 }
+
+CaptureKind attnc::attn::getCaptureKind(AffineMap map) {
+  if (!map.isFunctionOfDim(3))
+    return CaptureKind::Queries;
+  return map.isFunctionOfDim(2) ? CaptureKind::Positions : CaptureKind::Keys;
+}

@@ -38,7 +38,18 @@ def MaskOpInterface : OpInterface<"MaskOpInterface"> {
       "::attnc::attn::KeyRange", "buildKeyRange",
       (ins "::mlir::OpBuilder &":$builder, "::mlir::Location":$loc,
            "const ::attnc::attn::QueryRows &":$rows), "",
-      [{ return ::attnc::attn::unknownKeyRange(builder, loc, rows); }]>
+      [{ return ::attnc::attn::unknownKeyRange(builder, loc, rows); }]>,
+    InterfaceMethod<[{
+        The same the other way round, for gradients of keys: the range of
+        queries that attend the keys [keys.j0, keys.j0 + keys.count). No query
+        outside [lo, hi) attends any of them; every query inside [fullLo,
+        fullHi) attends all of those inside the sequence. The default knows
+        nothing: lo = 0, hi = q_len, no full part.
+      }],
+      "::attnc::attn::QueryRange", "buildQueryRange",
+      (ins "::mlir::OpBuilder &":$builder, "::mlir::Location":$loc,
+           "const ::attnc::attn::KeyRows &":$keys), "",
+      [{ return ::attnc::attn::unknownQueryRange(builder, loc, keys); }]>
   ];
 }
 

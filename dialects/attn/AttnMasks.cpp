@@ -15,6 +15,12 @@ KeyRange attnc::attn::unknownKeyRange(OpBuilder &builder, Location loc,
   return {zero, rows.kLen, zero, rows.kLen};
 }
 
+QueryRange attnc::attn::unknownQueryRange(OpBuilder &builder, Location loc,
+                                          const KeyRows &keys) {
+  Value zero = arith::ConstantIndexOp::create(builder, loc, 0);
+  return {zero, keys.qLen, zero, keys.qLen};
+}
+
 KeyRange attnc::attn::intersect(OpBuilder &builder, Location loc,
                                 const KeyRange &a, const KeyRange &b) {
   auto max = [&](Value x, Value y) -> Value {
@@ -70,6 +76,19 @@ static DiagonalSpan buildSpan(OpBuilder &builder, Location loc, Align align,
   return {diagonal(rows.i0), diagonal(lastRow)};
 }
 
+/// The queries on whose diagonal the first and the last key of a block lie;
+/// keys beyond the sequence do not count.
+static DiagonalSpan buildSpan(OpBuilder &builder, Location loc, Align align,
+                              const KeyRows &keys) {
+  Value end = arith::AddIOp::create(builder, loc, keys.j0, keys.count);
+  end = arith::MinSIOp::create(builder, loc, end, keys.kLen);
+  Value one = arith::ConstantIndexOp::create(builder, loc, 1);
+  Value lastKey = arith::SubIOp::create(builder, loc, end, one);
+  Value shift = buildShift(builder, loc, align, keys.qLen, keys.kLen);
+  return {arith::SubIOp::create(builder, loc, keys.j0, shift),
+          arith::SubIOp::create(builder, loc, lastKey, shift)};
+}
+
 static Value compare(OpBuilder &builder, Location loc,
                      arith::CmpIPredicate predicate, Value a, Value b) {
   return arith::CmpIOp::create(builder, loc, predicate, a, b);
@@ -104,6 +123,13 @@ KeyRange CausalMaskOp::buildKeyRange(OpBuilder &builder, Location loc,
           plusOne(builder, loc, span.last)};
 }
 
+QueryRange CausalMaskOp::buildQueryRange(OpBuilder &builder, Location loc,
+                                         const KeyRows &keys) {
+  // From the first key's diagonal on a query attends some, from the last's all.
+  DiagonalSpan span = buildSpan(builder, loc, getAlign(), keys);
+  return {span.first, span.last, keys.qLen, keys.qLen};
+}
+
 //===----------------------------------------------------------------------===//
 // Window
 //===----------------------------------------------------------------------===//
@@ -134,33 +160,69 @@ Value WindowMaskOp::buildPredicate(OpBuilder &builder, Location loc,
   return arith::AndIOp::create(builder, loc, inLeft, inRight);
 }
 
+namespace {
+/// The run-time widths of a window as bounds of index values.
+class WindowBounds {
+public:
+  WindowBounds(OpBuilder &builder, Location loc, WindowMaskOp op)
+      : builder(builder), loc(loc), op(op) {
+    Type index = builder.getIndexType();
+    left = arith::IndexCastOp::create(builder, loc, index, op.getLeft());
+    right = arith::IndexCastOp::create(builder, loc, index, op.getRight());
+    zero = arith::ConstantIndexOp::create(builder, loc, 0);
+  }
+
+  /// at - width, or 0 where the width is unlimited.
+  Value below(Value at, bool byLeft) {
+    Value bound =
+        arith::SubIOp::create(builder, loc, at, byLeft ? left : right);
+    return limited(byLeft, bound, zero);
+  }
+
+  /// One past at + width, or `open` where the width is unlimited.
+  Value above(Value at, bool byLeft, Value open) {
+    Value bound =
+        arith::AddIOp::create(builder, loc, at, byLeft ? left : right);
+    return limited(byLeft, plusOne(builder, loc, bound), open);
+  }
+
+private:
+  Value limited(bool byLeft, Value bound, Value open) {
+    Value any = compare(builder, loc, arith::CmpIPredicate::slt,
+                        byLeft ? left : right, zero);
+    return arith::SelectOp::create(builder, loc, any, open, bound);
+  }
+
+  OpBuilder &builder;
+  Location loc;
+  WindowMaskOp op;
+  Value left, right, zero;
+};
+} // namespace
+
 KeyRange WindowMaskOp::buildKeyRange(OpBuilder &builder, Location loc,
                                      const QueryRows &rows) {
   DiagonalSpan span = buildSpan(builder, loc, getAlign(), rows);
-  Type index = builder.getIndexType();
-  Value zero = arith::ConstantIndexOp::create(builder, loc, 0);
-  // `bound` where the width is limited, else `open`.
-  auto limited = [&](Value width, Value bound, Value open) -> Value {
-    Value any = compare(builder, loc, arith::CmpIPredicate::slt, width, zero);
-    return arith::SelectOp::create(builder, loc, any, open, bound);
-  };
-  Value left = arith::IndexCastOp::create(builder, loc, index, getLeft());
-  Value right = arith::IndexCastOp::create(builder, loc, index, getRight());
-  auto minusLeft = [&](Value diagonal) -> Value {
-    return arith::SubIOp::create(builder, loc, diagonal, left);
-  };
-  auto plusRight = [&](Value diagonal) -> Value {
-    return plusOne(builder, loc,
-                   arith::AddIOp::create(builder, loc, diagonal, right));
-  };
-  return {limited(left, minusLeft(span.first), zero),
-          limited(left, minusLeft(span.last), zero),
-          limited(right, plusRight(span.first), rows.kLen),
-          limited(right, plusRight(span.last), rows.kLen)};
+  WindowBounds window(builder, loc, *this);
+  return {window.below(span.first, /*byLeft=*/true),
+          window.below(span.last, /*byLeft=*/true),
+          window.above(span.first, /*byLeft=*/false, rows.kLen),
+          window.above(span.last, /*byLeft=*/false, rows.kLen)};
+}
+
+QueryRange WindowMaskOp::buildQueryRange(OpBuilder &builder, Location loc,
+                                         const KeyRows &keys) {
+  // A key is attended from `right` queries before its diagonal to `left` after.
+  DiagonalSpan span = buildSpan(builder, loc, getAlign(), keys);
+  WindowBounds window(builder, loc, *this);
+  return {window.below(span.first, /*byLeft=*/false),
+          window.below(span.last, /*byLeft=*/false),
+          window.above(span.first, /*byLeft=*/true, keys.qLen),
+          window.above(span.last, /*byLeft=*/true, keys.qLen)};
 }
 
 //===----------------------------------------------------------------------===//
-// Masks that know no key range
+// Masks that know no range
 //===----------------------------------------------------------------------===//
 
 /// (b, h, i, j) -> (dims...)

@@ -564,3 +564,189 @@ LogicalResult FusedOp::verify() {
     return failure();
   return verifyFusedRegions(*this);
 }
+
+//===----------------------------------------------------------------------===//
+// Gradients
+//===----------------------------------------------------------------------===//
+
+static LogicalResult verifySizes(Operation *op, const Sizes4 &a,
+                                 const Sizes4 &b) {
+  return verifySame(op, {{a.b, b.b}, {a.h, b.h}, {a.s, b.s}, {a.d, b.d}});
+}
+
+/// What attn.backward and attn.row_sums have in common.
+template <typename Op>
+static LogicalResult verifyBackwardOperands(Op op, const Sizes4 &query,
+                                            const Sizes4 &key,
+                                            const Sizes4 &value) {
+  Sizes4 output = getSizes(op.getDoutput(), op.getLayout(), "doutput");
+  Positions positions = {query.b, query.h, query.s, key.s};
+  if (failed(verifyQueryKey(op, query, key, op.getQuery(), op.getKey())) ||
+      failed(verifyHeadDim(op, value.d)) ||
+      failed(verifySame(op, {{query.b, value.b},
+                             {key.h, value.h},
+                             {key.s, value.s},
+                             {output.b, query.b},
+                             {output.h, query.h},
+                             {output.s, query.s},
+                             {output.d, value.d}})) ||
+      failed(verifyLengths(op, op.getQLen(), "q_len", query.b)) ||
+      failed(verifyLengths(op, op.getKLen(), "k_len", query.b)) ||
+      failed(verifyCaptures(op, op.getCaptures(), op.getMaps(), "capture",
+                            "b, h, i, j")) ||
+      failed(verifyExtents(op, op.getCaptures(), op.getMaps(), positions,
+                           "capture")) ||
+      failed(verifyMasks(op, op.getMasks())))
+    return failure();
+  SmallVector<Type> types =
+      getRegionTypes(op.getContext(), 6, op.getCaptures());
+  return verifyRegion(op, op.getWeight(), "weight", types, types.front());
+}
+
+/// Sums over j or i have a shape of their own, other gradients that of what
+/// they are the gradient of.
+static LogicalResult verifyCaptureGradient(BackwardOp op, unsigned index,
+                                           const Positions &sizes) {
+  int64_t capture = op.getOf()[index];
+  std::string name = ("gradient of capture " + Twine(capture)).str();
+  AffineMap map = cast<AffineMapAttr>(op.getMaps()[capture]).getValue();
+  auto type = cast<RankedTensorType>(op.getDcaptures()[index].getType());
+  Type element = getElementTypeOrSelf(op.getCaptures()[capture].getType());
+  if (!isa<FloatType>(element))
+    return op.emitOpError()
+           << name << ": an operand of " << element << " has no gradient";
+  CaptureKind kind = getCaptureKind(map);
+  if (kind == CaptureKind::Positions) {
+    // The captured operand's own sizes are checked with it.
+    if (!map.isProjectedPermutation())
+      return op.emitOpError()
+             << name << ": a map that reads i and j may only permute "
+             << "positions, got " << AffineMapAttr::get(map);
+    return verifyExtent(op, {op.getDcaptures()[index], map}, sizes, name);
+  }
+  if (type.getRank() != 3 || !type.getElementType().isF32())
+    return op.emitOpError()
+           << name << " must be a 3-D f32 tensor, got " << type;
+  SmallVector<Size> own = getLogitSizes(op.getDcaptures()[index], name);
+  const Size &last = sizes[kind == CaptureKind::Keys ? 3 : 2];
+  return verifySame(op,
+                    {{own[0], sizes[0]}, {own[1], sizes[1]}, {own[2], last}});
+}
+
+static LogicalResult verifyCaptureGradients(BackwardOp op,
+                                            const Positions &sizes) {
+  size_t count = op.getOf().size();
+  if (op.getCaptureGradients().size() != count ||
+      op.getDcaptures().size() != count)
+    return op.emitOpError()
+           << "has " << op.getCaptureGradients().size() << " regions and "
+           << op.getDcaptures().size() << " results for the gradients of "
+           << count << " captures";
+  for (unsigned index = 0; index < count; ++index) {
+    int64_t capture = op.getOf()[index];
+    if (capture < 0 || capture >= static_cast<int64_t>(op.getCaptures().size()))
+      return op.emitOpError()
+             << "asks for the gradient of capture " << capture << ", but has "
+             << op.getCaptures().size() << " captures";
+    if (failed(verifyCaptureGradient(op, index, sizes)))
+      return failure();
+  }
+  return success();
+}
+
+LogicalResult BackwardOp::verify() {
+  Sizes4 query = getSizes(getQuery(), getLayout(), "query");
+  Sizes4 key = getSizes(getKey(), getLayout(), "key");
+  Sizes4 value = getSizes(getValue(), getLayout(), "value");
+  auto gradient = [&](Value tensor, const Sizes4 &like, StringRef name) {
+    return verifySizes(*this, getSizes(tensor, getLayout(), name), like);
+  };
+  if (failed(verifyBackwardOperands(*this, query, key, value)) ||
+      failed(gradient(getDquery(), query, "dquery")) ||
+      failed(gradient(getDkey(), key, "dkey")) ||
+      failed(gradient(getDvalue(), value, "dvalue")) ||
+      failed(verifyCaptureGradients(*this, {query.b, query.h, query.s, key.s})))
+    return failure();
+  Type f32 = Float32Type::get(getContext());
+  SmallVector<Type> types = getRegionTypes(getContext(), 6, getCaptures());
+  types.insert(types.begin(), 2, f32);
+  if (failed(verifyRegion(*this, getGradient(), "gradient", types, f32)))
+    return failure();
+  for (Region &region : getCaptureGradients())
+    if (failed(verifyRegion(*this, region, "capture_gradients", types, f32)))
+      return failure();
+  return success();
+}
+
+LogicalResult RowSumsOp::verify() {
+  Sizes4 query = getSizes(getQuery(), getLayout(), "query");
+  if (failed(verifyBackwardOperands(
+          *this, query, getSizes(getKey(), getLayout(), "key"),
+          getSizes(getValue(), getLayout(), "value"))))
+    return failure();
+  for (Value result : getResults()) {
+    SmallVector<Size> own = getLogitSizes(result, "result");
+    if (failed(verifySame(
+            *this, {{own[0], query.b}, {own[1], query.h}, {own[2], query.s}})))
+      return failure();
+  }
+  return success();
+}
+
+LogicalResult RowDotOp::verify() {
+  Sizes4 lhs = getSizes(getLhs(), getLayout(), "lhs");
+  Sizes4 rhs = getSizes(getRhs(), getLayout(), "rhs");
+  SmallVector<Size> result = getLogitSizes(getResult(), "result");
+  if (failed(verifyHeadDim(*this, lhs.d)) ||
+      failed(verifyHeadDim(*this, rhs.d)) ||
+      failed(verifySizes(*this, lhs, rhs)))
+    return failure();
+  return verifySame(
+      *this, {{result[0], lhs.b}, {result[1], lhs.h}, {result[2], lhs.s}});
+}
+
+/// Whether an expression is b, h or x, or the quotient of one of the first two
+/// by a constant.
+static bool isPositionOrQuotient(AffineExpr expr) {
+  if (auto binary = dyn_cast<AffineBinaryOpExpr>(expr);
+      binary && binary.getKind() == AffineExprKind::FloorDiv) {
+    auto divisor = dyn_cast<AffineConstantExpr>(binary.getRHS());
+    return divisor && divisor.getValue() > 0 &&
+           isa<AffineDimExpr>(binary.getLHS()) && !expr.isFunctionOfDim(2);
+  }
+  return isa<AffineDimExpr>(expr);
+}
+
+LogicalResult SumOp::verify() {
+  auto type = getResult().getType();
+  AffineMap map = getMap();
+  if (map.getNumDims() != 3 || map.getNumSymbols() != 0 ||
+      map.getNumResults() != static_cast<unsigned>(type.getRank()))
+    return emitOpError() << "needs a map from (b, h, x) to the "
+                         << type.getRank() << " dims of the result, got "
+                         << AffineMapAttr::get(map);
+  unsigned used = 0;
+  for (AffineExpr expr : map.getResults()) {
+    unsigned reads = 0;
+    expr.walk([&](AffineExpr inner) {
+      if (auto dim = dyn_cast<AffineDimExpr>(inner))
+        reads |= 1u << dim.getPosition();
+    });
+    if (!isPositionOrQuotient(expr) || (used & reads))
+      return emitOpError() << "maps each dim of the result to one of b, h, x "
+                              "or a quotient of b or h by a constant, got "
+                           << AffineMapAttr::get(map);
+    used |= reads;
+  }
+  if (!getLike()) {
+    if (type.getRank() == 0)
+      return success();
+    return emitOpError("needs `like`: the sizes of the result are those of "
+                       "that tensor");
+  }
+  auto like = cast<RankedTensorType>(getLike().getType());
+  if (like.getShape() != type.getShape())
+    return emitOpError() << "the result must have the sizes of " << like
+                         << ", got " << type;
+  return success();
+}

@@ -56,7 +56,8 @@ class Attn_MaskOp<string opMnemonic, list<Trait> traits = []>
 }
 
 def Attn_CausalMaskOp : Attn_MaskOp<"causal_mask",
-    [DeclareOpInterfaceMethods<MaskOpInterface, ["buildKeyRange"]>]> {
+    [DeclareOpInterfaceMethods<MaskOpInterface,
+     ["buildKeyRange", "buildQueryRange"]>]> {
   let summary = "j <= i + k_len - q_len";
   let description = [{
     S-causal. `bottom_right` (the default) aligns the diagonal by each
@@ -69,7 +70,8 @@ def Attn_CausalMaskOp : Attn_MaskOp<"causal_mask",
 }
 
 def Attn_WindowMaskOp : Attn_MaskOp<"window_mask",
-    [DeclareOpInterfaceMethods<MaskOpInterface, ["buildKeyRange"]>]> {
+    [DeclareOpInterfaceMethods<MaskOpInterface,
+     ["buildKeyRange", "buildQueryRange"]>]> {
   let summary = "diagonal - left <= j <= diagonal + right";
   let description = [{
     S-window. With the diagonal c = i + k_len[b] - q_len[b] (`bottom_right`)
@@ -374,9 +376,140 @@ def Attn_FusedOp : Attn_Op<"fused",
   let hasCanonicalizer = 1;
 }
 
+//===----------------------------------------------------------------------===//
+// Gradients
+//===----------------------------------------------------------------------===//
+
+def Attn_Gradient : RankedTensorOf<[F32, F16, BF16]>;
+
+def Attn_BackwardOp : Attn_Op<"backward", [Pure, AttrSizedOperandSegments]> {
+  let summary = "The gradients of an attention";
+  let description = [{
+    With dO, the gradient of the sums o_i = sum_j p_ij v_j (before an
+    epilogue):
+
+        s = scale * q_i . k_j          dp = dO_i . v_j
+        p = weight(s, b, h, i, j, q_len, k_len, captured...)
+        ds = gradient(s, p, dp, b, h, i, j, q_len, k_len, captured...)
+        p = ds = 0 where any mask says no, or i >= q_len or j >= k_len
+        dV_j = sum_i round(p) dO_i
+        dQ_i = scale * sum_j round(ds) k_j
+        dK_j = scale * sum_i round(ds) q_i
+
+    p and ds are rounded once, to the types of value and key; the sums are f32
+    and always in the same order (S-bits). Query heads of a group add to the
+    gradient of their key head (S-gqa). Rows at or beyond a length get exactly
+    0 (S-beyond, S-mask-zero).
+
+    What a normalisation needs of a row (LSE, dO . o) is a captured operand,
+    so this op knows none. `attn-differentiate` makes it.
+
+    `capture_gradients` has one region for each capture that `of` numbers,
+    with the arguments of `gradient`; its values are summed (S-bias). Where
+    the capture's map reads j but not i, the result is the sum over i, a
+    (B, Hq, Sk) f32 tensor, and where it does not read j the sum over j, a
+    (B, Hq, Sq) one; `attn.sum` does the rest. Where it reads both, the result
+    is of the captured operand's shape, and the map may only permute
+    positions.
+  }];
+  let arguments = (ins
+    Attn_Tensor4:$query, Attn_Tensor4:$key, Attn_Tensor4:$value,
+    Attn_Tensor4:$doutput,
+    Optional<F32>:$scale, Optional<Attn_Lengths>:$q_len,
+    Optional<Attn_Lengths>:$k_len,
+    Variadic<Attn_Captured>:$captures,
+    Variadic<Attn_MaskType>:$masks,
+    DefaultValuedAttr<AffineMapArrayAttr, "{}">:$maps,
+    DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout,
+    DefaultValuedAttr<DenseI64ArrayAttr, "{}">:$of);
+  let results = (outs Attn_Tensor4:$dquery, Attn_Tensor4:$dkey,
+    Attn_Tensor4:$dvalue, Variadic<Attn_Gradient>:$dcaptures);
+  let regions = (region SizedRegion<1>:$weight, SizedRegion<1>:$gradient,
+                        VariadicRegion<SizedRegion<1>>:$capture_gradients);
+  let assemblyFormat = [{
+    $query `,` $key `,` $value `,` $doutput (`scale` $scale^)?
+    (`q_len` $q_len^ `:` type($q_len))? (`k_len` $k_len^ `:` type($k_len))?
+    (`masks` `(` $masks^ `)`)? (`layout` $layout^)?
+    (`captures` `(` $captures^ `:` type($captures) `)` `maps` $maps)?
+    `weight` $weight `gradient` $gradient
+    (`of` $of^ `capture_gradients` $capture_gradients)?
+    attr-dict `:` type($query) `,` type($key) `,` type($value) `,`
+    type($doutput) `->` type($dquery) `,` type($dkey) `,` type($dvalue)
+    (`,` type($dcaptures)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_RowSumsOp : Attn_Op<"row_sums", [Pure, AttrSizedOperandSegments]> {
+  let summary = "What the gradient of an l1 normalisation needs of each row";
+  let description = [{
+    With p and dp of `attn.backward`:
+
+        inverse_i = 1 / sum_j p_ij
+        delta_i = inverse_i * sum_j p_ij dp_ij
+
+    Both are 0 where the sum of p is 0, f32 and (B, Hq, Sq) in every layout.
+  }];
+  let arguments = (ins
+    Attn_Tensor4:$query, Attn_Tensor4:$key, Attn_Tensor4:$value,
+    Attn_Tensor4:$doutput,
+    Optional<F32>:$scale, Optional<Attn_Lengths>:$q_len,
+    Optional<Attn_Lengths>:$k_len,
+    Variadic<Attn_Captured>:$captures,
+    Variadic<Attn_MaskType>:$masks,
+    DefaultValuedAttr<AffineMapArrayAttr, "{}">:$maps,
+    DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout);
+  let results = (outs Attn_Stat:$inverse, Attn_Stat:$delta);
+  let regions = (region SizedRegion<1>:$weight);
+  let assemblyFormat = [{
+    $query `,` $key `,` $value `,` $doutput (`scale` $scale^)?
+    (`q_len` $q_len^ `:` type($q_len))? (`k_len` $k_len^ `:` type($k_len))?
+    (`masks` `(` $masks^ `)`)? (`layout` $layout^)?
+    (`captures` `(` $captures^ `:` type($captures) `)` `maps` $maps)?
+    `weight` $weight attr-dict
+    `:` type($query) `,` type($key) `,` type($value) `,` type($doutput)
+    `->` type($inverse) `,` type($delta)
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_RowDotOp : Attn_Op<"row_dot", [Pure]> {
+  let summary = "x_i . y_i of every row";
+  let description = [{
+    x and y are (B, H, S, D) in the order `layout` names; the result is f32,
+    (B, H, S) in every layout. The gradient of a softmax needs dO_i . o_i.
+  }];
+  let arguments = (ins Attn_Tensor4:$lhs, Attn_Tensor4:$rhs,
+    DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout);
+  let results = (outs Attn_Stat:$result);
+  let assemblyFormat = [{
+    $lhs `,` $rhs (`layout` $layout^)? attr-dict
+    `:` type($lhs) `,` type($rhs) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def Attn_SumOp : Attn_Op<"sum", [Pure]> {
+  let summary = "The sum over the dims that a map drops";
+  let description = [{
+    The input is (B, H, X). `map` leads from (b, h, x) to the dims of the
+    result, each of them b, h, x, or b or h floordiv a constant; element y is
+    the sum of the inputs that lead to y, in f32 and in the order of
+    (b, h, x) (S-bits). `like` is a tensor whose sizes the result has.
+  }];
+  let arguments = (ins Attn_Stat:$input,
+    Optional<RankedTensorOf<[F32, F16, BF16]>>:$like, AffineMapAttr:$map);
+  let results = (outs Attn_Gradient:$result);
+  let assemblyFormat = [{
+    $input `map` $map (`like` $like^ `:` type($like))? attr-dict
+    `:` type($input) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
 def Attn_YieldOp : Attn_Op<"yield", [Pure, Terminator,
     ParentOneOf<["FusedOp", "ScoreModOp", "ActivationOp", "EpilogueOp",
-                 "PredicateMaskOp"]>]> {
+                 "PredicateMaskOp", "BackwardOp", "RowSumsOp"]>]> {
   let summary = "The value a region computes";
   let arguments = (ins AnyTypeOf<[F32, I1]>:$value);
   let assemblyFormat = "$value attr-dict `:` type($value)";

@@ -41,7 +41,7 @@ static Pipeline toAttn(const CompileOptions &) { return ""; }
 
 static Pipeline toFused(const CompileOptions &) {
   return "attn-raise-idioms,canonicalize,cse,func.func(attn-fuse),canonicalize,"
-         "cse";
+         "cse,func.func(attn-differentiate),canonicalize,cse";
 }
 
 /// What stands between the brackets of #tile.schedule, fit for a pass option.

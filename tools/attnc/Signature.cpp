@@ -67,6 +67,26 @@ public:
           captures(op.getScoreCaptures(), op.getScoreMaps(), "Skv");
           captures(op.getEpilogueCaptures(), op.getEpilogueMaps(), "Dv");
         })
+        .Case([&](attn::BackwardOp op) {
+          backward(op);
+          four(op.getDquery(), op.getLayout(), {"B", "H", "S", "D"});
+          four(op.getDkey(), op.getLayout(), {"B", "Hkv", "Skv", "D"});
+          four(op.getDvalue(), op.getLayout(), {"B", "Hkv", "Skv", "Dv"});
+          for (auto [number, index] : llvm::enumerate(op.getOf())) {
+            AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
+            if (attn::getCaptureKind(map) == attn::CaptureKind::Positions)
+              capture(op.getDcaptures()[number], map, "Skv");
+          }
+        })
+        .Case([&](attn::RowSumsOp op) { backward(op); })
+        .Case([&](attn::RowDotOp op) {
+          four(op.getLhs(), op.getLayout(), {"B", "H", "S", "Dv"});
+          four(op.getRhs(), op.getLayout(), {"B", "H", "S", "Dv"});
+        })
+        .Case([&](attn::SumOp op) {
+          if (op.getLike())
+            names[op.getResult()] = get(op.getLike());
+        })
         .Case([&](attn::ApplyOp op) {
           four(op.getValue(), op.getLayout(), {"B", "Hkv", "Skv", "Dv"});
           four(op.getOutput(), op.getLayout(), {"B", "H", "S", "Dv"});
@@ -97,6 +117,15 @@ public:
   }
 
 private:
+  template <typename Op> void backward(Op op) {
+    four(op.getQuery(), op.getLayout(), {"B", "H", "S", "D"});
+    four(op.getKey(), op.getLayout(), {"B", "Hkv", "Skv", "D"});
+    four(op.getValue(), op.getLayout(), {"B", "Hkv", "Skv", "Dv"});
+    four(op.getDoutput(), op.getLayout(), {"B", "H", "S", "Dv"});
+    lengths(op.getQLen());
+    lengths(op.getKLen());
+    captures(op.getCaptures(), op.getMaps(), "Skv");
+  }
   void four(Value value, attn::Layout layout, Names logical) {
     attn::LayoutDims dims = attn::getLayoutDims(layout);
     Names tensor(4);

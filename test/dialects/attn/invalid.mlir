@@ -537,3 +537,193 @@ func.func @fused_epilogue_capture(%q: !t, %k: !t, %v: !t, %g: tensor<32xf32>) {
   } : !t, !t, !t -> !t
   return
 }
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @backward_doutput(%q: !t, %k: !t, %v: !t, %do: tensor<?x?x?x32xf32>) {
+  // expected-error @+1 {{'attn.backward' op sizes differ: 32 doutput columns but 64 value columns}}
+  %r:3 = attn.backward %q, %k, %v, %do  weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+    attn.yield %s : f32
+  } gradient {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+    attn.yield %p : f32
+  }  : !t, !t, !t, tensor<?x?x?x32xf32> -> !t, !t, !t
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @backward_dkey(%q: !t, %k: !t, %v: !t, %do: !t) {
+  // expected-error @+1 {{'attn.backward' op sizes differ: 32 dkey columns but 64 key columns}}
+  %r:3 = attn.backward %q, %k, %v, %do  weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+    attn.yield %s : f32
+  } gradient {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+    attn.yield %p : f32
+  }  : !t, !t, !t, !t -> !t, tensor<?x?x?x32xf32>, !t
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @backward_region(%q: !t, %k: !t, %v: !t, %do: !t) {
+  // expected-error @+1 {{'attn.backward' op region 'gradient' must have arguments of types ('f32', 'f32', 'f32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'), got ('f32')}}
+  %r:3 = attn.backward %q, %k, %v, %do weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+    attn.yield %s : f32
+  } gradient {
+  ^bb0(%s: f32):
+    attn.yield %s : f32
+  } : !t, !t, !t, !t -> !t, !t, !t
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @backward_of(%q: !t, %k: !t, %v: !t, %do: !t, %c: tensor<?xf32>) {
+  // expected-error @+1 {{'attn.backward' op asks for the gradient of capture 1, but has 1 captures}}
+  %r:4 = attn.backward %q, %k, %v, %do captures(%c : tensor<?xf32>) maps [affine_map<(b, h, i, j) -> (h)>] weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    attn.yield %s : f32
+  } gradient {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    attn.yield %p : f32
+  } of [1] capture_gradients {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    attn.yield %p : f32
+  } : !t, !t, !t, !t -> !t, !t, !t, !r
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @backward_integer(%q: !t, %k: !t, %v: !t, %do: !t, %c: tensor<?xi32>) {
+  // expected-error @+1 {{'attn.backward' op gradient of capture 0: an operand of 'i32' has no gradient}}
+  %r:4 = attn.backward %q, %k, %v, %do captures(%c : tensor<?xi32>) maps [affine_map<(b, h, i, j) -> (h)>] weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: i32):
+    attn.yield %s : f32
+  } gradient {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: i32):
+    attn.yield %p : f32
+  } of [0] capture_gradients {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: i32):
+    attn.yield %p : f32
+  } : !t, !t, !t, !t -> !t, !t, !t, !r
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @backward_diagonal(%q: !t, %k: !t, %v: !t, %do: !t, %c: tensor<?xf32>) {
+  // expected-error @+1 {{'attn.backward' op gradient of capture 0: a map that reads i and j may only permute positions, got affine_map<(d0, d1, d2, d3) -> (d2 - d3)>}}
+  %r:4 = attn.backward %q, %k, %v, %do captures(%c : tensor<?xf32>) maps [affine_map<(b, h, i, j) -> (i - j)>] weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    attn.yield %s : f32
+  } gradient {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    attn.yield %p : f32
+  } of [0] capture_gradients {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    attn.yield %p : f32
+  } : !t, !t, !t, !t -> !t, !t, !t, tensor<?xf32>
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @backward_partial(%q: !t, %k: !t, %v: !t, %do: !t, %c: tensor<?xf32>) {
+  // expected-error @+1 {{'attn.backward' op gradient of capture 0 must be a 3-D f32 tensor, got 'tensor<?xf32>'}}
+  %r:4 = attn.backward %q, %k, %v, %do captures(%c : tensor<?xf32>) maps [affine_map<(b, h, i, j) -> (h)>] weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    attn.yield %s : f32
+  } gradient {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    attn.yield %p : f32
+  } of [0] capture_gradients {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    attn.yield %p : f32
+  } : !t, !t, !t, !t -> !t, !t, !t, tensor<?xf32>
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @backward_count(%q: !t, %k: !t, %v: !t, %do: !t) {
+  // expected-error @+1 {{'attn.backward' op has 0 regions and 1 results for the gradients of 0 captures}}
+  %r:4 = attn.backward %q, %k, %v, %do  weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+    attn.yield %s : f32
+  } gradient {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+    attn.yield %p : f32
+  }  : !t, !t, !t, !t -> !t, !t, !t, !r
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @row_dot(%x: !t, %y: tensor<?x?x?x32xf32>) {
+  // expected-error @+1 {{'attn.row_dot' op sizes differ: 64 lhs columns but 32 rhs columns}}
+  %r = attn.row_dot %x, %y : !t, tensor<?x?x?x32xf32> -> !r
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @sum_map(%x: !r, %like: tensor<?xf32>) {
+  // expected-error @+1 {{'attn.sum' op needs a map from (b, h, x) to the 1 dims of the result, got affine_map<(d0, d1) -> (d1)>}}
+  %r = attn.sum %x map affine_map<(b, h) -> (h)> like %like : tensor<?xf32> : !r -> tensor<?xf32>
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @sum_function(%x: !r, %like: tensor<?xf32>) {
+  // expected-error @+1 {{'attn.sum' op maps each dim of the result to one of b, h, x or a quotient of b or h by a constant, got affine_map<(d0, d1, d2) -> (d1 + d2)>}}
+  %r = attn.sum %x map affine_map<(b, h, x) -> (h + x)> like %like : tensor<?xf32> : !r -> tensor<?xf32>
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @sum_like(%x: !r) {
+  // expected-error @+1 {{'attn.sum' op needs `like`: the sizes of the result are those of that tensor}}
+  %r = attn.sum %x map affine_map<(b, h, x) -> (h)> : !r -> tensor<?xf32>
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @sum_sizes(%x: !r, %like: tensor<4xf32>) {
+  // expected-error @+1 {{'attn.sum' op the result must have the sizes of 'tensor<4xf32>', got 'tensor<?xf32>'}}
+  %r = attn.sum %x map affine_map<(b, h, x) -> (h)> like %like : tensor<4xf32> : !r -> tensor<?xf32>
+  return
+}

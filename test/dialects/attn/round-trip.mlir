@@ -107,3 +107,47 @@ func.func @steps(%q: !t, %k: !t, %v: !t, %scale: f32, %len: tensor<?xi32>,
   } : !t -> !t
   return %r, %lse, %n0 : !t, tensor<?x?x?xf32>, tensor<?x?x?xf32>
 }
+
+// CHECK-LABEL: func.func @gradients(
+func.func @gradients(%q: !t, %k: !t, %v: !t, %do: !t, %len: tensor<?xi32>,
+    %scale: f32, %bias: tensor<?xf32>, %lse: tensor<?x?x?xf32>)
+    -> (!t, !t, !t, tensor<?xf32>) {
+  %m = attn.causal_mask
+  // CHECK: attn.row_dot %{{.*}}, %{{.*}} layout bshd : tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32> -> tensor<?x?x?xf32>
+  %delta = attn.row_dot %do, %do layout bshd : !t, !t -> tensor<?x?x?xf32>
+  // CHECK: %{{.*}}, %{{.*}} = attn.row_sums %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} scale %{{.*}} masks(%{{.*}}) layout bshd weight {
+  %inverse, %d = attn.row_sums %q, %k, %v, %do scale %scale masks(%m)
+      layout bshd weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+    attn.yield %s : f32
+  } : !t, !t, !t, !t -> tensor<?x?x?xf32>, tensor<?x?x?xf32>
+  // CHECK: %{{.*}}, %{{.*}}, %{{.*}}, %[[C:.*]] = attn.backward %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} scale %{{.*}} q_len %{{.*}} : tensor<?xi32> k_len %{{.*}} : tensor<?xi32> masks(%{{.*}}) layout bshd captures(%{{.*}}, %{{.*}} : tensor<?xf32>, tensor<?x?x?xf32>) maps [#{{.*}}, #{{.*}}] weight {
+  // CHECK: } gradient {
+  // CHECK: } of [0] capture_gradients {
+  // CHECK: } : tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32> -> tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32>, tensor<?x?x?xf32>
+  %dq, %dk, %dv, %c = attn.backward %q, %k, %v, %do scale %scale
+      q_len %len : tensor<?xi32> k_len %len : tensor<?xi32> masks(%m)
+      layout bshd captures(%bias, %lse : tensor<?xf32>, tensor<?x?x?xf32>)
+      maps [affine_map<(b, h, i, j) -> (h)>, affine_map<(b, h, i, j) -> (b, h, i)>]
+      weight {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32, %l: f32):
+    %x = arith.addf %s, %e : f32
+    %y = arith.subf %x, %l : f32
+    %p = math.exp %y : f32
+    attn.yield %p : f32
+  } gradient {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32, %l: f32):
+    %ds = arith.mulf %p, %dp : f32
+    attn.yield %ds : f32
+  } of [0] capture_gradients {
+  ^bb0(%s: f32, %p: f32, %dp: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32, %l: f32):
+    %ds = arith.mulf %p, %dp : f32
+    attn.yield %ds : f32
+  } : !t, !t, !t, !t -> !t, !t, !t, tensor<?x?x?xf32>
+  // CHECK: attn.sum %[[C]] map #{{.*}} like %{{.*}} : tensor<?xf32> : tensor<?x?x?xf32> -> tensor<?xf32>
+  %dbias = attn.sum %c map affine_map<(b, h, x) -> (h)> like %bias : tensor<?xf32>
+      : tensor<?x?x?xf32> -> tensor<?xf32>
+  // CHECK: attn.sum %[[C]] map #{{.*}} : tensor<?x?x?xf32> -> tensor<f32>
+  %all = attn.sum %c map affine_map<(b, h, x) -> ()> : tensor<?x?x?xf32> -> tensor<f32>
+  return %dq, %dk, %dv, %dbias : !t, !t, !t, tensor<?xf32>
+}

@@ -1,0 +1,931 @@
+//===- AttnBackwardKernels.cpp - The tile kernels of gradients ------------===//
+//
+// A block of queries meets a block of keys in every one of them: the rows of
+// a tile are the block that stays, its columns those of the block that passes
+// by. Each kernel owns what it writes and sums in one order (S-bits):
+//
+//   query gradients     queries stay, keys pass: dQ, and sums over j
+//   key gradients       keys stay, queries of each head of the group pass:
+//                       dK and dV, and sums over i
+//   position gradients  both stay: one element for each pair of positions
+//
+//===----------------------------------------------------------------------===//
+
+#include "passes/AttnKernelParts.h"
+
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace attnc;
+
+namespace {
+
+//===----------------------------------------------------------------------===//
+// Pairs of a query and a key block
+//===----------------------------------------------------------------------===//
+
+/// What attn.backward and attn.row_sums have in common.
+struct PairOperands {
+  template <typename Op>
+  explicit PairOperands(Op op)
+      : query(op.getQuery()), key(op.getKey()), value(op.getValue()),
+        doutput(op.getDoutput()), scale(op.getScale()), qLen(op.getQLen()),
+        kLen(op.getKLen()), captures(pairUp(op.getCaptures(), op.getMaps())),
+        weight(op.getWeight()), layout(op.getLayout()) {
+    for (Value mask : op.getMasks())
+      masks.push_back(cast<attn::MaskOpInterface>(mask.getDefiningOp()));
+  }
+
+  Value query, key, value, doutput, scale, qLen, kLen;
+  SmallVector<attn::Capture> captures;
+  SmallVector<attn::MaskOpInterface> masks;
+  Region &weight;
+  attn::Layout layout;
+};
+
+class PairKernel {
+protected:
+  PairKernel(ImplicitLocOpBuilder &builder, StringRef name,
+             const PairOperands &op, const ViewOrders &orders,
+             tile::ScheduleAttr schedule, BlockRows rows)
+      : op(op), b(builder), frame(builder, name, orders, schedule), rows(rows),
+        blockRows(schedule.getBlockM()), blockCols(schedule.getBlockN()),
+        loader(frame, blockRows, blockCols, rows),
+        scores(tileType(blockRows, blockCols, builder.getF32Type())),
+        row(withCols(scores, 1)), dims(attn::getLayoutDims(op.layout)) {
+    // The order of the kernel's arguments.
+    for (Value tensor : {op.query, op.key, op.value, op.doutput})
+      frame.view(tensor);
+    for (attn::MaskOpInterface mask : op.masks) {
+      maskCaptures.push_back(mask.getMaskCaptures());
+      maskElements.emplace_back(maskCaptures.back().size());
+    }
+    elements.resize(op.captures.size());
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Where the block is
+  //===--------------------------------------------------------------------===//
+
+  bool ofQueries() const { return rows == BlockRows::Queries; }
+  int64_t queryBlock() const { return ofQueries() ? blockRows : blockCols; }
+  int64_t keyBlock() const { return ofQueries() ? blockCols : blockRows; }
+
+  /// The head dim, static by the verifier.
+  int64_t dimSize(Value tensor) const {
+    return cast<RankedTensorType>(tensor.getType()).getShape().back();
+  }
+  Type elementType(Value tensor) const {
+    return cast<RankedTensorType>(tensor.getType()).getElementType();
+  }
+
+  Value blocksOf(Value tensor, int64_t size) {
+    return arith::CeilDivUIOp::create(b, frame.dim(tensor, dims.s),
+                                      constantIndex(b, size));
+  }
+
+  /// S-gqa; a call without key heads has no item, but divides.
+  Value groupSize() {
+    Value keyHeads = arith::MaxUIOp::create(b, frame.dim(op.key, dims.h),
+                                            constantIndex(b, 1));
+    return arith::DivUIOp::create(b, frame.dim(op.query, dims.h), keyHeads);
+  }
+
+  /// A sequence's own length: at most the size of the tensor, whatever the
+  /// caller says, and not negative.
+  Value length(Value lengths, Value tensor) {
+    Value size = frame.dim(tensor, dims.s);
+    if (!lengths)
+      return size;
+    Value own = tile::LoadScalarOp::create(b, b.getI32Type(),
+                                           frame.view(lengths), batch);
+    own = arith::IndexCastOp::create(b, b.getIndexType(), own);
+    own = arith::MaxSIOp::create(b, own, constantIndex(b, 0));
+    return arith::MinSIOp::create(b, own, size);
+  }
+
+  void setSequence(Value sequence) {
+    batch = sequence;
+    qLen = length(op.qLen, op.query);
+    kLen = length(op.kLen, op.key);
+    b32 = toI32(b, batch);
+    qLen32 = toI32(b, qLen);
+    kLen32 = toI32(b, kLen);
+  }
+  void setHead(Value head) {
+    h = head;
+    h32 = toI32(b, h);
+  }
+  void setQueries(Value first) {
+    i0 = first;
+    i032 = toI32(b, i0);
+    qLeft = arith::SubIOp::create(b, qLen, i0);
+  }
+  void setKeys(Value first) {
+    j0 = first;
+    j032 = toI32(b, j0);
+    kLeft = arith::SubIOp::create(b, kLen, j0);
+  }
+
+  Value i(ImplicitLocOpBuilder &b, Value r, Value c) {
+    return arith::AddIOp::create(b, i032, ofQueries() ? r : c);
+  }
+  Value j(ImplicitLocOpBuilder &b, Value r, Value c) {
+    return arith::AddIOp::create(b, j032, ofQueries() ? c : r);
+  }
+
+  /// S-beyond: rows at or beyond the length are never read.
+  Value loadQueries(Value tensor) {
+    return loadRows(tensor, h, i0, queryBlock(), op.qLen ? qLeft : Value());
+  }
+  Value loadKeys(Value tensor, Value head) {
+    return loadRows(tensor, head, j0, keyBlock(), op.kLen ? kLeft : Value());
+  }
+  Value loadRows(Value tensor, Value head, Value first, int64_t count,
+                 Value left) {
+    return loadTile(b, tileType(count, dimSize(tensor), elementType(tensor)),
+                    frame.view(tensor), {batch, head, first},
+                    rowMap(frame, tensor, op.layout), left);
+  }
+
+  /// Captured operands that change along the columns, or those that do not.
+  void loadCaptures(bool byColumn) {
+    BlockOrigin at = {batch, h, i0, j0};
+    auto load = [&](ArrayRef<attn::Capture> captures,
+                    MutableArrayRef<Element> loaded) {
+      for (auto [capture, element] : llvm::zip_equal(captures, loaded))
+        if (loader.usesColumns(capture) == byColumn)
+          element = loader.load(capture, at);
+    };
+    load(op.captures, elements);
+    for (auto [captures, loaded] : llvm::zip_equal(maskCaptures, maskElements))
+      load(captures, loaded);
+  }
+
+  //===--------------------------------------------------------------------===//
+  // One pair
+  //===--------------------------------------------------------------------===//
+
+  Value scale() {
+    if (op.scale)
+      return op.scale;
+    return constantF32(
+        b, static_cast<float>(
+               1.0 / std::sqrt(static_cast<double>(dimSize(op.query)))));
+  }
+
+  /// The products of one pair, and the weight that follows from them.
+  struct Pair {
+    Value dots, dweights, weights;
+  };
+
+  /// `stays` and `passes` are queries and keys, or the other way round; so are
+  /// `dstays` and `dpasses` of dO and V.
+  Pair makePair(Value stays, Value passes, Value dstays, Value dpasses) {
+    auto product = [&](Value a, Value c) -> Value {
+      return tile::DotOp::create(b, scores, a, c, Value(),
+                                 /*transpose_a=*/false, /*transpose_b=*/true);
+    };
+    Pair pair;
+    pair.dots = product(stays, passes);
+    pair.weights = mask(map(op.weight, {pair.dots}));
+    pair.dweights = product(dstays, dpasses);
+    return pair;
+  }
+
+  /// The gradient that a region makes of a pair.
+  Value gradientOf(const Pair &pair, Region &region) {
+    return mask(map(region, {pair.dots, pair.weights, pair.dweights}));
+  }
+
+  /// A region of (s, ..., positions, captured...) on tiles; the first is q . k.
+  Value map(Region &region, ArrayRef<Value> tiles) {
+    Value factor = scale();
+    SmallVector<Value> inputs(tiles);
+    llvm::append_range(inputs, tilesOf(elements));
+    size_t count = tiles.size();
+    return buildMap(
+        b, scores, inputs,
+        [&](ImplicitLocOpBuilder &b, ValueRange e, Value r, Value c) {
+          SmallVector<Value> arguments(e.take_front(count));
+          arguments[0] = arith::MulFOp::create(b, e[0], factor);
+          llvm::append_range(arguments, ValueRange{b32, h32, i(b, r, c),
+                                                   j(b, r, c), qLen32, kLen32});
+          llvm::append_range(arguments,
+                             scalarsOf(b, elements, e.drop_front(count)));
+          return inlineRegion(b, region, arguments);
+        });
+  }
+
+  /// Whether some block may hold positions that are masked or outside; static
+  /// sizes can say no.
+  bool needsMask() {
+    Value passing = ofQueries() ? op.key : op.query;
+    int64_t size = cast<RankedTensorType>(passing.getType()).getDimSize(dims.s);
+    return bothBounded || !op.masks.empty() || op.qLen || op.kLen ||
+           ShapedType::isDynamic(size) || size % blockCols != 0;
+  }
+
+  /// S-mask-zero: masked weights and their gradients are exactly 0. Rows of
+  /// the block beyond the sequence only reach what they themselves own, which
+  /// is masked at the end.
+  Value mask(Value x) {
+    if (!needsMask())
+      return x;
+    SmallVector<Value> captured;
+    for (ArrayRef<Element> loaded : maskElements)
+      llvm::append_range(captured, tilesOf(loaded));
+    Value rowsLeft = toI32(b, ofQueries() ? qLeft : kLeft);
+    Value colsLeft = toI32(b, ofQueries() ? kLeft : qLeft);
+    return buildMask(
+        b, x, captured, 0,
+        [&](ImplicitLocOpBuilder &b, ValueRange e, Value r, Value c) {
+          auto inside = [&](Value at, Value left) -> Value {
+            return arith::CmpIOp::create(b, arith::CmpIPredicate::slt, at,
+                                         left);
+          };
+          // S-beyond: nothing at or beyond a length.
+          Value keep = inside(c, colsLeft);
+          if (bothBounded)
+            keep = arith::AndIOp::create(b, keep, inside(r, rowsLeft));
+          return keepByMasks(
+              b, keep, e, {b32, h32, i(b, r, c), j(b, r, c), qLen32, kLen32});
+        });
+  }
+
+  Value keepByMasks(ImplicitLocOpBuilder &b, Value keep, ValueRange e,
+                    const attn::MaskPosition &pos) {
+    for (auto [mask, loaded] : llvm::zip_equal(op.masks, maskElements)) {
+      size_t count = tilesOf(loaded).size();
+      SmallVector<Value> scalars = scalarsOf(b, loaded, e.take_front(count));
+      e = e.drop_front(count);
+      keep = arith::AndIOp::create(
+          b, keep, mask.buildPredicate(b, b.getLoc(), pos, scalars));
+    }
+    return keep;
+  }
+
+  /// S-round: once, to the type that the other operand of the product has.
+  Value accumulate(Value weights, Value rows, Value tensor, Value sum) {
+    return tile::DotOp::create(b, cast<tile::TileType>(sum.getType()),
+                               castTile(b, weights, elementType(tensor)), rows,
+                               sum);
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Loops
+  //===--------------------------------------------------------------------===//
+
+  /// The loop over the blocks that pass by; `body` gets where one starts and
+  /// the carried values and gives their next ones.
+  SmallVector<Value>
+  loop(const attn::KeyRange &range, ArrayRef<Value> inits,
+       function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+    auto loop = tile::ForKeysOp::create(
+        b, TypeRange(ValueRange(inits)), range.lo, range.fullLo, range.fullHi,
+        range.hi, static_cast<uint64_t>(blockCols), inits);
+    OpBuilder::InsertionGuard guard(b);
+    SmallVector<Type> types = {b.getIndexType()};
+    llvm::append_range(types, ValueRange(inits).getTypes());
+    b.createBlock(&loop.getRegion(), {}, types,
+                  SmallVector<Location>(types.size(), b.getLoc()));
+    SmallVector<Value> carried = llvm::to_vector_of<Value>(loop.getIterArgs());
+    tile::YieldOp::create(b, body(loop.getKey(), carried));
+    return llvm::to_vector(ValueRange(loop.getResults()));
+  }
+
+  /// A loop over sequences or heads.
+  SmallVector<Value>
+  forEach(Value from, Value to, ArrayRef<Value> inits,
+          function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+    auto loop = scf::ForOp::create(b, from, to, constantIndex(b, 1), inits);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    SmallVector<Value> next =
+        body(loop.getInductionVar(), loop.getRegionIterArgs());
+    if (!next.empty())
+      scf::YieldOp::create(b, next);
+    return llvm::to_vector(ValueRange(loop.getResults()));
+  }
+
+  /// Nothing passes by a block that lies beyond its sequence.
+  attn::KeyRange unlessBeyond(attn::KeyRange range, Value lengths, Value first,
+                              Value length) {
+    if (!lengths)
+      return range;
+    Value any =
+        arith::CmpIOp::create(b, arith::CmpIPredicate::slt, first, length);
+    range.hi = arith::SelectOp::create(b, any, range.hi, constantIndex(b, 0));
+    return range;
+  }
+
+  /// The keys that the block of queries attends.
+  attn::KeyRange keyRange() {
+    Value zero = constantIndex(b, 0);
+    attn::KeyRange range = {zero, zero, kLen, kLen};
+    attn::QueryRows block = {batch, h,   i0, constantIndex(b, blockRows),
+                             qLen,  kLen};
+    for (attn::MaskOpInterface mask : op.masks)
+      range = attn::intersect(b, b.getLoc(), range,
+                              mask.buildKeyRange(b, b.getLoc(), block));
+    return unlessBeyond(range, op.qLen, i0, qLen);
+  }
+
+  /// The queries that attend the block of keys.
+  attn::QueryRange queryRange() {
+    Value zero = constantIndex(b, 0);
+    attn::QueryRange range = {zero, zero, qLen, qLen};
+    attn::KeyRows block = {batch, h,   j0, constantIndex(b, blockRows),
+                           qLen,  kLen};
+    for (attn::MaskOpInterface mask : op.masks)
+      range = attn::intersect(b, b.getLoc(), range,
+                              mask.buildQueryRange(b, b.getLoc(), block));
+    return unlessBeyond(range, op.kLen, j0, kLen);
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Results
+  //===--------------------------------------------------------------------===//
+
+  Value zeros(Value tensor) {
+    return splat(b, tileType(blockRows, dimSize(tensor), b.getF32Type()), 0);
+  }
+
+  Value times(Value x, Value factor) {
+    return buildMap(b, cast<tile::TileType>(x.getType()), x,
+                    [&](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) {
+                      return arith::MulFOp::create(b, e[0], factor);
+                    });
+  }
+
+  /// Rows at or beyond a length get exactly 0.
+  Value maskRows(Value tile) {
+    if (ofQueries() ? !op.qLen : !op.kLen)
+      return tile;
+    Value left = toI32(b, ofQueries() ? qLeft : kLeft);
+    return buildMask(
+        b, tile, {}, 0,
+        [&](ImplicitLocOpBuilder &b, ValueRange, Value r, Value) -> Value {
+          return arith::CmpIOp::create(b, arith::CmpIPredicate::slt, r, left);
+        });
+  }
+
+  void storeRows(Value tile, Value result, Value head) {
+    tile = castTile(b, maskRows(tile), elementType(result));
+    tile::StoreOp::create(b, tile, frame.view(result),
+                          ValueRange{batch, head, ofQueries() ? i0 : j0},
+                          rowMap(frame, result, op.layout), Value());
+  }
+  void storeStat(Value tile, Value result) {
+    tile::StoreOp::create(b, maskRows(tile), frame.view(result),
+                          ValueRange{batch, h, ofQueries() ? i0 : j0},
+                          statMap(b.getContext()), Value());
+  }
+
+  PairOperands op;
+  ImplicitLocOpBuilder &b;
+  KernelFrame frame;
+  BlockRows rows;
+  int64_t blockRows, blockCols;
+  CaptureLoader loader;
+  /// blockRows x blockCols and blockRows x 1, f32.
+  tile::TileType scores, row;
+  attn::LayoutDims dims;
+  /// Whether the block that stays may reach into results of others too.
+  bool bothBounded = false;
+
+  Value batch, h, i0, j0, qLen, kLen, qLeft, kLeft;
+  Value b32, h32, i032, j032, qLen32, kLen32;
+  SmallVector<Element> elements;
+  SmallVector<SmallVector<attn::Capture>> maskCaptures;
+  SmallVector<SmallVector<Element>> maskElements;
+};
+
+/// A captured operand's gradient: the region that makes it and where it goes.
+struct CaptureGradient {
+  Region *region;
+  Value result;
+};
+
+/// Those of one kind that somebody reads.
+SmallVector<CaptureGradient> gradientsOf(attn::BackwardOp op,
+                                         attn::CaptureKind kind) {
+  SmallVector<CaptureGradient> gradients;
+  for (auto [number, index] : llvm::enumerate(op.getOf())) {
+    AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
+    Value result = op.getDcaptures()[number];
+    if (attn::getCaptureKind(map) == kind && !result.use_empty())
+      gradients.push_back({&op.getCaptureGradients()[number], result});
+  }
+  return gradients;
+}
+
+/// Whether two regions compute the same: a bias' gradient is that of the
+/// logit.
+bool isSameRegion(Region &a, Region &b) {
+  return OperationEquivalence::isRegionEquivalentTo(
+      &a, &b, OperationEquivalence::IgnoreLocations);
+}
+
+//===----------------------------------------------------------------------===//
+// Queries stay
+//===----------------------------------------------------------------------===//
+
+class QueryKernel : public PairKernel {
+public:
+  template <typename Op>
+  QueryKernel(ImplicitLocOpBuilder &builder, StringRef name, Op op,
+              const ViewOrders &orders, tile::ScheduleAttr schedule)
+      : PairKernel(builder, name, PairOperands(op), orders, schedule,
+                   BlockRows::Queries) {}
+
+  AttnKernel build(attn::BackwardOp backward) {
+    SmallVector<CaptureGradient> sums =
+        gradientsOf(backward, attn::CaptureKind::Queries);
+    Value result = backward.getDquery();
+    bool wantsQuery = !result.use_empty();
+    if (wantsQuery)
+      frame.view(result);
+    for (const CaptureGradient &sum : sums)
+      frame.view(sum.result);
+    open();
+    SmallVector<Value> inits(sums.size(), splat(b, row, 0));
+    if (wantsQuery)
+      inits.insert(inits.begin(), zeros(op.query));
+    SmallVector<Value> ends =
+        keyLoop(inits, [&](const Pair &pair, Value key, ValueRange carried) {
+          SmallVector<Value> next;
+          Value ds = gradientOf(pair, backward.getGradient());
+          if (wantsQuery)
+            next.push_back(accumulate(ds, key, op.key, carried[0]));
+          for (auto [sum, before] :
+               llvm::zip_equal(sums, carried.drop_front(wantsQuery))) {
+            Value d = isSameRegion(*sum.region, backward.getGradient())
+                          ? ds
+                          : gradientOf(pair, *sum.region);
+            next.push_back(addReduced(before, d));
+          }
+          return next;
+        });
+    if (wantsQuery)
+      storeRows(times(ends[0], scale()), result, h);
+    for (auto [sum, end] :
+         llvm::zip_equal(sums, ArrayRef(ends).drop_front(wantsQuery)))
+      storeStat(end, sum.result);
+    return frame.finish();
+  }
+
+  AttnKernel build(attn::RowSumsOp sums) {
+    for (Value result : sums->getResults())
+      frame.view(result);
+    open();
+    SmallVector<Value> inits(2, splat(b, row, 0));
+    SmallVector<Value> ends =
+        keyLoop(inits, [&](const Pair &pair, Value, ValueRange carried) {
+          Value product = mulTiles(b, pair.weights, pair.dweights);
+          return SmallVector<Value>{addReduced(carried[0], pair.weights),
+                                    addReduced(carried[1], product)};
+        });
+    // S-mask-zero: a row without weight has gradient 0, not 0 / 0.
+    Value inverse = buildMap(
+        b, row, ends[0],
+        [](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) -> Value {
+          Value zero = constantF32(b, 0), one = constantF32(b, 1);
+          Value empty =
+              arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, e[0], zero);
+          Value quotient = arith::DivFOp::create(b, one, e[0]);
+          return arith::SelectOp::create(b, empty, zero, quotient);
+        });
+    storeStat(inverse, sums.getInverse());
+    storeStat(mulTiles(b, inverse, ends[1]), sums.getDelta());
+    return frame.finish();
+  }
+
+private:
+  void open() {
+    Value heads = frame.dim(op.query, dims.h);
+    Value group = groupSize();
+    SmallVector<Value> at = frame.openItems(
+        {frame.dim(op.query, dims.b), heads, blocksOf(op.query, blockRows)});
+    setSequence(at[0]);
+    setHead(at[1]);
+    hk = arith::DivUIOp::create(b, h, group);
+    setQueries(arith::MulIOp::create(b, at[2], constantIndex(b, blockRows)));
+    loadCaptures(/*byColumn=*/false);
+    query = loadQueries(op.query);
+    doutput = loadQueries(op.doutput);
+  }
+
+  SmallVector<Value> keyLoop(
+      ArrayRef<Value> inits,
+      function_ref<SmallVector<Value>(const Pair &, Value, ValueRange)> body) {
+    return loop(keyRange(), inits, [&](Value first, ValueRange carried) {
+      setKeys(first);
+      Value key = loadKeys(op.key, hk), value = loadKeys(op.value, hk);
+      loadCaptures(/*byColumn=*/true);
+      return body(makePair(query, key, doutput, value), key, carried);
+    });
+  }
+
+  Value addReduced(Value sum, Value tile) {
+    return addTiles(b, sum,
+                    tile::ReduceOp::create(b, row, tile::Reduction::Add, tile));
+  }
+
+  Value hk, query, doutput;
+};
+
+//===----------------------------------------------------------------------===//
+// Keys stay
+//===----------------------------------------------------------------------===//
+
+class KeyKernel : public PairKernel {
+public:
+  KeyKernel(ImplicitLocOpBuilder &builder, StringRef name, attn::BackwardOp op,
+            const ViewOrders &orders, tile::ScheduleAttr schedule)
+      : PairKernel(builder, name, PairOperands(op), orders, schedule,
+                   BlockRows::Keys),
+        backward(op), sums(gradientsOf(op, attn::CaptureKind::Keys)),
+        wantsKey(!op.getDkey().use_empty()),
+        wantsValue(!op.getDvalue().use_empty()) {}
+
+  AttnKernel build() {
+    if (wantsKey)
+      frame.view(backward.getDkey());
+    if (wantsValue)
+      frame.view(backward.getDvalue());
+    for (const CaptureGradient &sum : sums)
+      frame.view(sum.result);
+    open();
+    SmallVector<Value> inits;
+    if (wantsKey)
+      inits.push_back(zeros(op.key));
+    if (wantsValue)
+      inits.push_back(zeros(op.value));
+    // S-gqa: the heads of the group, one after the other.
+    Value first = arith::MulIOp::create(b, hk, group);
+    Value end = arith::AddIOp::create(b, first, group);
+    SmallVector<Value> ends =
+        forEach(first, end, inits, [&](Value head, ValueRange carried) {
+          return oneHead(head, carried);
+        });
+    if (wantsKey)
+      storeRows(times(ends.front(), scale()), backward.getDkey(), hk);
+    if (wantsValue)
+      storeRows(ends.back(), backward.getDvalue(), hk);
+    return frame.finish();
+  }
+
+private:
+  void open() {
+    Value keyHeads = frame.dim(op.key, dims.h);
+    group = groupSize();
+    SmallVector<Value> at = frame.openItems(
+        {frame.dim(op.key, dims.b), keyHeads, blocksOf(op.key, blockRows)});
+    setSequence(at[0]);
+    hk = at[1];
+    setKeys(arith::MulIOp::create(b, at[2], constantIndex(b, blockRows)));
+    key = loadKeys(op.key, hk);
+    value = loadKeys(op.value, hk);
+  }
+
+  SmallVector<Value> oneHead(Value head, ValueRange carried) {
+    setHead(head);
+    loadCaptures(/*byColumn=*/false);
+    SmallVector<Value> inits(carried);
+    inits.append(sums.size(), splat(b, row, 0));
+    SmallVector<Value> ends =
+        loop(queryRange(), inits, [&](Value first, ValueRange carried) {
+          return oneBlock(first, carried);
+        });
+    ArrayRef<Value> all = ends;
+    for (auto [sum, end] :
+         llvm::zip_equal(sums, all.drop_front(carried.size())))
+      storeStat(end, sum.result);
+    return SmallVector<Value>(all.take_front(carried.size()));
+  }
+
+  SmallVector<Value> oneBlock(Value first, ValueRange carried) {
+    setQueries(first);
+    Value query = loadQueries(op.query), doutput = loadQueries(op.doutput);
+    loadCaptures(/*byColumn=*/true);
+    Pair pair = makePair(key, query, value, doutput);
+    SmallVector<Value> next;
+    Value ds;
+    if (wantsKey || !sums.empty())
+      ds = gradientOf(pair, backward.getGradient());
+    if (wantsKey)
+      next.push_back(accumulate(ds, query, op.key, carried[0]));
+    if (wantsValue)
+      next.push_back(
+          accumulate(pair.weights, doutput, op.value, carried[wantsKey]));
+    for (auto [sum, before] :
+         llvm::zip_equal(sums, carried.drop_front(next.size()))) {
+      Value d = isSameRegion(*sum.region, backward.getGradient())
+                    ? ds
+                    : gradientOf(pair, *sum.region);
+      next.push_back(addTiles(
+          b, before, tile::ReduceOp::create(b, row, tile::Reduction::Add, d)));
+    }
+    return next;
+  }
+
+  attn::BackwardOp backward;
+  SmallVector<CaptureGradient> sums;
+  bool wantsKey, wantsValue;
+  Value group, hk, key, value;
+};
+
+//===----------------------------------------------------------------------===//
+// Both stay
+//===----------------------------------------------------------------------===//
+
+/// The gradient of a captured operand with one element for each (i, j): the
+/// sum over the sequences and heads that its map drops.
+class PositionKernel : public PairKernel {
+public:
+  PositionKernel(ImplicitLocOpBuilder &builder, StringRef name,
+                 attn::BackwardOp op, unsigned number, const ViewOrders &orders,
+                 tile::ScheduleAttr schedule)
+      : PairKernel(builder, name, PairOperands(op), orders, schedule,
+                   BlockRows::Queries),
+        region(op.getCaptureGradients()[number]),
+        result(op.getDcaptures()[number]),
+        resultMap(
+            cast<AffineMapAttr>(op.getMaps()[op.getOf()[number]]).getValue()) {
+    bothBounded = true;
+  }
+
+  AttnKernel build() {
+    frame.view(result);
+    Value one = constantIndex(b, 1), zero = constantIndex(b, 0);
+    Value sequences = frame.dim(op.query, dims.b);
+    Value heads = frame.dim(op.query, dims.h);
+    group = groupSize();
+    bool perSequence = resultMap.isFunctionOfDim(0);
+    bool perHead = resultMap.isFunctionOfDim(1);
+    SmallVector<Value> at = frame.openItems(
+        {perSequence ? sequences : one, perHead ? heads : one,
+         blocksOf(op.query, blockRows), blocksOf(op.key, blockCols)});
+    Value firstQuery =
+        arith::MulIOp::create(b, at[2], constantIndex(b, blockRows));
+    Value firstKey =
+        arith::MulIOp::create(b, at[3], constantIndex(b, blockCols));
+    auto next = [&](Value index) -> Value {
+      return arith::AddIOp::create(b, index, one);
+    };
+    SmallVector<Value> sum = forEach(
+        perSequence ? at[0] : zero, perSequence ? next(at[0]) : sequences,
+        splat(b, scores, 0), [&](Value sequence, ValueRange carried) {
+          setSequence(sequence);
+          setQueries(firstQuery);
+          setKeys(firstKey);
+          return forEach(perHead ? at[1] : zero, perHead ? next(at[1]) : heads,
+                         llvm::to_vector(carried),
+                         [&](Value head, ValueRange carried) {
+                           return oneHead(head, carried);
+                         });
+        });
+    store(sum[0], {at[0], at[1], firstQuery, firstKey});
+    return frame.finish();
+  }
+
+private:
+  SmallVector<Value> oneHead(Value head, ValueRange carried) {
+    setHead(head);
+    Value hk = arith::DivUIOp::create(b, h, group);
+    loadCaptures(false);
+    loadCaptures(true);
+    Pair pair = makePair(loadQueries(op.query), loadKeys(op.key, hk),
+                         loadQueries(op.doutput), loadKeys(op.value, hk));
+    return {addTiles(b, carried[0], gradientOf(pair, region))};
+  }
+
+  void store(Value sum, const BlockOrigin &at) {
+    SmallVector<Value> coordinates;
+    AffineMap map = loader.blockMap({result, resultMap}, at, coordinates);
+    tile::StoreOp::create(b, castTile(b, sum, elementType(result)),
+                          frame.view(result), coordinates, map, Value());
+  }
+
+  Region &region;
+  Value result;
+  AffineMap resultMap;
+  Value group;
+};
+
+} // namespace
+
+SmallVector<AttnKernel>
+attnc::buildBackwardKernels(ImplicitLocOpBuilder &builder,
+                            function_ref<std::string(StringRef)> name,
+                            attn::BackwardOp op, const ViewOrders &orders,
+                            tile::ScheduleAttr schedule) {
+  SmallVector<AttnKernel> kernels;
+  auto add = [&](auto &&make) {
+    OpBuilder::InsertionGuard guard(builder);
+    kernels.push_back(make());
+  };
+  if (!op.getDquery().use_empty() ||
+      !gradientsOf(op, attn::CaptureKind::Queries).empty())
+    add([&] {
+      return QueryKernel(builder, name("query_gradient"), op, orders, schedule)
+          .build(op);
+    });
+  if (!op.getDkey().use_empty() || !op.getDvalue().use_empty() ||
+      !gradientsOf(op, attn::CaptureKind::Keys).empty())
+    add([&] {
+      return KeyKernel(builder, name("key_gradient"), op, orders, schedule)
+          .build();
+    });
+  for (auto [number, index] : llvm::enumerate(op.getOf())) {
+    AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
+    if (attn::getCaptureKind(map) == attn::CaptureKind::Positions &&
+        !op.getDcaptures()[number].use_empty())
+      add([&, number = number] {
+        return PositionKernel(builder, name("position_gradient"), op, number,
+                              orders, schedule)
+            .build();
+      });
+  }
+  return kernels;
+}
+
+AttnKernel attnc::buildRowSumsKernel(ImplicitLocOpBuilder &builder,
+                                     StringRef name, attn::RowSumsOp op,
+                                     const ViewOrders &orders,
+                                     tile::ScheduleAttr schedule) {
+  OpBuilder::InsertionGuard guard(builder);
+  return QueryKernel(builder, name, op, orders, schedule).build(op);
+}
+
+//===----------------------------------------------------------------------===//
+// attn.row_dot
+//===----------------------------------------------------------------------===//
+
+AttnKernel attnc::buildRowDotKernel(ImplicitLocOpBuilder &b, StringRef name,
+                                    attn::RowDotOp op, const ViewOrders &orders,
+                                    tile::ScheduleAttr schedule) {
+  OpBuilder::InsertionGuard guard(b);
+  KernelFrame frame(b, name, orders, schedule);
+  attn::LayoutDims dims = attn::getLayoutDims(op.getLayout());
+  int64_t blockRows = schedule.getBlockM();
+  for (Value tensor : {op.getLhs(), op.getRhs(), op.getResult()})
+    frame.view(tensor);
+  Value size = constantIndex(b, blockRows);
+  Value blocks =
+      arith::CeilDivUIOp::create(b, frame.dim(op.getLhs(), dims.s), size);
+  SmallVector<Value> at = frame.openItems(
+      {frame.dim(op.getLhs(), dims.b), frame.dim(op.getLhs(), dims.h), blocks});
+  at[2] = arith::MulIOp::create(b, at[2], size);
+  auto load = [&](Value tensor) {
+    auto type = cast<RankedTensorType>(tensor.getType());
+    Value tile = loadTile(
+        b, tileType(blockRows, type.getShape().back(), type.getElementType()),
+        frame.view(tensor), at, rowMap(frame, tensor, op.getLayout()));
+    return castTile(b, tile, b.getF32Type());
+  };
+  Value products = mulTiles(b, load(op.getLhs()), load(op.getRhs()));
+  tile::TileType row = withCols(cast<tile::TileType>(products.getType()), 1);
+  Value sum = tile::ReduceOp::create(b, row, tile::Reduction::Add, products);
+  tile::StoreOp::create(b, sum, frame.view(op.getResult()), at,
+                        statMap(b.getContext()), Value());
+  return frame.finish();
+}
+
+//===----------------------------------------------------------------------===//
+// attn.sum
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// One element of the result for each item, or a block of them along x.
+class SumKernel {
+public:
+  SumKernel(ImplicitLocOpBuilder &builder, StringRef name, attn::SumOp op,
+            const ViewOrders &orders, tile::ScheduleAttr schedule)
+      : op(op), b(builder), frame(builder, name, orders, schedule),
+        block(std::max<int64_t>(schedule.getBlockM(), 64)) {
+    frame.view(op.getInput());
+    frame.view(op.getResult());
+    for (unsigned k = 0; k < 3; ++k)
+      for (auto [dim, expr] : llvm::enumerate(op.getMap().getResults()))
+        if (expr.isFunctionOfDim(k))
+          places[k] = {static_cast<int64_t>(dim), divisorOf(expr)};
+  }
+
+  AttnKernel build() {
+    SmallVector<Value> counts;
+    Value size = constantIndex(b, block);
+    for (unsigned k = 0; k < 3; ++k) {
+      Value count = places[k] ? frame.dim(op.getResult(), places[k]->dim)
+                              : constantIndex(b, 1);
+      if (k == 2 && places[k])
+        count = arith::CeilDivUIOp::create(b, count, size);
+      counts.push_back(count);
+    }
+    SmallVector<Value> at = frame.openItems(counts);
+    Type f32 = b.getF32Type();
+    tile::TileType one = tileType(1, 1, f32);
+    tile::TileType column = places[2] ? tileType(block, 1, f32) : one;
+    Value x0 = arith::MulIOp::create(b, at[2], size);
+    Value sum = over(0, at[0], splat(b, column, 0), [&](Value s, Value sum) {
+      return over(1, at[1], sum, [&](Value h, Value sum) {
+        if (places[2])
+          return addTiles(b, sum,
+                          loadTile(b, column, frame.view(op.getInput()),
+                                   {s, h, x0}, statMap(b.getContext())));
+        return sumRow(s, h, sum);
+      });
+    });
+    store(sum, at, x0);
+    return frame.finish();
+  }
+
+private:
+  struct Place {
+    int64_t dim, divisor;
+  };
+
+  static int64_t divisorOf(AffineExpr expr) {
+    auto binary = dyn_cast<AffineBinaryOpExpr>(expr);
+    return binary ? cast<AffineConstantExpr>(binary.getRHS()).getValue() : 1;
+  }
+
+  /// Sums over the positions of dim `k` that lead to the item's own.
+  Value over(unsigned k, Value at, Value sum,
+             function_ref<Value(Value, Value)> body) {
+    if (places[k] && places[k]->divisor == 1)
+      return body(at, sum);
+    Value from = constantIndex(b, 0), to = frame.dim(op.getInput(), k);
+    if (places[k]) {
+      Value divisor = constantIndex(b, places[k]->divisor);
+      from = arith::MulIOp::create(b, at, divisor);
+      Value end = arith::AddIOp::create(b, from, divisor);
+      to = arith::MinSIOp::create(b, to, end);
+    }
+    return loop(from, to, 1, sum, body);
+  }
+
+  Value loop(Value from, Value to, int64_t step, Value sum,
+             function_ref<Value(Value, Value)> body) {
+    auto loop = scf::ForOp::create(b, from, to, constantIndex(b, step), sum);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    scf::YieldOp::create(
+        b, body(loop.getInductionVar(), loop.getRegionIterArg(0)));
+    return loop.getResult(0);
+  }
+
+  Value sumRow(Value s, Value h, Value sum) {
+    AffineExpr r, c, es, eh, ex;
+    bindDims(b.getContext(), r, c);
+    bindSymbols(b.getContext(), es, eh, ex);
+    AffineMap map = AffineMap::get(2, 3, {es, eh, ex + c}, b.getContext());
+    Value size = frame.dim(op.getInput(), 2);
+    return loop(constantIndex(b, 0), size, block, sum, [&](Value x, Value sum) {
+      Value values = loadTile(b, tileType(1, block, b.getF32Type()),
+                              frame.view(op.getInput()), {s, h, x}, map);
+      return addTiles(
+          b, sum,
+          tile::ReduceOp::create(b, cast<tile::TileType>(sum.getType()),
+                                 tile::Reduction::Add, values));
+    });
+  }
+
+  void store(Value sum, ArrayRef<Value> at, Value x0) {
+    SmallVector<Value> coordinates;
+    SmallVector<AffineExpr> results(op.getMap().getNumResults());
+    for (unsigned k = 0; k < 3; ++k) {
+      if (!places[k])
+        continue;
+      AffineExpr expr = b.getAffineSymbolExpr(coordinates.size());
+      coordinates.push_back(k == 2 ? x0 : at[k]);
+      results[places[k]->dim] = k == 2 ? expr + b.getAffineDimExpr(0) : expr;
+    }
+    auto type = cast<RankedTensorType>(op.getResult().getType());
+    tile::StoreOp::create(
+        b, castTile(b, sum, type.getElementType()), frame.view(op.getResult()),
+        coordinates,
+        AffineMap::get(2, coordinates.size(), results, b.getContext()),
+        Value());
+  }
+
+  attn::SumOp op;
+  ImplicitLocOpBuilder &b;
+  KernelFrame frame;
+  int64_t block;
+  /// Where b, h and x are in the result, if they are.
+  std::optional<Place> places[3];
+};
+
+} // namespace
+
+AttnKernel attnc::buildSumKernel(ImplicitLocOpBuilder &builder, StringRef name,
+                                 attn::SumOp op, const ViewOrders &orders,
+                                 tile::ScheduleAttr schedule) {
+  OpBuilder::InsertionGuard guard(builder);
+  return SumKernel(builder, name, op, orders, schedule).build();
+}

@@ -1,0 +1,626 @@
+//===- AttnDifferentiate.cpp - A function becomes that of its gradients ---===//
+//
+// The attention's own part, what follows from o = sum_j p_j v_j, is written
+// down here once. What its regions do is differentiated in reverse by the op
+// table, op by op; nothing here knows a score function.
+//
+//===----------------------------------------------------------------------===//
+
+#include "dialects/attn/Attn.h"
+#include "lib/OpTable/OpTable.h"
+#include "passes/Passes.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/IRMapping.h"
+#include "mlir/IR/Iterators.h"
+#include "mlir/IR/TypeUtilities.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include <limits>
+
+namespace attnc {
+#define GEN_PASS_DEF_ATTNDIFFERENTIATE
+#include "passes/Passes.h.inc"
+} // namespace attnc
+
+using namespace mlir;
+using namespace attnc;
+
+namespace {
+
+//===----------------------------------------------------------------------===//
+// Reverse differentiation of straight-line code
+//===----------------------------------------------------------------------===//
+
+/// Copies regions into a block and differentiates the copy. All at the end of
+/// the block.
+class Tape {
+public:
+  Tape(Block *block, Location loc)
+      : builder(OpBuilder::atBlockEnd(block)), loc(loc) {}
+
+  /// Uses of `outer` in the regions become uses of `inside`.
+  void replace(Value outer, Value inside) { outside.map(outer, inside); }
+
+  /// The value that a copy of `region` yields; an empty one is the identity.
+  Value copy(Region &region, ValueRange arguments);
+
+  /// Adds to the gradient of a value.
+  void addGradient(Value value, Value gradient);
+
+  /// Carries gradients from what was copied to `input`; the gradient of input.
+  /// Fails with an error at an op on the way that has no derivative.
+  FailureOr<Value> differentiate(Value input);
+
+  OpBuilder builder;
+  Location loc;
+
+private:
+  LogicalResult findActive(Value input);
+  void reverse(Operation *op);
+
+  IRMapping outside;
+  SmallVector<Operation *> ops;
+  DenseSet<Value> active;
+  DenseMap<Value, Value> gradients;
+};
+
+Value Tape::copy(Region &region, ValueRange arguments) {
+  if (region.empty())
+    return arguments.front();
+  IRMapping mapping = outside;
+  mapping.map(region.getArguments(), arguments);
+  for (Operation &op : region.front().without_terminator())
+    ops.push_back(builder.clone(op, mapping));
+  return mapping.lookupOrDefault(region.front().getTerminator()->getOperand(0));
+}
+
+void Tape::addGradient(Value value, Value gradient) {
+  Value &sum = gradients[value];
+  sum = sum ? Value(arith::AddFOp::create(builder, loc, sum, gradient))
+            : gradient;
+}
+
+/// Values that change with `input`. Where one goes into an op that the op table
+/// does not know, there would be a wrong gradient.
+LogicalResult Tape::findActive(Value input) {
+  active = {input};
+  for (Operation *op : ops) {
+    if (llvm::none_of(op->getOperands(),
+                      [&](Value operand) { return active.contains(operand); }))
+      continue;
+    const OpTableRow *row = lookupOpTable(op);
+    if (!row)
+      return op->emitOpError(
+          "has no derivative rule in the op table (docs/semantics.md, The op "
+          "table): its function cannot be differentiated; use ops of the "
+          "table");
+    // A comparison has no gradient: the branches have.
+    if (row->derive)
+      active.insert(op->getResult(0));
+  }
+  return success();
+}
+
+void Tape::reverse(Operation *op) {
+  Value result = op->getResult(0);
+  Value gradient = gradients.lookup(result);
+  if (!gradient || !active.contains(result))
+    return;
+  FormulaBuilder at{builder, op->getLoc(), FormulaTarget::Cpu};
+  SmallVector<Value> parts =
+      lookupOpTable(op)->derive(at, op->getOperands(), result, gradient);
+  for (auto [operand, part] : llvm::zip_equal(op->getOperands(), parts))
+    if (part && active.contains(operand))
+      addGradient(operand, part);
+}
+
+FailureOr<Value> Tape::differentiate(Value input) {
+  if (failed(findActive(input)))
+    return failure();
+  for (Operation *op : llvm::reverse(ops))
+    reverse(op);
+  if (Value gradient = gradients.lookup(input))
+    return gradient;
+  return Value(
+      arith::ConstantOp::create(builder, loc, builder.getF32FloatAttr(0)));
+}
+
+/// What the derivative did not need after all.
+void eraseDead(Block *block) {
+  for (Operation &op : llvm::make_early_inc_range(llvm::reverse(*block)))
+    if (isOpTriviallyDead(&op))
+      op.erase();
+}
+
+//===----------------------------------------------------------------------===//
+// One function
+//===----------------------------------------------------------------------===//
+
+/// A captured operand of the gradients, and the argument of the function that
+/// asks for its gradient, if one does.
+struct Captured {
+  Value value;
+  AffineMap map;
+  bool wanted = false;
+};
+
+class Differentiation {
+public:
+  explicit Differentiation(func::FuncOp function)
+      : function(function), builder(function.getContext()),
+        loc(function.getLoc()) {}
+
+  LogicalResult run();
+
+private:
+  LogicalResult findForward();
+  LogicalResult readType();
+  LogicalResult checkCaptures();
+  LogicalResult findWanted();
+  LogicalResult checkWanted(BlockArgument argument);
+  void gatherCaptures();
+  std::string nameOf(Value value);
+  Value addArgument(Type type, const std::string &name);
+  Type gradientType(Value of);
+
+  bool isSoftmax() { return fused.getNormalize() == attn::Normalize::Softmax; }
+  bool isL1() { return fused.getNormalize() == attn::Normalize::L1; }
+  bool isWanted(Value value) { return llvm::is_contained(wanted, value); }
+
+  void normaliseRows();
+  SmallVector<Value> captureValues();
+  ArrayAttr captureMaps();
+  Block *openRegion(Region &region, unsigned floats);
+  Value copyLogit(Tape &tape, Block *block, unsigned floats);
+  Value captureArgument(Block *block, Value value);
+  void buildWeight(Region &region, bool normalised);
+  LogicalResult buildGradient(Region &region, Value of);
+  LogicalResult buildBackward();
+  Value sumCapture(unsigned index, Value partial);
+  void finish();
+
+  func::FuncOp function;
+  OpBuilder builder;
+  Location loc;
+  attn::FusedOp fused;
+  Type elementType;
+  SmallVector<BlockArgument> wanted;
+  SmallVector<Captured> captures;
+  Value doutput;
+  /// One value a row: softmax's LSE or l1's inverse norm, and dO . o.
+  Value rowNorm, delta;
+  DenseMap<Value, Value> results;
+  SmallVector<DictionaryAttr> argumentAttrs;
+};
+
+LogicalResult Differentiation::findForward() {
+  auto all = llvm::to_vector(function.getOps<attn::FusedOp>());
+  if (all.size() != 1)
+    return function.emitError()
+           << "'" << function.getName()
+           << "' cannot be differentiated: expected one attn.fused, got "
+           << all.size();
+  fused = all.front();
+  auto returned = function.front().getTerminator()->getOperands();
+  if (!llvm::is_contained(returned, fused.getOutput()))
+    return function.emitError()
+           << "'" << function.getName()
+           << "' cannot be differentiated: it does not return its output";
+  if (!fused.getEpilogue().empty())
+    return fused.emitOpError("has an epilogue, whose gradient is not "
+                             "supported: apply the epilogue outside");
+  if (fused.getQuery() == fused.getKey() ||
+      fused.getKey() == fused.getValue() ||
+      fused.getQuery() == fused.getValue())
+    return fused.emitOpError("takes one tensor twice as query, key or value: "
+                             "to differentiate, pass it in two arguments");
+  return success();
+}
+
+/// Of captures that have a gradient of their own, or whose gradient could not
+/// be summed.
+LogicalResult Differentiation::checkCaptures() {
+  for (auto [index, value, map] :
+       llvm::enumerate(fused.getScoreCaptures(),
+                       fused.getScoreMaps().getAsValueRange<AffineMapAttr>())) {
+    if (auto norm = value.getDefiningOp<attn::RowNormOp>())
+      return norm.emitOpError("is captured by the scores, and its gradient is "
+                              "not supported: normalise query and key outside");
+    bool positions = attn::getCaptureKind(map) == attn::CaptureKind::Positions;
+    if (isWanted(value) && positions && !map.isProjectedPermutation())
+      return fused.emitOpError()
+             << "gradient of capture " << index
+             << ": a map that reads i and j may only permute positions, got "
+             << AffineMapAttr::get(map);
+  }
+  return success();
+}
+
+/// The attribute on the function may name a type.
+LogicalResult Differentiation::readType() {
+  auto type = function->getAttrOfType<TypeAttr>(attn::kDifferentiateAttr);
+  if (!type)
+    return success();
+  elementType = type.getValue();
+  if (!elementType.isF32() && !elementType.isF16() && !elementType.isBF16())
+    return function.emitError() << "attn.differentiate = " << elementType
+                                << ": gradients are f32, f16 or bf16";
+  return success();
+}
+
+LogicalResult Differentiation::checkWanted(BlockArgument argument) {
+  if (llvm::is_contained({fused.getQuery(), fused.getKey(), fused.getValue()},
+                         argument))
+    return success();
+  auto complain = [&]() {
+    return function.emitError() << "argument '" << nameOf(argument)
+                                << "' asks for its gradient, but ";
+  };
+  if (!isa<FloatType>(getElementTypeOrSelf(argument.getType())))
+    return complain() << "it is of type " << argument.getType();
+  if (argument == fused.getScale())
+    return complain() << "the scale has none; scale in a score_mod instead";
+  return success();
+}
+
+LogicalResult Differentiation::findWanted() {
+  for (BlockArgument argument : function.getArguments())
+    if (function.getArgAttr(argument.getArgNumber(), attn::kGradientAttr))
+      wanted.push_back(argument);
+  if (wanted.empty())
+    for (BlockArgument argument : function.getArguments())
+      if (llvm::is_contained(
+              {fused.getQuery(), fused.getKey(), fused.getValue()}, argument))
+        wanted.push_back(argument);
+  for (BlockArgument argument : wanted)
+    if (failed(checkWanted(argument)))
+      return failure();
+  return success();
+}
+
+/// Of the forward's captures, and of scalars that regions use directly where
+/// their gradient is asked for.
+void Differentiation::gatherCaptures() {
+  for (auto [value, map] :
+       llvm::zip_equal(fused.getScoreCaptures(),
+                       fused.getScoreMaps().getAsValueRange<AffineMapAttr>()))
+    captures.push_back({value, map, isWanted(value)});
+  for (Region *region : {&fused.getScoreMod(), &fused.getActivation()})
+    region->walk([&](Operation *op) {
+      for (Value operand : op->getOperands()) {
+        bool known = llvm::any_of(
+            captures, [&](const Captured &c) { return c.value == operand; });
+        if (isWanted(operand) && !known)
+          captures.push_back(
+              {operand, AffineMap::get(4, 0, {}, function.getContext()), true});
+      }
+    });
+}
+
+/// What callers call an argument or result of the forward.
+std::string Differentiation::nameOf(Value value) {
+  if (auto argument = dyn_cast<BlockArgument>(value)) {
+    unsigned number = argument.getArgNumber();
+    if (auto name =
+            function.getArgAttrOfType<StringAttr>(number, attn::kNameAttr))
+      return name.str();
+    if (value == fused.getQuery())
+      return "query";
+    if (value == fused.getKey())
+      return "key";
+    if (value == fused.getValue())
+      return "value";
+    return ("arg" + Twine(number)).str();
+  }
+  auto returned = function.front().getTerminator()->getOperands();
+  for (auto [index, other] : llvm::enumerate(returned))
+    if (other == value)
+      if (auto name =
+              function.getResultAttrOfType<StringAttr>(index, attn::kNameAttr))
+        return name.str();
+  return value == fused.getLse() ? "lse" : "output";
+}
+
+Value Differentiation::addArgument(Type type, const std::string &name) {
+  argumentAttrs.push_back(builder.getDictionaryAttr(
+      {builder.getNamedAttr(attn::kNameAttr, builder.getStringAttr(name))}));
+  return function.front().addArgument(type, loc);
+}
+
+Type Differentiation::gradientType(Value of) {
+  if (auto tensor = dyn_cast<RankedTensorType>(of.getType()))
+    return elementType ? tensor.clone(elementType) : tensor;
+  return RankedTensorType::get({}, elementType ? elementType : of.getType());
+}
+
+//===----------------------------------------------------------------------===//
+// Rows
+//===----------------------------------------------------------------------===//
+
+/// The type of one f32 for each row of the queries.
+static RankedTensorType getStatType(attn::FusedOp op) {
+  auto query = cast<RankedTensorType>(op.getQuery().getType());
+  attn::LayoutDims dims = attn::getLayoutDims(op.getLayout());
+  ArrayRef<int64_t> shape = query.getShape();
+  return RankedTensorType::get({shape[dims.b], shape[dims.h], shape[dims.s]},
+                               Float32Type::get(op.getContext()));
+}
+
+/// Adds the arguments that the forward hands over, and computes what the
+/// normalisation needs of each row.
+void Differentiation::normaliseRows() {
+  Type stat = getStatType(fused);
+  Type outputType = fused.getOutput().getType();
+  std::string output = nameOf(fused.getOutput());
+  AffineMap rows =
+      AffineMap::getMultiDimMapWithTargets(4, {0, 1, 2}, function.getContext());
+  if (isSoftmax()) {
+    Value o = addArgument(outputType, output);
+    rowNorm =
+        addArgument(stat, fused.getLse() ? nameOf(fused.getLse()) : "lse");
+    doutput = addArgument(outputType, "d" + output);
+    delta = attn::RowDotOp::create(builder, loc, stat, doutput, o,
+                                   fused.getLayout());
+  } else {
+    doutput = addArgument(outputType, "d" + output);
+  }
+  if (isL1()) {
+    auto sums = attn::RowSumsOp::create(
+        builder, loc, stat, stat, fused.getQuery(), fused.getKey(),
+        fused.getValue(), doutput, fused.getScale(), fused.getQLen(),
+        fused.getKLen(), captureValues(), fused.getMasks(), captureMaps(),
+        fused.getLayout());
+    buildWeight(sums.getWeight(), /*normalised=*/false);
+    rowNorm = sums.getInverse();
+    delta = sums.getDelta();
+  }
+  if (rowNorm) {
+    captures.push_back({rowNorm, rows});
+    captures.push_back({delta, rows});
+  }
+}
+
+SmallVector<Value> Differentiation::captureValues() {
+  SmallVector<Value> values;
+  for (const Captured &captured : captures)
+    values.push_back(captured.value);
+  return values;
+}
+
+ArrayAttr Differentiation::captureMaps() {
+  SmallVector<AffineMap> maps;
+  for (const Captured &captured : captures)
+    maps.push_back(captured.map);
+  return builder.getAffineMapArrayAttr(maps);
+}
+
+//===----------------------------------------------------------------------===//
+// Regions
+//===----------------------------------------------------------------------===//
+
+/// `floats` f32 arguments, six positions, the captures.
+Block *Differentiation::openRegion(Region &region, unsigned floats) {
+  SmallVector<Type> types(floats, builder.getF32Type());
+  types.append(6, builder.getI32Type());
+  for (const Captured &captured : captures)
+    types.push_back(attn::getElementScalarType(captured.value.getType()));
+  OpBuilder::InsertionGuard guard(builder);
+  return builder.createBlock(&region, {}, types,
+                             SmallVector<Location>(types.size(), loc));
+}
+
+/// The last captures of a value are the row's.
+Value Differentiation::captureArgument(Block *block, Value value) {
+  unsigned first = block->getNumArguments() - captures.size();
+  for (auto [index, captured] : llvm::enumerate(captures))
+    if (captured.value == value)
+      return block->getArgument(first + index);
+  return {};
+}
+
+/// x = score_mod(s, ...), from a region with `floats` f32 arguments.
+Value Differentiation::copyLogit(Tape &tape, Block *block, unsigned floats) {
+  for (const Captured &captured : captures)
+    if (!isa<RankedTensorType>(captured.value.getType()))
+      tape.replace(captured.value, captureArgument(block, captured.value));
+  SmallVector<Value> arguments = {block->getArgument(0)};
+  llvm::append_range(arguments, block->getArguments().slice(floats, 6));
+  llvm::append_range(
+      arguments,
+      block->getArguments().slice(floats + 6, fused.getScoreCaptures().size()));
+  return tape.copy(fused.getScoreMod(), arguments);
+}
+
+/// p from s.
+void Differentiation::buildWeight(Region &region, bool normalised) {
+  Block *block = openRegion(region, 1);
+  Tape tape(block, loc);
+  OpBuilder &b = tape.builder;
+  Value p = copyLogit(tape, block, 1);
+  if (isSoftmax()) {
+    // S-mask-zero: exp(x - inf) is 0, where exp(-inf + inf) would be NaN.
+    float inf = std::numeric_limits<float>::infinity();
+    auto constant = [&](float x) -> Value {
+      return arith::ConstantOp::create(b, loc, b.getF32FloatAttr(x));
+    };
+    Value lse = captureArgument(block, rowNorm);
+    Value empty = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OEQ, lse,
+                                        constant(-inf));
+    lse = arith::SelectOp::create(b, loc, empty, constant(inf), lse);
+    p = math::ExpOp::create(b, loc, arith::SubFOp::create(b, loc, p, lse));
+  } else {
+    p = tape.copy(fused.getActivation(), p);
+    if (normalised && isL1())
+      p = arith::MulFOp::create(b, loc, p, captureArgument(block, rowNorm));
+  }
+  attn::YieldOp::create(b, loc, p);
+  eraseDead(block);
+}
+
+/// The gradient of s, or of the captured operand `of`.
+LogicalResult Differentiation::buildGradient(Region &region, Value of) {
+  Block *block = openRegion(region, 3);
+  Tape tape(block, loc);
+  OpBuilder &b = tape.builder;
+  Value p = block->getArgument(1), dp = block->getArgument(2);
+  Value x = copyLogit(tape, block, 3), weight;
+  // dp - dO . o: normalised weights sum to 1 whatever the logits.
+  if (delta)
+    dp = arith::SubFOp::create(b, loc, dp, captureArgument(block, delta));
+  if (isSoftmax()) {
+    tape.addGradient(x, arith::MulFOp::create(b, loc, p, dp));
+  } else {
+    weight = tape.copy(fused.getActivation(), x);
+    if (isL1())
+      dp = arith::MulFOp::create(b, loc, dp, captureArgument(block, rowNorm));
+    tape.addGradient(weight, dp);
+  }
+  Value input = of ? captureArgument(block, of) : block->getArgument(0);
+  FailureOr<Value> gradient = tape.differentiate(input);
+  if (failed(gradient))
+    return failure();
+  attn::YieldOp::create(b, loc, *gradient);
+  // The weight is there already: a sigmoid's p (1 - p) needs nothing else.
+  if (weight && !isL1() && weight.getDefiningOp())
+    weight.replaceAllUsesWith(p);
+  eraseDead(block);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The whole
+//===----------------------------------------------------------------------===//
+
+/// The sums over dropped dims that attn.backward leaves.
+Value Differentiation::sumCapture(unsigned index, Value partial) {
+  const Captured &captured = captures[index];
+  attn::CaptureKind kind = attn::getCaptureKind(captured.map);
+  Type type = gradientType(captured.value);
+  if (kind == attn::CaptureKind::Positions)
+    return partial;
+  // From (b, h, i, j) to (b, h, x).
+  AffineExpr b, h, x;
+  bindDims(function.getContext(), b, h, x);
+  AffineMap map = captured.map.replaceDimsAndSymbols(
+      {b, h, x, x}, {}, /*numResultDims=*/3, /*numResultSyms=*/0);
+  bool isTensor = isa<RankedTensorType>(captured.value.getType());
+  return attn::SumOp::create(builder, loc, type, partial,
+                             isTensor ? captured.value : Value(), map);
+}
+
+LogicalResult Differentiation::buildBackward() {
+  SmallVector<int64_t> of;
+  SmallVector<Type> types = {gradientType(fused.getQuery()),
+                             gradientType(fused.getKey()),
+                             gradientType(fused.getValue())};
+  RankedTensorType stat = getStatType(fused);
+  auto key = cast<RankedTensorType>(fused.getKey().getType());
+  int64_t keys = key.getDimSize(attn::getLayoutDims(fused.getLayout()).s);
+  for (auto [index, captured] : llvm::enumerate(captures)) {
+    if (!captured.wanted)
+      continue;
+    of.push_back(index);
+    attn::CaptureKind kind = attn::getCaptureKind(captured.map);
+    if (kind == attn::CaptureKind::Positions)
+      types.push_back(gradientType(captured.value));
+    else if (kind == attn::CaptureKind::Queries)
+      types.push_back(stat);
+    else
+      types.push_back(
+          RankedTensorType::get({stat.getDimSize(0), stat.getDimSize(1), keys},
+                                stat.getElementType()));
+  }
+  auto backward = attn::BackwardOp::create(
+      builder, loc, types, fused.getQuery(), fused.getKey(), fused.getValue(),
+      doutput, fused.getScale(), fused.getQLen(), fused.getKLen(),
+      captureValues(), fused.getMasks(), captureMaps(), fused.getLayout(),
+      builder.getDenseI64ArrayAttr(of), /*numCaptureGradients=*/of.size());
+  backward->setDiscardableAttrs(fused->getDiscardableAttrDictionary());
+  buildWeight(backward.getWeight(), /*normalised=*/true);
+  if (failed(buildGradient(backward.getGradient(), Value())))
+    return failure();
+  results[fused.getQuery()] = backward.getDquery();
+  results[fused.getKey()] = backward.getDkey();
+  results[fused.getValue()] = backward.getDvalue();
+  for (auto [number, index] : llvm::enumerate(of)) {
+    Value captured = captures[index].value;
+    if (failed(buildGradient(backward.getCaptureGradients()[number], captured)))
+      return failure();
+    Value sum = sumCapture(index, backward.getDcaptures()[number]);
+    // One operand may be captured twice, by different maps.
+    if (results.count(captured))
+      return function.emitError()
+             << "argument '" << nameOf(captured)
+             << "' asks for its gradient but is captured twice";
+    results[captured] = sum;
+  }
+  return success();
+}
+
+/// The forward goes; the function gets its new type and names.
+void Differentiation::finish() {
+  SmallVector<Value> returned;
+  SmallVector<Attribute> resultAttrs;
+  for (BlockArgument argument : wanted) {
+    returned.push_back(results.lookup(argument));
+    resultAttrs.push_back(builder.getDictionaryAttr({builder.getNamedAttr(
+        attn::kNameAttr, builder.getStringAttr("d" + nameOf(argument)))}));
+  }
+  SmallVector<Attribute> attrs;
+  for (unsigned k = 0; k < function.getNumArguments(); ++k) {
+    NamedAttrList list(function.getArgAttrDict(k));
+    list.erase(attn::kGradientAttr);
+    attrs.push_back(list.getDictionary(function.getContext()));
+  }
+  llvm::append_range(attrs, argumentAttrs);
+  Operation *terminator = function.front().getTerminator();
+  terminator->setOperands(returned);
+  fused.erase();
+  function->removeAttr(attn::kDifferentiateAttr);
+  function.setFunctionType(builder.getFunctionType(
+      function.front().getArgumentTypes(), ValueRange(returned).getTypes()));
+  function.setArgAttrsAttr(builder.getArrayAttr(attrs));
+  function.setResAttrsAttr(builder.getArrayAttr(resultAttrs));
+}
+
+LogicalResult Differentiation::run() {
+  if (failed(findForward()) || failed(readType()) || failed(findWanted()) ||
+      failed(checkCaptures()))
+    return failure();
+  builder.setInsertionPoint(fused);
+  gatherCaptures();
+  normaliseRows();
+  if (failed(buildBackward()))
+    return failure();
+  for (BlockArgument argument : wanted)
+    if (!results.count(argument))
+      return function.emitError()
+             << "argument '" << nameOf(argument)
+             << "' asks for its gradient, but no score depends on it";
+  finish();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
+
+struct AttnDifferentiate
+    : attnc::impl::AttnDifferentiateBase<AttnDifferentiate> {
+  void runOnOperation() override {
+    func::FuncOp function = getOperation();
+    if (!function->hasAttr(attn::kDifferentiateAttr))
+      return;
+    if (function.isExternal()) {
+      function.emitError() << "'" << function.getName()
+                           << "' has no body to differentiate";
+      return signalPassFailure();
+    }
+    if (failed(Differentiation(function).run()))
+      return signalPassFailure();
+    ++numDifferentiated;
+  }
+};
+
+} // namespace

@@ -1,0 +1,152 @@
+// RUN: attnc-opt %s --pass-pipeline='builtin.module(func.func(attn-differentiate))' --split-input-file --verify-diagnostics
+
+!t = tensor<?x?x?x64xf32>
+func.func @no_rule(%q: !t, %k: !t, %v: !t) -> !t
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v activation {
+  ^bb0(%x: f32):
+    // expected-error @+1 {{'math.floor' op has no derivative rule in the op table (docs/semantics.md, The op table): its function cannot be differentiated; use ops of the table}}
+    %y = math.floor %x : f32
+    attn.yield %y : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+// What does not depend on the logit needs no derivative.
+
+!t = tensor<?x?x?x64xf32>
+func.func @positions(%q: !t, %k: !t, %v: !t) -> !t
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v score_mod {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32):
+    %d = arith.subi %i, %j : i32
+    %f = arith.sitofp %d : i32 to f32
+    %g = math.floor %f : f32
+    %y = arith.addf %s, %g : f32
+    attn.yield %y : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{'nothing' cannot be differentiated: expected one attn.fused, got 0}}
+func.func @nothing(%q: !t) -> tensor<?x?x?xf32> attributes {attn.differentiate} {
+  %o = attn.row_norm squared_l2 %q : !t -> tensor<?x?x?xf32>
+  return %o : tensor<?x?x?xf32>
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{attn.differentiate = 'f64': gradients are f32, f16 or bf16}}
+func.func @type(%q: !t, %k: !t, %v: !t) -> !t
+    attributes {attn.differentiate = f64} {
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @same(%q: !t, %k: !t) -> !t attributes {attn.differentiate} {
+  // expected-error @+1 {{'attn.fused' op takes one tensor twice as query, key or value: to differentiate, pass it in two arguments}}
+  %o = attn.fused %q, %k, %k : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{argument 'scale' asks for its gradient, but the scale has none; scale in a score_mod instead}}
+func.func @scale(%q: !t, %k: !t, %v: !t,
+    %scale: f32 {attn.name = "scale", attn.gradient}) -> !t
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v scale %scale : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{argument 'lengths' asks for its gradient, but it is of type 'tensor<?xi32>'}}
+func.func @lengths(%q: !t, %k: !t, %v: !t,
+    %len: tensor<?xi32> {attn.name = "lengths", attn.gradient}) -> !t
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v k_len %len : tensor<?xi32> : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{argument 'arg3' asks for its gradient, but no score depends on it}}
+func.func @unused(%q: !t, %k: !t, %v: !t, %x: f32 {attn.gradient}) -> !t
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{argument 'arg3' asks for its gradient but is captured twice}}
+func.func @twice(%q: !t, %k: !t, %v: !t, %x: tensor<?xf32> {attn.gradient}) -> !t
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v score_captures(%x, %x : tensor<?xf32>, tensor<?xf32>)
+      maps [affine_map<(b, h, i, j) -> (i)>, affine_map<(b, h, i, j) -> (j)>]
+      score_mod {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32, %f: f32):
+    %y = arith.addf %e, %f : f32
+    %z = arith.addf %s, %y : f32
+    attn.yield %z : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @diagonal(%q: !t, %k: !t, %v: !t, %x: tensor<?xf32> {attn.gradient}) -> !t
+    attributes {attn.differentiate} {
+  // expected-error @+1 {{'attn.fused' op gradient of capture 0: a map that reads i and j may only permute positions, got affine_map<(d0, d1, d2, d3) -> (d2 - d3)>}}
+  %o = attn.fused %q, %k, %v score_captures(%x : tensor<?xf32>)
+      maps [affine_map<(b, h, i, j) -> (i - j)>] score_mod {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    %z = arith.addf %s, %e : f32
+    attn.yield %z : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @epilogue(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
+  // expected-error @+1 {{'attn.fused' op has an epilogue, whose gradient is not supported: apply the epilogue outside}}
+  %o = attn.fused %q, %k, %v epilogue {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32):
+    %y = arith.negf %e : f32
+    attn.yield %y : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @norm(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
+  // expected-error @+1 {{'attn.row_norm' op is captured by the scores, and its gradient is not supported: normalise query and key outside}}
+  %n = attn.row_norm inverse_l2 %q : !t -> !r
+  %o = attn.fused %q, %k, %v score_captures(%n : !r)
+      maps [affine_map<(b, h, i, j) -> (b, h, i)>] score_mod {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    %z = arith.mulf %s, %e : f32
+    attn.yield %z : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
+}
