@@ -3,6 +3,7 @@
 #include "tools/attnc/Commands.h"
 
 #include "lib/Compiler/Compiler.h"
+#include "lib/Runtime/Cuda/CLauncher.h"
 #include "lib/Support/File.h"
 
 #include "mlir/IR/MLIRContext.h"
@@ -58,7 +59,8 @@ public:
                  "Where the result goes; standard output by default.");
     options.text("emit", "PHASE", emit,
                  "How far to compile; the last phase by default. 'attnc help "
-                 "phases' lists them.");
+                 "phases' lists them. c-launcher, for sm_90a, is a C file "
+                 "that holds the machine code and launches it.");
     options.text("dump-to", "DIR", dumpDirectory,
                  "Also writes every phase on the way to a numbered file.");
     options.flag("timing", timing,
@@ -110,7 +112,13 @@ Expected<int> CompileCommand::run() {
     return compileOptions.takeError();
   Target target = compileOptions->target;
   const PhaseStep *last = &phasesOf(target).back();
-  if (!emit.empty()) {
+  bool launcher = emit == "c-launcher";
+  if (launcher && target == Target::CPU)
+    return makeError("--emit=c-launcher: expected --target=sm_90a, got "
+                     "--target=cpu");
+  if (launcher) {
+    last = findPhase(target, Phase::Cubin);
+  } else if (!emit.empty()) {
     auto found = findPhase(target, emit);
     if (!found)
       return makeError("--emit: " + toString(found.takeError()));
@@ -135,7 +143,18 @@ Expected<int> CompileCommand::run() {
   };
   if (Error error = compile(*artifact, *compileOptions, last->phase, observe))
     return std::move(error);
-  if (Error error = writeOutput(output, artifact->print()))
+  std::string text = artifact->print();
+  if (launcher) {
+    if (!artifact->module)
+      return makeError(name + ": error: --emit=c-launcher needs the launch "
+                              "plan, which the input has left behind; expected "
+                              "phase llvm or an earlier one");
+    auto written = writeCLauncher(*artifact->module, text);
+    if (!written)
+      return written.takeError();
+    text = std::move(*written);
+  }
+  if (Error error = writeOutput(output, text))
     return std::move(error);
   errs() << artifact->warnings;
   return 0;

@@ -12,9 +12,7 @@
 using namespace mlir;
 
 namespace attnc {
-namespace {
 
-/// The driver's CUtensorMapDataType.
 std::optional<int> tensorMapType(Type type) {
   if (type.isInteger(8) || type.isInteger(1))
     return 0;
@@ -29,10 +27,11 @@ std::optional<int> tensorMapType(Type type) {
   return std::nullopt;
 }
 
-/// The driver's CUtensorMapSwizzle.
 int swizzleCode(unsigned bytes) {
   return bytes == 0 ? 0 : llvm::Log2_32(bytes) - 4;
 }
+
+namespace {
 
 constexpr int promote256Bytes = 3, zeroFill = 0, notInterleaved = 0;
 /// The bulk copy engine's rule for addresses and strides.

@@ -10,6 +10,7 @@
 #include "mlir/IR/Types.h"
 
 #include <deque>
+#include <optional>
 
 namespace attnc {
 
@@ -40,6 +41,11 @@ private:
   std::deque<uint64_t> scalars;
   std::vector<void *> addresses;
 };
+
+/// The driver's CUtensorMapDataType.
+std::optional<int> tensorMapType(mlir::Type type);
+/// The driver's CUtensorMapSwizzle for rows of so many bytes.
+int swizzleCode(unsigned bytes);
 
 /// Everything that a tensor map is made of; no two that differ share one.
 struct TensorMapKey {

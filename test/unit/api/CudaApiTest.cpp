@@ -28,7 +28,7 @@ class Surroundings : public ::testing::Environment {
 public:
   void SetUp() override {
     // dlopen("libcuda.so.1") gives what carries that name already.
-    void *library = dlopen(FAKE_DRIVER, RTLD_NOW);
+    void *library = dlopen(FAKE_DRIVER, RTLD_NOW | RTLD_GLOBAL);
     ASSERT_TRUE(library) << dlerror();
     fake = static_cast<FakeDriver *>(dlsym(library, "fakeDriver"));
     ASSERT_TRUE(fake);
@@ -271,6 +271,122 @@ TEST_F(CudaApi, WrongArgumentsAreNamedBeforeAnyLaunch) {
             std::string::npos)
       << status.message();
   EXPECT_EQ(fake->launches, 0);
+}
+
+//===----------------------------------------------------------------------===//
+// The C launcher
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// As the generated file declares it.
+struct LauncherTensor {
+  void *data;
+  int64_t sizes[5], strides[5];
+};
+
+/// One launch, as numbers: grid, block, shared memory, and parameters.
+struct Launched {
+  std::vector<uint64_t> numbers;
+  void **parameters = nullptr;
+} launched;
+
+void recordConfig(const attnc::CuLaunchConfig &config, void **parameters) {
+  launched.numbers = {config.grid[0], config.block[0], config.sharedBytes,
+                      config.attributeCount};
+  launched.parameters = parameters;
+}
+
+/// Adds `count` parameters to the numbers; maps whole.
+void addParameters(void **parameters, size_t count) {
+  for (size_t k = 0; k < count; ++k) {
+    uint64_t words[16] = {};
+    std::memcpy(words, parameters[k], 8);
+    if (words[0] == FakeTensorMap::isMap)
+      std::memcpy(words, parameters[k], sizeof(FakeTensorMap));
+    launched.numbers.insert(launched.numbers.end(), words, words + 16);
+  }
+}
+} // namespace
+
+TEST_F(CudaApi, TheCLauncherLaunchesTheSame) {
+  std::string source = directory + "/launcher.c",
+              library = directory + "/launcher.so";
+  std::string command = ATTNC_BINARY_DIR "/bin/attnc gen --score=softmax "
+                                         "--dtype=bf16 | " ATTNC_BINARY_DIR
+                                         "/bin/attnc - --target=sm_90a "
+                                         "--emit=c-launcher -o " +
+                        source +
+                        " && " ATTNC_CC " -std=c11 -Wall -Wextra -Werror -fPIC "
+                        "-shared -o " +
+                        library + " " + source;
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  void *handle = dlopen(library.c_str(), RTLD_NOW);
+  ASSERT_TRUE(handle) << dlerror();
+  using Load = int (*)(void *);
+  using Workspace =
+      int (*)(const LauncherTensor *, const LauncherTensor *,
+              const LauncherTensor *, const LauncherTensor *, int64_t *);
+  using Launch = int (*)(const void *, const LauncherTensor *,
+                         const LauncherTensor *, const LauncherTensor *,
+                         const LauncherTensor *, void *, int64_t, void *);
+  auto load = reinterpret_cast<Load>(dlsym(handle, "attention_load"));
+  auto space =
+      reinterpret_cast<Workspace>(dlsym(handle, "attention_workspace"));
+  auto launch = reinterpret_cast<Launch>(dlsym(handle, "attention_launch"));
+  auto message =
+      reinterpret_cast<const char *(*)()>(dlsym(handle, "attention_error"));
+  ASSERT_TRUE(load && space && launch && message);
+
+  attnc::Program program = make();
+  static void *last[64];
+  static size_t count;
+  fake->onLaunch = recordConfig;
+  auto push = reinterpret_cast<int (*)(FakeContext *)>(
+      dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuCtxPushCurrent_v2"));
+  push(&fake->primary[0]);
+  alignas(16) char loaded[256];
+  ASSERT_EQ(load(loaded), 0) << message();
+  for (int64_t rows : {64, 200}) {
+    LauncherTensor tensors[4];
+    for (int k = 0; k < 4; ++k) {
+      attnc::Tensor from = tensor(k, rows);
+      tensors[k].data = from.data;
+      std::copy(from.sizes.begin(), from.sizes.end(), tensors[k].sizes);
+      std::copy(from.strides.begin(), from.strides.end(), tensors[k].strides);
+    }
+    int64_t bytes = -1;
+    ASSERT_EQ(space(tensors, tensors + 1, tensors + 2, tensors + 3, &bytes), 0)
+        << message();
+    // The launcher's list of parameters ends with a null, and lives as long
+    // as the call: what they are is read while it is being launched.
+    fake->onLaunch = [](const attnc::CuLaunchConfig &config,
+                        void **parameters) {
+      recordConfig(config, parameters);
+      for (count = 0; parameters[count]; ++count)
+        last[count] = parameters[count];
+      addParameters(last, count);
+    };
+    ASSERT_EQ(launch(loaded, tensors, tensors + 1, tensors + 2, tensors + 3,
+                     memory + (1 << 19), bytes, stream),
+              0)
+        << message();
+    std::vector<uint64_t> fromLauncher = launched.numbers;
+    fake->onLaunch = recordConfig;
+    ASSERT_TRUE(run(program, rows, stream));
+    addParameters(launched.parameters, count);
+    EXPECT_EQ(launched.numbers, fromLauncher);
+    tensors[1].sizes[2] += 1;
+    EXPECT_EQ(launch(loaded, tensors, tensors + 1, tensors + 2, tensors + 3,
+                     memory, bytes, stream),
+              -1);
+    EXPECT_NE(std::string(message()).find("key has " +
+                                          std::to_string(rows + 1) + " rows"),
+              std::string::npos)
+        << message();
+  }
+  FakeContext *popped;
+  reinterpret_cast<int (*)(FakeContext **)>(
+      dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuCtxPopCurrent_v2"))(&popped);
 }
 
 TEST_F(CudaApi, OneCompileServedAllOfThis) {
