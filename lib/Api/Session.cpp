@@ -2,6 +2,7 @@
 
 #include "lib/Api/Session.h"
 
+#include "lib/Api/Worker.h"
 #include "lib/Runtime/Cuda/Driver.h"
 #include "lib/Runtime/Sha256.h"
 #include "lib/Support/StatusError.h"
@@ -24,9 +25,7 @@ public:
   RequestBuilder(Session &session, const ProgramRequest &request)
       : session(session), wanted(request) {}
 
-  Result<Entry> compile(PhaseTimes &times) override {
-    return compileRequest(wanted, times);
-  }
+  Result<Entry> compile(PhaseTimes &times) override;
   Result<std::unique_ptr<LoadedProgram>> load(const Entry &entry) override;
   std::optional<std::string> unusable(const Entry &entry) override;
   std::string commandToAdd() const override;
@@ -37,6 +36,14 @@ private:
   const ProgramRequest &wanted;
 };
 } // namespace attnc
+
+Result<Entry> RequestBuilder::compile(PhaseTimes &times) {
+  std::string note;
+  Result<Entry> entry = compileAside(wanted, times, note);
+  if (!note.empty())
+    session.cache.eventSink().emit({EventKind::Warning, "", note, "", {}, {}});
+  return entry;
+}
 
 Result<std::unique_ptr<LoadedProgram>>
 RequestBuilder::load(const Entry &entry) {
@@ -248,7 +255,8 @@ Result<Entry> Session::entryOf(const ProgramRequest &request) {
     if (auto found = disk->load(*key).entry)
       return std::move(*found);
   PhaseTimes times;
-  Result<Entry> entry = compileRequest(request, times);
+  std::string note;
+  Result<Entry> entry = compileAside(request, times, note);
   if (!entry)
     return entry.failure();
   entry->key = key->text();

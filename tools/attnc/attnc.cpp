@@ -1,5 +1,6 @@
 //===- attnc.cpp - The compiler's command line ----------------------------===//
 
+#include "lib/Api/Worker.h"
 #include "lib/Compiler/Compiler.h"
 #include "tools/attnc/Commands.h"
 
@@ -156,6 +157,9 @@ int main(int argc, char **argv) {
     return help({});
   if (arguments[0] == "help")
     return help(ArrayRef(arguments).drop_front());
+
+  if (arguments[0] == "worker") // not for people
+    return runWorker();
 
   auto command = findCommand(arguments[0]);
   if (!command && isMistypedCommand(arguments[0]))

@@ -3,9 +3,9 @@
 #include "lib/Target/NVPTX/Ptxas.h"
 
 #include "lib/Environment/Environment.h"
+#include "lib/Support/ChildProcess.h"
 
 #include "llvm/ADT/STLExtras.h"
-#include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
@@ -17,17 +17,8 @@
 #include "llvm/Support/Regex.h"
 #include "llvm/Support/raw_ostream.h"
 
-#include <chrono>
-#include <csignal>
-#include <fcntl.h>
 #include <map>
 #include <mutex>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <thread>
-#include <unistd.h>
-
-extern char **environ;
 
 namespace attnc {
 namespace {
@@ -82,72 +73,33 @@ private:
   SmallString<128> path;
 };
 
-/// Runs a program in a process group of its own, its output going to `log`,
-/// and ends the whole group at the deadline.
-llvm::Expected<int> runProgram(llvm::ArrayRef<std::string> arguments,
-                               const char *log, double timeoutSeconds) {
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_TRUNC, 0);
-  posix_spawn_file_actions_adddup2(&actions, 1, 2);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-  llvm::scope_exit cleanup([&] {
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-  });
+/// Runs an assembler; what it says comes back as text.
+llvm::Expected<ChildResult> runProgram(llvm::ArrayRef<std::string> arguments,
+                                       double timeoutSeconds) {
+  auto result = runChild(arguments, "", timeoutSeconds);
+  if (result && result->timedOut)
+    return failure(llvm::formatv("{0} did not finish in {1} s and was ended",
+                                 arguments[0], timeoutSeconds));
+  return result;
+}
 
-  std::vector<char *> argv;
-  for (const std::string &argument : arguments)
-    argv.push_back(const_cast<char *>(argument.c_str()));
-  argv.push_back(nullptr);
-  pid_t child = 0;
-  if (int code = posix_spawn(&child, argv[0], &actions, &attributes,
-                             argv.data(), environ))
-    return failure("cannot run " + arguments[0] + ": " + strerror(code));
-
-  using Clock = std::chrono::steady_clock;
-  auto deadline = Clock::now() + std::chrono::duration<double>(timeoutSeconds);
-  std::chrono::microseconds nap(500);
-  for (;;) {
-    int status = 0;
-    pid_t ended = waitpid(child, &status, WNOHANG);
-    if (ended == child)
-      return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    if (ended < 0 && errno != EINTR)
-      return failure("waiting for " + arguments[0] + ": " + strerror(errno));
-    if (Clock::now() > deadline) {
-      kill(-child, SIGKILL);
-      waitpid(child, &status, 0);
-      return failure(llvm::formatv("{0} did not finish in {1} s and was ended",
-                                   arguments[0], timeoutSeconds));
-    }
-    std::this_thread::sleep_for(nap);
-    nap = std::min<std::chrono::microseconds>(nap * 2,
-                                              std::chrono::milliseconds(5));
-  }
+/// Whether a program came to a good end, as far as one can know.
+bool succeeded(const ChildResult &result) {
+  return result.status == 0 || result.status == ChildResult::unknown;
 }
 
 constexpr int oldestMajor = 12, oldestMinor = 4;
 
 /// The version of a program; an error if it is not a ptxas that we can use.
 llvm::Expected<std::string> versionOf(const std::string &program) {
-  auto log = TemporaryFile::create("log");
-  if (!log)
-    return log.takeError();
-  auto status = runProgram({program, "--version"}, log->name(), 20);
-  if (!status)
-    return status.takeError();
-  auto text = log->read();
-  if (!text)
-    return text.takeError();
+  auto result = runProgram({program, "--version"}, 20);
+  if (!result)
+    return result.takeError();
   llvm::SmallVector<StringRef> match;
   int major = 0, minor = 0;
-  if (*status != 0 ||
+  if (!succeeded(*result) ||
       !llvm::Regex("release ([0-9]+)\\.([0-9]+), V([0-9.]+)")
-           .match(*text, &match) ||
+           .match(result->output, &match) ||
       match[1].getAsInteger(10, major) || match[2].getAsInteger(10, minor))
     return failure("'" + program + " --version' is not that of a ptxas");
   if (std::pair(major, minor) < std::pair(oldestMajor, oldestMinor))
@@ -360,26 +312,27 @@ llvm::Expected<Cubin> assemble(StringRef ptx, const PtxasOptions &options) {
   auto output = TemporaryFile::create("cubin");
   if (!output)
     return output.takeError();
-  auto log = TemporaryFile::create("log");
-  if (!log)
-    return log.takeError();
   if (llvm::Error error = input->write(ptx))
     return std::move(error);
-  auto status = runProgram({program, "-v", "-arch=" + options.chip, "-O3",
+  auto result = runProgram({program, "-v", "-arch=" + options.chip, "-O3",
                             input->name(), "-o", output->name()},
-                           log->name(), options.timeoutSeconds);
-  if (!status)
-    return status.takeError();
-  auto text = log->read();
-  if (!text)
-    return text.takeError();
-  if (*status != 0)
-    return failure(
-        llvm::formatv("ptxas failed (status {0}):\n{1}", *status, *text));
+                           options.timeoutSeconds);
+  if (!result)
+    return result.takeError();
+  std::string text = result->errors + result->output;
+  if (!succeeded(*result))
+    return failure(llvm::formatv("ptxas failed ({0}):\n{1}",
+                                 describeStatus(result->status), text));
   auto image = output->read();
   if (!image)
     return image.takeError();
-  return Cubin{std::move(*image), parsePtxasLog(*text)};
+  if (!StringRef(*image).starts_with("\x7f"
+                                     "ELF"))
+    return failure(llvm::formatv("ptxas ended with {0}, but what it wrote is "
+                                 "not machine code ({1} bytes):\n{2}",
+                                 describeStatus(result->status), image->size(),
+                                 text));
+  return Cubin{std::move(*image), parsePtxasLog(text)};
 }
 
 } // namespace attnc

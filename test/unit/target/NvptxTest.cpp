@@ -123,7 +123,7 @@ TEST(PtxasTest, TheDeadlineEndsTheWholeGroup) {
   ASSERT_FALSE(bool(cubin));
   EXPECT_NE(message(cubin.takeError()).find("did not finish in 0.5"),
             std::string::npos);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(25));
   FILE *file = fopen(pidFile.c_str(), "r");
   ASSERT_TRUE(file);
   int grandchild = 0;
