@@ -48,7 +48,7 @@ static void countLoopValues(attn::FusedOp op, tile::ScheduleProblem &problem) {
     problem.keyValues += 2;
 }
 
-tile::ScheduleProblem attnc::getScheduleProblem(Operation *op) {
+tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
   auto fused = dyn_cast<attn::FusedOp>(op);
   Value query = fused ? fused.getQuery() : op->getOperand(0);
   Value value = fused ? fused.getValue() : query;
@@ -61,6 +61,10 @@ tile::ScheduleProblem attnc::getScheduleProblem(Operation *op) {
       type.getElementType()};
   if (fused)
     countLoopValues(fused, problem);
+  // Dense rows that are no multiple of 16 bytes are no operands of bulk copies.
+  int64_t bits = problem.elementType.getIntOrFloatBitWidth();
+  problem.cooperative = anyLayout || problem.headDim * bits % 128 ||
+                        problem.valueHeadDim * bits % 128;
   return problem;
 }
 
@@ -78,10 +82,10 @@ struct Extent {
 
 class ProgramBuilder {
 public:
-  ProgramBuilder(func::FuncOp function, StringRef target,
+  ProgramBuilder(func::FuncOp function, StringRef target, bool anyLayout,
                  tile::ScheduleAttr override)
-      : function(function), target(target), override(override),
-        b(function.getLoc(), function.getContext()) {}
+      : function(function), target(target), anyLayout(anyLayout),
+        override(override), b(function.getLoc(), function.getContext()) {}
 
   LogicalResult build();
 
@@ -126,6 +130,7 @@ private:
 
   func::FuncOp function;
   StringRef target;
+  bool anyLayout;
   tile::ScheduleAttr override;
   ImplicitLocOpBuilder b;
   ViewOrders orders;
@@ -537,7 +542,8 @@ tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op) {
     return override;
   if (auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr))
     return own;
-  return tile::chooseSchedule(b.getContext(), target, getScheduleProblem(op));
+  return tile::chooseSchedule(b.getContext(), target,
+                              getScheduleProblem(op, anyLayout));
 }
 
 std::string ProgramBuilder::kernelName(StringRef suffix) {
@@ -721,7 +727,7 @@ void AttnToTile::runOnOperation() {
   auto functions = llvm::to_vector(llvm::make_filter_range(
       getOperation().getOps<func::FuncOp>(), hasAttention));
   for (func::FuncOp function : functions) {
-    ProgramBuilder program(function, target, *override);
+    ProgramBuilder program(function, target, anyLayout, *override);
     if (failed(program.build()))
       return signalPassFailure();
     numKernels += program.kernels;

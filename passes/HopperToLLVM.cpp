@@ -134,6 +134,12 @@ private:
   LogicalResult emitProducer(ProducerOp role);
   LogicalResult emitConsumers(ConsumersOp role);
 
+  /// Where an element of a view is.
+  struct Access {
+    Value offset;   // elements, i64
+    Value inBounds; // i1, may be null: always
+  };
+
   // Ops.
   LogicalResult lowerBlock(Block &block);
   LogicalResult lower(Operation *op);
@@ -144,7 +150,26 @@ private:
   std::pair<Value, Value> splitCursor(const RingInfo &ring, Value cursor);
   void lowerCopy(CopyOp op);
   void lowerCopyElements(CopyElementsOp op);
-  Values loadChunk(CopyElementsOp op, Value row, Value col);
+  /// Emits the copies of chunks, given by row and by number in the row, under
+  /// a condition that may be null.
+  struct Chunk {
+    Value row, number, inside;
+  };
+  using ChunkBody = llvm::function_ref<void(ArrayRef<Chunk>)>;
+  void shareChunks(int64_t rows, int64_t first, int64_t count, int64_t group,
+                   ChunkBody body);
+  Value chunkAddress(const RingInfo &ring, Value slot, const Chunk &chunk);
+  Access getChunkAccess(CopyElementsOp op, const Chunk &chunk);
+  Value findAlignment(Value view, int64_t colDim);
+  void copyAligned(CopyElementsOp op, const RingInfo &ring, Value slot,
+                   int64_t bytes);
+  Values loadShifted(CopyElementsOp op, const Chunk &chunk);
+  void storeShifted(CopyElementsOp op, const RingInfo &ring, Value slot,
+                    const Chunk &chunk, ArrayRef<Value> loaded);
+  void copyPairs(CopyElementsOp op, const RingInfo &ring, Value slot);
+  Values loadElements(CopyElementsOp op, const Chunk &chunk);
+  void copySingly(CopyElementsOp op, const RingInfo &ring, Value slot,
+                  int64_t first);
   void lowerAwait(AwaitOp op);
   void lowerZeroRows(ZeroRowsOp op);
   void arriveOnce(Value address);
@@ -192,10 +217,6 @@ private:
                            Values &results);
   Value evaluate(AffineExpr expr, Value row, Value col,
                  ArrayRef<Value> symbols);
-  struct Access {
-    Value offset;   // elements, i64
-    Value inBounds; // i1, may be null: always
-  };
   Access getAccess(Value view, AffineMap map, ArrayRef<Value> symbols,
                    Value rows, Value row, Value col);
   Value elementPointer(Value view, Value offset);
@@ -771,25 +792,212 @@ void KernelLowering::lowerCopy(CopyOp op) {
   }
 }
 
-/// Eight neighbours of a row, as four registers. Where the columns lie in one
-/// dim of the view, each address follows from the last: all at once would not
-/// fit in a producer's registers.
-Values KernelLowering::loadChunk(CopyElementsOp op, Value row, Value col) {
+//===----------------------------------------------------------------------===//
+// Cooperative copies
+//===----------------------------------------------------------------------===//
+
+// All threads of the producer share chunks of 16 bytes. Where the elements of
+// a row are neighbours, how wide they can be read is known when the kernel
+// runs: a base and strides that are multiples of 16, 8 or 4 bytes let the copy
+// engine of ordinary loads work (cp.async: no registers, any number in
+// flight); of 2 bytes, words are loaded and shifted. Else it is one by one.
+
+/// Elements of a chunk.
+static constexpr int64_t kChunk = 8;
+
+/// The producer's threads share chunks [first, first + count) of all rows; each
+/// takes `group` of them at a time.
+void KernelLowering::shareChunks(int64_t rows, int64_t first, int64_t count,
+                                 int64_t group, ChunkBody body) {
+  Value begin = andi(tid, constant(127));
+  Value end = constant(rows * count);
+  Block *loop = newBlock(i32), *done = newBlock();
+  branchIf(compare(arith::CmpIPredicate::slt, begin, end), loop, done, begin);
+  at(loop);
+  SmallVector<Chunk> chunks;
+  for (int64_t k = 0; k < group; ++k) {
+    Value index = add(loop->getArgument(0), 128 * k);
+    Value row = arith::DivUIOp::create(b, loc, index, constant(count));
+    Value number = arith::RemUIOp::create(b, loc, index, constant(count));
+    Value inside;
+    if (k && rows * count % (128 * group))
+      inside = compare(arith::CmpIPredicate::slt, index, end);
+    chunks.push_back({row, add(number, first), inside});
+  }
+  body(chunks);
+  Value next = add(loop->getArgument(0), 128 * group);
+  branchIf(compare(arith::CmpIPredicate::slt, next, end), loop, done, next);
+  at(done);
+}
+
+/// Where the swizzle has a chunk: see slotOffset.
+Value KernelLowering::chunkAddress(const RingInfo &ring, Value slot,
+                                   const Chunk &chunk) {
+  Value panel = arith::ShRUIOp::create(b, loc, chunk.number, constant(3));
+  Value inner = andi(chunk.number, constant(kPanelBytes / 16 - 1));
+  Value swizzled =
+      arith::XOrIOp::create(b, loc, inner, andi(chunk.row, constant(7)));
+  return add(add(slot, mul(panel, ring.type.getRows() * kPanelBytes)),
+             add(mul(chunk.row, kPanelBytes), mul(swizzled, 16)));
+}
+
+/// The first element of a chunk.
+KernelLowering::Access KernelLowering::getChunkAccess(CopyElementsOp op,
+                                                      const Chunk &chunk) {
+  Values symbols;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(get(coordinate));
+  Value rows = op.getRows() ? get(op.getRows()) : Value();
+  Access access = getAccess(op.getView(), op.getMap(), symbols, rows, chunk.row,
+                            mul(chunk.number, kChunk));
+  if (chunk.inside)
+    access.inBounds = andi(access.inBounds, chunk.inside);
+  return access;
+}
+
+/// Bits that are 0 in the addresses of all rows: of the base and of strides
+/// that are stepped over.
+Value KernelLowering::findAlignment(Value view, int64_t colDim) {
+  auto type = cast<tile::ViewType>(view.getType());
+  int64_t bytes = type.getElementType().getIntOrFloatBitWidth() / 8;
+  Value bits = LLVM::PtrToIntOp::create(
+      b, loc, i64, getParam(ParamKind::Pointer, argumentNumber(view)));
+  for (int64_t dim = 0; dim < type.getRank(); ++dim) {
+    if (dim == colDim)
+      continue;
+    Value stride = mul(getStride(view, dim), bytes);
+    Value stepped =
+        compare(arith::CmpIPredicate::ugt, getSize(view, dim), constant(1));
+    stride = arith::SelectOp::create(b, loc, stepped, stride, constant(0, i64));
+    bits = arith::OrIOp::create(b, loc, bits, stride);
+  }
+  return bits;
+}
+
+/// Copies of `bytes` bytes each, which write zeros for what is not to be read:
+/// rows outside, and what a product reads beyond the last column.
+void KernelLowering::copyAligned(CopyElementsOp op, const RingInfo &ring,
+                                 Value slot, int64_t bytes) {
+  int64_t end = ring.type.getCols() * 2;
+  // Of a part of `bytes` that has the last column and more, nothing is copied.
+  int64_t count = end % bytes ? ring.type.getCols() / kChunk
+                              : roundUp(ring.type.getCols(), kWgmmaK) / kChunk;
+  std::string copy = std::string("cp.async.") + (bytes == 16 ? "cg" : "ca") +
+                     ".shared.global [$0], [$1], " + std::to_string(bytes) +
+                     ", $2;";
+  if (count)
+    shareChunks(ring.type.getRows(), 0, count, 1, [&](ArrayRef<Chunk> chunks) {
+      const Chunk &chunk = chunks.front();
+      Access access = getChunkAccess(op, chunk);
+      Value pointer = elementPointer(op.getView(), access.offset);
+      Value from = LLVM::PtrToIntOp::create(b, loc, i64, pointer);
+      Value to = chunkAddress(ring, slot, chunk);
+      Value begin = mul(chunk.number, kChunk * 2);
+      for (int64_t at = 0; at < 16; at += bytes) {
+        Value valid = compare(arith::CmpIPredicate::sle, add(begin, at),
+                              constant(end - bytes));
+        valid = andi(valid, access.inBounds);
+        Value size = arith::SelectOp::create(b, loc, valid, constant(bytes),
+                                             constant(0));
+        assembly(copy, "r,l,r", {}, {add(to, at), add(from, at), size});
+      }
+    });
+  copySingly(op, ring, slot, count);
+  assembly("cp.async.wait_all;", "", {}, {});
+}
+
+/// A whole chunk at an address that is a multiple of 2 only: three words, the
+/// half words that are left, and whether the words begin after the first half.
+/// Nothing outside the chunk is read.
+Values KernelLowering::loadShifted(CopyElementsOp op, const Chunk &chunk) {
+  Access access = getChunkAccess(op, chunk);
+  Value pointer = elementPointer(op.getView(), access.offset);
+  Value address = LLVM::PtrToIntOp::create(b, loc, i64, pointer);
+  Value odd = andi(address, constant(2, i64));
+  Value words = add(address, odd);
+  // The first half word, or the one after the words.
+  Value half = add(address, arith::SelectOp::create(b, loc, equals(odd, 0),
+                                                    constant(12, i64),
+                                                    constant(0, i64)));
+  Value predicate = arith::ExtUIOp::create(b, loc, i32, access.inBounds);
+  Values loaded =
+      assembly("{\n.reg .pred p;\n.reg .b16 l, h;\nsetp.ne.b32 p, $8, 0;\n"
+               "mov.b32 $0, 0;\nmov.b32 $1, 0;\nmov.b32 $2, 0;\nmov.b16 l, 0;\n"
+               "mov.b16 h, 0;\n@p ld.global.b32 $0, [$6];\n"
+               "@p ld.global.b32 $1, [$6+4];\n@p ld.global.b32 $2, [$6+8];\n"
+               "@p ld.global.b16 l, [$7];\n@p ld.global.b16 h, [$5+14];\n"
+               "cvt.u32.u16 $3, l;\ncvt.u32.u16 $4, h;\n}",
+               "=&r,=&r,=&r,=&r,=&r,l,l,l,r", {i32, i32, i32, i32, i32},
+               {address, words, half, predicate});
+  loaded.push_back(equals(odd, 0));
+  return loaded;
+}
+
+void KernelLowering::storeShifted(CopyElementsOp op, const RingInfo &ring,
+                                  Value slot, const Chunk &chunk,
+                                  ArrayRef<Value> loaded) {
+  Value even = loaded[5];
+  auto permute = [&](Value low, Value high, int64_t selector) {
+    return intrinsic("llvm.nvvm.prmt", i32, {low, high, constant(selector)});
+  };
+  auto choose = [&](Value x, Value y) -> Value {
+    return arith::SelectOp::create(b, loc, even, x, y);
+  };
+  // Halves: low of `low` then low of `high`; high of `low` then low of `high`.
+  constexpr int64_t kLowLow = 0x5410, kHighLow = 0x5432;
+  Values operands = {chunkAddress(ring, slot, chunk)};
+  operands.push_back(choose(loaded[0], permute(loaded[3], loaded[0], kLowLow)));
+  operands.push_back(
+      choose(loaded[1], permute(loaded[0], loaded[1], kHighLow)));
+  operands.push_back(
+      choose(loaded[2], permute(loaded[1], loaded[2], kHighLow)));
+  operands.push_back(choose(permute(loaded[3], loaded[4], kLowLow),
+                            permute(loaded[2], loaded[4], kHighLow)));
+  std::string store = "st.shared.v4.b32 [$0], {$1, $2, $3, $4};";
+  std::string constraints = "r,r,r,r,r";
+  if (chunk.inside) {
+    operands.push_back(arith::ExtUIOp::create(b, loc, i32, chunk.inside));
+    store = "{\n.reg .pred p;\nsetp.ne.b32 p, $5, 0;\n@p " + store + "\n}";
+    constraints += ",r";
+  }
+  assembly(store, constraints, {}, operands);
+}
+
+/// Whole chunks by words, the rest one by one. The loads of a group are in
+/// flight together, as many as the producer's registers hold.
+void KernelLowering::copyPairs(CopyElementsOp op, const RingInfo &ring,
+                               Value slot) {
+  int64_t whole = ring.type.getCols() / kChunk;
+  int64_t group = kernel.getRoles().getProducerRegisters() >= 64 ? 4 : 2;
+  if (whole)
+    shareChunks(ring.type.getRows(), 0, whole, group,
+                [&](ArrayRef<Chunk> chunks) {
+                  SmallVector<Values> loaded;
+                  for (const Chunk &chunk : chunks)
+                    loaded.push_back(loadShifted(op, chunk));
+                  for (auto [chunk, values] : llvm::zip(chunks, loaded))
+                    storeShifted(op, ring, slot, chunk, values);
+                });
+  copySingly(op, ring, slot, whole);
+}
+
+/// A chunk as four registers. Where the columns lie in one dim of the view,
+/// each address follows from the last: all at once would not fit in a
+/// producer's registers.
+Values KernelLowering::loadElements(CopyElementsOp op, const Chunk &chunk) {
   Value view = op.getView();
   Values symbols;
   for (Value coordinate : op.getCoordinates())
     symbols.push_back(get(coordinate));
   Value rows = op.getRows() ? get(op.getRows()) : Value();
   int64_t colDim = findColumnDim(op.getMap());
-  // Panels are wider than the tile.
   Value cols = constant(op.getRing().getType().getCols());
-  Access first = getAccess(view, op.getMap(), symbols, rows, row, col);
-  Value pointer = elementPointer(view, first.offset);
+  Value pointer = elementPointer(view, getChunkAccess(op, chunk).offset);
   Value step = colDim < 0 ? Value() : mul(getStride(view, colDim), 2);
   Values words;
-  for (int64_t k = 0; k < 8; ++k) {
-    Value at = add(col, k);
-    Access access = getAccess(view, op.getMap(), symbols, rows, row, at);
+  for (int64_t k = 0; k < kChunk; ++k) {
+    Value at = add(mul(chunk.number, kChunk), k);
+    Access access = getAccess(view, op.getMap(), symbols, rows, chunk.row, at);
     Value inside =
         andi(access.inBounds, compare(arith::CmpIPredicate::slt, at, cols));
     if (!step)
@@ -809,37 +1017,52 @@ Values KernelLowering::loadChunk(CopyElementsOp op, Value row, Value col) {
   return words;
 }
 
-/// Each thread moves chunks of eight elements to where the swizzle has them.
+/// Chunks from `first` on, element by element.
+void KernelLowering::copySingly(CopyElementsOp op, const RingInfo &ring,
+                                Value slot, int64_t first) {
+  int64_t count = roundUp(ring.type.getCols(), kWgmmaK) / kChunk - first;
+  if (count == 0)
+    return;
+  shareChunks(ring.type.getRows(), first, count, 1,
+              [&](ArrayRef<Chunk> chunks) {
+                Values operands = {chunkAddress(ring, slot, chunks.front())};
+                llvm::append_range(operands, loadElements(op, chunks.front()));
+                assembly("st.shared.v4.b32 [$0], {$1, $2, $3, $4};",
+                         "r,r,r,r,r", {}, operands);
+              });
+}
+
 void KernelLowering::lowerCopyElements(CopyElementsOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
   Value stage = splitCursor(ring, op.getCursor()).first;
   Value slot = add(add(base, mul(stage, ring.slot)), ring.base);
-  int64_t rows = ring.type.getRows(), panels = panelCount(ring.type.getCols());
-  int64_t chunks = kPanelBytes / 16;
-  Value begin = andi(tid, constant(127));
-  Value end = constant(rows * panels * chunks);
-  Block *body = newBlock(i32), *done = newBlock();
-  branchIf(compare(arith::CmpIPredicate::slt, begin, end), body, done, begin);
-  at(body);
-  Value chunk = body->getArgument(0);
-  // Chunks of a row are neighbours, rows of a panel follow each other.
-  Value inRow =
-      arith::RemUIOp::create(b, loc, chunk, constant(panels * chunks));
-  Value row = arith::DivUIOp::create(b, loc, chunk, constant(panels * chunks));
-  Value panel = arith::ShRUIOp::create(b, loc, inRow, constant(3));
-  Value inner = andi(inRow, constant(chunks - 1));
-  Value col = mul(inRow, 8);
-  Values operands;
-  Value swizzled = arith::XOrIOp::create(b, loc, inner, andi(row, constant(7)));
-  Value address = add(add(slot, mul(panel, rows * kPanelBytes)),
-                      add(mul(row, kPanelBytes), mul(swizzled, 16)));
-  operands.push_back(address);
-  llvm::append_range(operands, loadChunk(op, row, col));
-  assembly("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", "r,r,r,r,r", {},
-           operands);
-  Value next = add(chunk, 128);
-  branchIf(compare(arith::CmpIPredicate::slt, next, end), body, done, next);
-  at(done);
+  int64_t colDim = findColumnDim(op.getMap());
+  // Every column of the tile is one of the view.
+  bool exact = colDim >= 0 &&
+               op.getView().getType().getShape()[colDim] >= ring.type.getCols();
+  if (!exact) {
+    copySingly(op, ring, slot, 0);
+  } else {
+    Block *done = newBlock();
+    auto otherwise = [&](Value condition, llvm::function_ref<void()> copy) {
+      Block *yes = newBlock(), *no = newBlock();
+      branchIf(condition, yes, no);
+      at(yes);
+      copy();
+      branch(done);
+      at(no);
+    };
+    Value apart = compare(arith::CmpIPredicate::ne,
+                          getStride(op.getView(), colDim), constant(1, i64));
+    otherwise(apart, [&] { copySingly(op, ring, slot, 0); });
+    Value bits = findAlignment(op.getView(), colDim);
+    for (int64_t bytes : {16, 8, 4})
+      otherwise(equals(andi(bits, constant(bytes - 1, i64)), 0),
+                [&] { copyAligned(op, ring, slot, bytes); });
+    copyPairs(op, ring, slot);
+    branch(done);
+    at(done);
+  }
   // wgmma reads through another proxy.
   assembly("fence.proxy.async.shared::cta;", "", {}, {});
   intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});

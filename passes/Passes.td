@@ -94,7 +94,9 @@ def AttnToTile : Pass<"attn-to-tile", "::mlir::ModuleOp"> {
     Option<"target", "target", "std::string", /*default=*/"\"cpu\"",
            "whose cost model chooses schedules: cpu or sm_90a">,
     Option<"schedule", "schedule", "std::string", /*default=*/"\"\"",
-           "a #tile.schedule<...>, or what stands between its brackets">];
+           "a #tile.schedule<...>, or what stands between its brackets">,
+    Option<"anyLayout", "any-layout", "bool", "false",
+           "choose for operands of any strides and alignment">];
   let statistics = [
     Statistic<"numKernels", "kernels", "kernels made">,
     Statistic<"numWorkspaces", "workspaces",

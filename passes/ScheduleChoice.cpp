@@ -49,9 +49,12 @@ int64_t sm90Registers(const ScheduleProblem &p, int64_t blockN) {
 }
 
 /// What is left of the register file for the above (two consumers get 240 of
-/// which 24 are addresses and counters, three get 160).
-int64_t sm90RegisterBudget(int64_t consumers) {
-  return consumers == 3 ? 128 : 216;
+/// which 24 are addresses and counters, three get 160; beside a producer that
+/// copies by itself 216 and 152).
+int64_t sm90RegisterBudget(const ScheduleProblem &p, int64_t consumers) {
+  if (consumers == 3)
+    return p.cooperative ? 120 : 128;
+  return p.cooperative ? 192 : 216;
 }
 
 int64_t sm90Bytes(const ScheduleProblem &p, int64_t blockM, int64_t blockN,
@@ -68,7 +71,7 @@ int64_t sm90BlockN(const ScheduleProblem &p, int64_t consumers) {
   int64_t blockN = 128;
   while (
       blockN > 16 &&
-      (sm90Registers(p, blockN) > sm90RegisterBudget(consumers) ||
+      (sm90Registers(p, blockN) > sm90RegisterBudget(p, consumers) ||
        sm90Bytes(p, consumers * kRowsPerConsumer, blockN, 2) > kSharedMemory))
     blockN -= 16;
   return blockN;

@@ -21,6 +21,9 @@ struct ScheduleProblem {
   /// and values with one a (query, key) position.
   int64_t keyValues = 0;
   int64_t positionValues = 0;
+  /// Some operands are copied by ordinary loads, which take the producer's
+  /// threads more registers than bulk copies.
+  bool cooperative = false;
 };
 
 /// Why a schedule was chosen, for `attnc explain`.
@@ -54,8 +57,9 @@ ScheduleFootprint getFootprint(llvm::StringRef target,
 
 namespace attnc {
 
-/// What the schedule of an attn.fused or attn.row_norm is chosen for.
-tile::ScheduleProblem getScheduleProblem(mlir::Operation *op);
+/// What the schedule of an attn.fused or attn.row_norm is chosen for;
+/// `anyLayout`: operands may have any strides.
+tile::ScheduleProblem getScheduleProblem(mlir::Operation *op, bool anyLayout);
 
 /// The attribute of such an op that holds a schedule of its own.
 inline constexpr llvm::StringLiteral kScheduleAttr = "tile.schedule";

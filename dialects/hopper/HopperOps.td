@@ -158,7 +158,8 @@ def Hopper_CopyElementsOp : Hopper_Op<"copy_elements",
   let description = [{
     For views that TMA cannot read: any strides, any alignment. Element (r, c)
     is the view's element at map(r, c)[coordinates...]; outside the view and in
-    rows r >= `rows` it is 0 and not read.
+    rows r >= `rows` it is 0 and not read. Where the columns are neighbours,
+    reads are as wide as the alignment of base and strides allows.
   }];
   let arguments = (ins Tile_ViewType:$view, Variadic<Index>:$coordinates,
     AffineMapAttr:$map, Optional<Index>:$rows, Hopper_RingType:$ring,

@@ -33,15 +33,16 @@ SmallVector<Operation *> findKernelOps(ModuleOp module) {
   return ops;
 }
 
-SmallVector<Kernel> makeLadders(ModuleOp module, Target target) {
-  StringRef name = targetName(target);
+SmallVector<Kernel> makeLadders(ModuleOp module,
+                                const CompileOptions &options) {
+  StringRef name = targetName(options.target);
   module.getContext()->loadDialect<tile::TileDialect>();
   SmallVector<Kernel> kernels;
   for (Operation *op : findKernelOps(module)) {
     kernels.emplace_back();
     if (op->hasAttr(kScheduleAttr))
       continue;
-    tile::ScheduleProblem problem = getScheduleProblem(op);
+    tile::ScheduleProblem problem = getScheduleProblem(op, options.anyLayout);
     kernels.back().ladder = tile::getScheduleLadder(
         name, problem,
         tile::chooseSchedule(module.getContext(), name, problem));
@@ -83,7 +84,7 @@ std::string takeSteps(MutableArrayRef<Kernel> kernels,
 Error attnc::climbLadder(Artifact &artifact, const CompileOptions &options,
                          llvm::function_ref<Error(Artifact &)> attempt) {
   OwningOpRef<ModuleOp> fused = std::move(artifact.module);
-  SmallVector<Kernel> kernels = makeLadders(*fused, options.target);
+  SmallVector<Kernel> kernels = makeLadders(*fused, options);
   std::string said = artifact.warnings;
   Artifact best;
   for (bool first = true;; first = false) {

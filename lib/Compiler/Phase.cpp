@@ -61,6 +61,8 @@ static Pipeline toTile(const CompileOptions &options) {
   std::string pass = "attn-to-tile{target=" + targetName(options.target).str();
   if (!schedule->empty())
     pass += " schedule=\"" + *schedule + "\"";
+  if (options.anyLayout)
+    pass += " any-layout=true";
   return pass + "},canonicalize,cse";
 }
 

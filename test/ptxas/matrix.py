@@ -45,6 +45,27 @@ FACTORS = {
 }
 
 
+# Operands that the copy engine cannot read: other options of attnc after |.
+COPIES = {
+    "sigmoid-d64": "--score=sigmoid --head-dim=64 | --any-layout",
+    "sigmoid-d128-causal":
+        "--score=sigmoid --head-dim=128 --causal --kv-len | --any-layout",
+    "sigmoid-d256-window":
+        "--score=sigmoid --head-dim=256 --window=512,0 | --any-layout",
+    "softmax-d64": "--score=softmax --head-dim=64 --causal | --any-layout",
+    "softmax-d128": "--score=softmax --head-dim=128 | --any-layout",
+    "softmax-d192-dv128": "--score=softmax --head-dim=192 "
+                          "--value-head-dim=128 --layout=bshd | --any-layout",
+    "sigmoid-d1": "--score=sigmoid --head-dim=1",
+    "sigmoid-d31": "--score=sigmoid --head-dim=31 --causal",
+    "sigmoid-d59": "--score=sigmoid --head-dim=59 --mask tensor",
+    "softmax-d111": "--score=softmax --head-dim=111 --heads=8 --kv-heads=2 "
+                    "--causal",
+    "softmax-d255": "--score=softmax --head-dim=255",
+    "silu-d100": "--score=silu --head-dim=100 --bias=full --gate",
+}
+
+
 def full_matrix():
     for d, dtype, (mask, flag), score in itertools.product(
             DIMS, ("bf16", "f16"), MASKS.items(), ("sigmoid", "softmax")):
@@ -85,6 +106,11 @@ def pair_cases():
         yield f"pair-{index:02}", " ".join(f for f in flags if f)
 
 
+def copy_cases():
+    for name, flags in COPIES.items():
+        yield f"copies-{name}", f"--dtype=bf16 {flags}"
+
+
 def file_cases():
     for name in sorted(os.listdir(FOLDER)):
         if name.endswith(".mlir"):
@@ -92,7 +118,7 @@ def file_cases():
 
 
 def cases():
-    return [*full_matrix(), *pair_cases(), *file_cases()]
+    return [*full_matrix(), *pair_cases(), *copy_cases(), *file_cases()]
 
 
 def statistics(attnc, flags):

@@ -175,7 +175,7 @@ Error ExplainCommand::explain(StringRef contents, Target target) {
         return error;
   artifact->module->walk([&](attn::FusedOp op) {
     kernels.emplace_back();
-    kernels.back().problem = getScheduleProblem(op);
+    kernels.back().problem = getScheduleProblem(op, /*anyLayout=*/false);
   });
   if (kernels.empty())
     return makeError("expected an attention, the file has none");
