@@ -108,9 +108,10 @@ typedef struct attnc_options {
   int32_t any_layout;   /* GPU: 1 takes tensors of any strides and alignment,
                          * slower; 0 wants 16-byte aligned rows */
   const char *policy;   /* of an attnc_attention: "dynamic" (default) is one
-                         * program for any sizes, "exact" one for its sizes,
-                         * "auto" the dynamic one until a warm-up measured
-                         * that the exact one is faster */
+                         * program for any sizes. "exact" also compiles one
+                         * for the sizes described and keeps it if it measures
+                         * 3 % faster; "auto" does so in the warm-up. Calls
+                         * with other sizes go to the dynamic one. */
 } attnc_options;
 
 /* Gets the program for IR text of `length` bytes. Compiles on the first
@@ -121,8 +122,9 @@ ATTNC_API attnc_status attnc_program_from_ir(const char *ir, size_t length,
                                              attnc_program **program);
 
 /* Makes the next run cheap and fit for capture: loads the program on the
- * device of its options (nothing to do on the CPU). */
-ATTNC_API attnc_status attnc_program_warm_up(const attnc_program *program);
+ * device of its options (nothing to do on the CPU). With policy "auto" this is
+ * where programs are measured. */
+ATTNC_API attnc_status attnc_program_warm_up(attnc_program *program);
 
 /* Gives the handle back. The code stays loaded while the process lives: the
  * next request for it costs nothing. Null is allowed. */

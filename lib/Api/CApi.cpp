@@ -2,7 +2,8 @@
 
 #include "include/attnc/attnc.h"
 
-#include "lib/Api/Session.h"
+#include "lib/Api/Policy.h"
+#include "lib/Environment/Environment.h"
 #include "lib/Frontend/Attention.h"
 #include "lib/Program/Program.h"
 #include "lib/Support/StatusError.h"
@@ -19,6 +20,11 @@ struct attnc_program {
   const RunnableProgram *program;
   RequestKey key;
   int device;
+  /// For the sizes that were described, if that is faster; calls with other
+  /// sizes go to `program`.
+  std::atomic<const RunnableProgram *> exact{nullptr};
+  /// Of policy auto: what a warm-up decides on.
+  std::unique_ptr<std::pair<ProgramRequest, AttentionDescription>> described;
 };
 
 static_assert(int(Status::Internal) == ATTNC_INTERNAL &&
@@ -113,8 +119,6 @@ static attnc_status readStruct(const char *name, const T *given, T &out) {
 }
 
 namespace {
-enum class Policy { Dynamic, Exact, Auto };
-
 /// attnc_options in our types.
 struct Options {
   ProgramRequest request;
@@ -139,6 +143,11 @@ static attnc_status readOptions(const attnc_options *given, Options &out) {
   std::string policy = textOr(options.policy, "dynamic");
   if (policy == "exact")
     out.policy = Policy::Exact;
+  else if (policy == "auto" &&
+           environment(Variable::Deterministic).value_or("0") != "0")
+    return fail(ATTNC_UNSUPPORTED,
+                "attnc_options.policy is 'auto', which chooses by measuring; "
+                "ATTNC_DETERMINISTIC is set: use dynamic or exact");
   else if (policy == "auto")
     out.policy = Policy::Auto;
   else if (policy != "dynamic")
@@ -158,7 +167,6 @@ static std::string wordsOf(const Options &options) {
     words += '\n' + *part;
   words += '\n';
   words += char('0' + request.anyLayout);
-  words += char('0' + int(options.policy));
   words += '\n';
   return words;
 }
@@ -167,10 +175,11 @@ static std::string wordsOf(const Options &options) {
 /// the rest of the request when they are new.
 template <typename Complete>
 static attnc_status getProgram(const std::string &words, Options &options,
-                               Complete complete, attnc_program **program) {
+                               Complete complete,
+                               std::unique_ptr<attnc_program> &handle) {
   Session &session = Session::instance();
   RequestKey wordsKey(words);
-  auto handle = std::make_unique<attnc_program>();
+  handle = std::make_unique<attnc_program>();
   handle->device = options.device;
   handle->program = session.recall(wordsKey, handle->key);
   if (!handle->program) {
@@ -182,7 +191,6 @@ static attnc_status getProgram(const std::string &words, Options &options,
     handle->program = *found;
     session.remember(wordsKey, handle->key);
   }
-  *program = handle.release();
   return ATTNC_OK;
 }
 
@@ -199,13 +207,17 @@ attnc_status attnc_program_from_ir(const char *ir, size_t length,
     return status;
   std::string words = wordsOf(read);
   words.append(ir, length);
-  return getProgram(
+  std::unique_ptr<attnc_program> handle;
+  auto status = getProgram(
       words, read,
       [&](ProgramRequest &request) {
         request.ir.assign(ir, length);
         return ATTNC_OK;
       },
-      program);
+      handle);
+  if (!status)
+    *program = handle.release();
+  return status;
 }
 
 //===----------------------------------------------------------------------===//
@@ -261,31 +273,20 @@ static attnc_status readAttention(const attnc_attention &read,
   return ATTNC_OK;
 }
 
-/// The words of a description. Lengths are none unless `sized`: a growing
-/// length asks for nothing new.
-static std::string wordsOf(const attnc_attention &given, bool sized) {
+/// The words of a description. Lengths are none: a growing length asks for
+/// nothing new.
+static std::string wordsOf(const attnc_attention &given) {
   std::string words = "attention";
   for (const char *text :
        {given.score, given.bias, given.causal, given.masks, given.layout}) {
     words += '\n';
     words += text ? text : "";
   }
-  const int64_t numbers[] = {given.dtype,
-                             given.out_dtype,
-                             given.head_dim,
-                             given.value_head_dim,
-                             given.heads,
-                             given.kv_heads,
-                             sized ? given.batch : 0,
-                             sized ? given.seq : 0,
-                             sized ? given.kv_seq : 0,
-                             given.window,
-                             given.scale,
-                             given.alibi,
-                             given.gate,
-                             given.q_len,
-                             given.kv_len,
-                             given.lse};
+  const int64_t numbers[] = {
+      given.dtype, given.out_dtype, given.head_dim, given.value_head_dim,
+      given.heads, given.kv_heads,  given.window,   given.scale,
+      given.alibi, given.gate,      given.q_len,    given.kv_len,
+      given.lse};
   words += '\n';
   words.append(reinterpret_cast<const char *>(numbers), sizeof(numbers));
   return words;
@@ -298,6 +299,37 @@ static attnc_status writeIr(const AttentionDescription &description,
   if (!text)
     return fail(ATTNC_INVALID_ARGUMENT, llvm::toString(text.takeError()));
   ir = std::move(*text);
+  return ATTNC_OK;
+}
+
+/// The request of the program for any sizes.
+static attnc_status describeRequest(const attnc_attention &given,
+                                    ProgramRequest &request,
+                                    AttentionDescription &description) {
+  if (auto status = readAttention(given, description))
+    return status;
+  AttentionDescription general = withoutSizes(description);
+  request.genFlags = flagsOf(general);
+  return writeIr(general, request.ir);
+}
+
+/// Looks for a program of the described sizes: now, or when warmed up.
+static attnc_status applyPolicy(const attnc_attention &given, Options &read,
+                                attnc_program &handle) {
+  AttentionDescription description;
+  if (auto status = describeRequest(given, read.request, description))
+    return status;
+  if (read.policy == Policy::Auto) {
+    handle.described =
+        std::make_unique<std::pair<ProgramRequest, AttentionDescription>>(
+            read.request, description);
+    return ATTNC_OK;
+  }
+  auto chosen =
+      chooseExact(Session::instance(), read.request, description, read.device);
+  if (!chosen)
+    return fail(chosen.failure());
+  handle.exact = *chosen;
   return ATTNC_OK;
 }
 
@@ -315,18 +347,20 @@ attnc_status attnc_program_from_attention(const attnc_attention *attention,
   Options read;
   if (auto status = readOptions(options, read))
     return status;
-  return getProgram(
-      wordsOf(read) + wordsOf(given, read.policy != Policy::Dynamic), read,
-      [&](ProgramRequest &request) -> attnc_status {
-        AttentionDescription description;
-        if (auto status = readAttention(given, description))
-          return status;
-        if (read.policy == Policy::Dynamic)
-          description = withoutSizes(description);
-        request.genFlags = flagsOf(description);
-        return writeIr(description, request.ir);
+  AttentionDescription description;
+  std::unique_ptr<attnc_program> handle;
+  auto status = getProgram(
+      wordsOf(read) + wordsOf(given), read,
+      [&](ProgramRequest &request) {
+        return describeRequest(given, request, description);
       },
-      program);
+      handle);
+  if (!status && read.policy != Policy::Dynamic)
+    status = applyPolicy(given, read, *handle);
+  if (status)
+    return status;
+  *program = handle.release();
+  return ATTNC_OK;
 }
 
 attnc_status attnc_attention_ir(const attnc_attention *attention, char *buffer,
@@ -369,11 +403,22 @@ const char *attnc_program_target(const attnc_program *program) {
   return program ? program->program->target() : "";
 }
 
-attnc_status attnc_program_warm_up(const attnc_program *program) {
+attnc_status attnc_program_warm_up(attnc_program *program) {
   if (!program)
     return failNull(__func__, "program");
   if (llvm::Error error = program->program->warmUp(program->device))
     return fail(toFailure(Status::LoadFailed, std::move(error)));
+  if (program->described) {
+    auto &[request, description] = *program->described;
+    auto chosen =
+        chooseExact(Session::instance(), request, description, program->device);
+    if (!chosen)
+      return fail(chosen.failure());
+    program->exact = *chosen;
+  }
+  if (const RunnableProgram *exact = program->exact)
+    if (llvm::Error error = exact->warmUp(program->device))
+      return fail(toFailure(Status::LoadFailed, std::move(error)));
   return ATTNC_OK;
 }
 
@@ -451,10 +496,10 @@ static attnc_status convertTensor(const ParameterInfo &parameter,
   return ATTNC_OK;
 }
 
-static attnc_status convert(const attnc_program &program,
+static attnc_status convert(const RunnableProgram &program,
                             const attnc_argument *arguments, size_t count,
                             llvm::SmallVectorImpl<Argument> &out) {
-  auto &parameters = program.program->parameters();
+  auto &parameters = program.parameters();
   if (count != parameters.size() || (count && !arguments)) {
     std::string names;
     for (const ParameterInfo &parameter : parameters)
@@ -485,6 +530,23 @@ static attnc_status convert(const attnc_program &program,
   return ATTNC_OK;
 }
 
+/// The program that a call goes to. Arguments that make no sense go to the
+/// general one, which says so.
+static const RunnableProgram &programFor(const attnc_program &program,
+                                         const attnc_argument *arguments,
+                                         size_t count) {
+  const RunnableProgram *exact = program.exact.load(std::memory_order_acquire);
+  if (!exact || !arguments || count != exact->parameters().size())
+    return *program.program;
+  bool suits = fits(*exact, [&](size_t k) -> llvm::ArrayRef<int64_t> {
+    const attnc_tensor &tensor = arguments[k].as.tensor;
+    if (arguments[k].kind != ATTNC_TENSOR || !tensor.sizes || tensor.rank < 0)
+      return {};
+    return {tensor.sizes, size_t(tensor.rank)};
+  });
+  return suits ? *exact : *program.program;
+}
+
 attnc_status attnc_program_workspace_size(const attnc_program *program,
                                           const attnc_argument *arguments,
                                           size_t count, size_t *bytes) {
@@ -493,9 +555,10 @@ attnc_status attnc_program_workspace_size(const attnc_program *program,
   if (!bytes)
     return failNull(__func__, "bytes");
   llvm::SmallVector<Argument, 8> converted;
-  if (auto status = convert(*program, arguments, count, converted))
+  const RunnableProgram &chosen = programFor(*program, arguments, count);
+  if (auto status = convert(chosen, arguments, count, converted))
     return status;
-  auto size = program->program->workspaceBytes(converted);
+  auto size = chosen.workspaceBytes(converted);
   if (!size)
     return fail(ATTNC_INVALID_ARGUMENT, llvm::toString(size.takeError()));
   *bytes = size_t(*size);
@@ -526,25 +589,25 @@ attnc_status attnc_program_run(const attnc_program *program,
                                void *stream) {
   if (!program)
     return failNull(__func__, "program");
+  const RunnableProgram &chosen = programFor(*program, arguments, count);
   CallNumbers numbers;
-  for (uint64_t number :
-       {uint64_t(reinterpret_cast<uintptr_t>(program->program)),
-        uint64_t(reinterpret_cast<uintptr_t>(workspace)),
-        uint64_t(workspace_bytes), uint64_t(count)})
+  for (uint64_t number : {uint64_t(reinterpret_cast<uintptr_t>(&chosen)),
+                          uint64_t(reinterpret_cast<uintptr_t>(workspace)),
+                          uint64_t(workspace_bytes), uint64_t(count)})
     numbers.push_back(number);
   if (arguments)
     for (size_t k = 0; k < count; ++k)
       addNumbers(arguments[k], numbers);
   llvm::SmallVector<Argument, 8> converted;
   auto convertAll = [&]() -> llvm::Expected<llvm::ArrayRef<Argument>> {
-    if (auto status = convert(*program, arguments, count, converted))
+    if (auto status = convert(chosen, arguments, count, converted))
       return makeStatusError(Status(status), lastError());
     return llvm::ArrayRef<Argument>(converted);
   };
   RunRequest request{numbers,   convertAll,
                      workspace, int64_t(workspace_bytes),
                      stream,    program->device};
-  if (llvm::Error error = program->program->run(request))
+  if (llvm::Error error = chosen.run(request))
     return fail(toFailure(Status::InvalidArgument, std::move(error)));
   return ATTNC_OK;
 }

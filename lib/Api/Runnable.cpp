@@ -91,7 +91,33 @@ private:
 // On the CPU
 //===----------------------------------------------------------------------===//
 
+ProgramMemory::~ProgramMemory() = default;
+
 namespace {
+class HostMemory : public ProgramMemory {
+public:
+  ~HostMemory() override {
+    for (void *block : blocks)
+      std::free(block);
+  }
+  Expected<void *> allocate(size_t bytes) override {
+    void *block =
+        std::aligned_alloc(64, llvm::alignTo(std::max<size_t>(bytes, 1), 64));
+    if (!block)
+      return llvm::createStringError("out of memory");
+    blocks.push_back(block);
+    return block;
+  }
+  Error write(void *to, const void *from, size_t bytes) override {
+    memcpy(to, from, bytes);
+    return Error::success();
+  }
+  Error finish() override { return Error::success(); }
+
+private:
+  std::vector<void *> blocks;
+};
+
 class CpuRunnable : public RunnableProgram {
 public:
   explicit CpuRunnable(std::unique_ptr<CpuProgram> program)
@@ -104,6 +130,9 @@ public:
   }
   Error warmUp(int) const override { return Error::success(); }
   Error run(const RunRequest &request) const override;
+  Expected<std::unique_ptr<ProgramMemory>> memory(int) const override {
+    return std::make_unique<HostMemory>();
+  }
 
 private:
   std::unique_ptr<CpuProgram> program;
@@ -142,6 +171,7 @@ public:
   }
   Error warmUp(int device) const override;
   Error run(const RunRequest &request) const override;
+  Expected<std::unique_ptr<ProgramMemory>> memory(int device) const override;
 
 private:
   Expected<CudaCall> bind(const RunRequest &request,
@@ -161,6 +191,65 @@ static Expected<CudaDriver *> openDriver() {
                            llvm::toString(driver.takeError()));
   opened = *driver;
   return driver;
+}
+
+namespace {
+class DeviceMemory : public ProgramMemory {
+public:
+  DeviceMemory(const CudaDriver &driver, CuContext context)
+      : driver(driver), context(context) {}
+  ~DeviceMemory() override {
+    auto scope = CudaContextScope::enter(driver, context);
+    if (!scope) {
+      llvm::consumeError(scope.takeError());
+      return;
+    }
+    for (CuPointer block : blocks)
+      driver.memFree(block);
+  }
+  Expected<void *> allocate(size_t bytes) override {
+    auto scope = CudaContextScope::enter(driver, context);
+    if (!scope)
+      return scope.takeError();
+    CuPointer block = 0;
+    if (Error error =
+            driver.check(driver.memAlloc(&block, std::max<size_t>(bytes, 1)),
+                         "allocating memory"))
+      return std::move(error);
+    blocks.push_back(block);
+    return reinterpret_cast<void *>(block);
+  }
+  Error write(void *to, const void *from, size_t bytes) override {
+    auto scope = CudaContextScope::enter(driver, context);
+    if (!scope)
+      return scope.takeError();
+    return driver.check(
+        driver.memcpyToDevice(reinterpret_cast<CuPointer>(to), from, bytes),
+        "copying to the device");
+  }
+  Error finish() override {
+    auto scope = CudaContextScope::enter(driver, context);
+    if (!scope)
+      return scope.takeError();
+    return driver.check(driver.streamSynchronize(nullptr), "running");
+  }
+
+private:
+  const CudaDriver &driver;
+  CuContext context;
+  std::vector<CuPointer> blocks;
+};
+} // namespace
+
+Expected<std::unique_ptr<ProgramMemory>>
+CudaRunnable::memory(int device) const {
+  auto driver = openDriver();
+  if (!driver)
+    return driver.takeError();
+  auto context = contextOfCall(**driver, nullptr, device);
+  if (!context)
+    return context.takeError();
+  return std::make_unique<DeviceMemory>(**driver, *context);
 }
 
 Error CudaRunnable::warmUp(int device) const {

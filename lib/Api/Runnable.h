@@ -36,6 +36,16 @@ struct RunRequest {
   int device;
 };
 
+/// Memory that a program reads and writes; freed with the object.
+class ProgramMemory {
+public:
+  virtual ~ProgramMemory();
+  virtual llvm::Expected<void *> allocate(size_t bytes) = 0;
+  virtual llvm::Error write(void *to, const void *from, size_t bytes) = 0;
+  /// Waits for what was put on the null stream.
+  virtual llvm::Error finish() = 0;
+};
+
 /// A program ready to run. All functions may be called from several threads.
 class RunnableProgram : public LoadedProgram {
 public:
@@ -47,6 +57,8 @@ public:
   workspaceBytes(llvm::ArrayRef<Argument> arguments) const = 0;
   virtual llvm::Error warmUp(int device) const = 0;
   virtual llvm::Error run(const RunRequest &request) const = 0;
+  virtual llvm::Expected<std::unique_ptr<ProgramMemory>>
+  memory(int device) const = 0;
 
 protected:
   explicit RunnableProgram(tile::ProgramOp program);

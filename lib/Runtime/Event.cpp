@@ -27,6 +27,8 @@ const char *attnc::nameOf(EventKind kind) {
     return "wait";
   case EventKind::Prune:
     return "prune";
+  case EventKind::Decide:
+    return "decide";
   case EventKind::Forbidden:
     return "forbidden";
   case EventKind::Warning:

@@ -23,6 +23,7 @@ enum class EventKind {
   Publish,    ///< An entry was written to disk.
   Wait,       ///< Another process or thread was waited for.
   Prune,      ///< Entries were removed to keep the size limit.
+  Decide,     ///< One program was preferred to another; `seconds` of each.
   Forbidden,  ///< A compile was refused (ATTNC_JIT=forbid).
   Warning,    ///< Something did not work; the request was served regardless.
 };

@@ -330,6 +330,33 @@ TEST(Api, ADescriptionNeedsNoSizes) {
             ATTNC_INVALID_ARGUMENT);
 }
 
+TEST(Api, ExactAndAutoServeOtherSizesToo) {
+  attnc_attention attention = attnc::attention();
+  attention.head_dim = 16;
+  attention.batch = 1;
+  attention.heads = 2;
+  attention.seq = 7;
+  attention.kv_seq = 9;
+  for (const char *policy : {"exact", "auto"}) {
+    attnc::Options options;
+    options.policy = policy;
+    attnc::Program program;
+    attnc::Status status =
+        attnc::Program::fromAttention(attention, program, options);
+    ASSERT_TRUE(status) << status.message();
+    ASSERT_TRUE(program.warmUp());
+    check(program, 2, 7, 9, -1.0f);
+    check(program, 3, 5, 11, -1.0f);
+  }
+  attnc::Options options;
+  options.policy = "auto";
+  attnc::Program program;
+  setenv("ATTNC_DETERMINISTIC", "1", 1);
+  EXPECT_EQ(attnc::Program::fromAttention(attention, program, options).code(),
+            ATTNC_UNSUPPORTED);
+  unsetenv("ATTNC_DETERMINISTIC");
+}
+
 TEST(Api, AWrongDescriptionIsNamed) {
   auto messageOf = [](attnc_attention attention) {
     attnc::Program program;
