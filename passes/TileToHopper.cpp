@@ -375,9 +375,11 @@ LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
   tile::ViewType view = load.getView().getType();
   tile::TileType tileType = load.getTile().getType();
   if (tileType.getElementType().getIntOrFloatBitWidth() != 16)
-    return load.emitError() << "products on Hopper take bf16 or f16 operands, "
-                               "got "
-                            << tileType.getElementType();
+    return load.emitError()
+           << "products on Hopper take bf16 or f16 operands, got "
+           << tileType.getElementType()
+           << "; round queries, keys and values to bf16 or f16 (the output may "
+              "stay f32), or compile for the CPU with --target=cpu";
   // One dim of the view follows the rows, one the columns.
   bool bulk = !anyLayout && rowDim >= 0 && colDim >= 0 && rowDim != colDim &&
               view.getRank() <= 5 && fitsBulkCopy(load, colDim);

@@ -25,6 +25,9 @@ class PlainArgument(ctypes.Structure):
 def load_library(path):
     library = ctypes.CDLL(path)
     library.attnc_compile.restype = ctypes.c_void_p
+    library.attnc_compile.argtypes = [ctypes.c_char_p, ctypes.c_char_p,
+                                      ctypes.c_int, ctypes.c_int,
+                                      ctypes.c_char_p, ctypes.c_int64]
     library.attnc_describe.restype = ctypes.c_char_p
     library.attnc_describe.argtypes = [ctypes.c_void_p]
     library.attnc_workspace.restype = ctypes.c_int64
@@ -45,7 +48,7 @@ class CompileError(Exception):
 
 def plain(value, argument):
     """One argument as the library takes it."""
-    if isinstance(value, torch.Tensor):
+    if hasattr(value, "data_ptr"):
         result = PlainArgument(kind=0, rank=value.dim(), data=value.data_ptr())
         for k, dim in enumerate(argument.get("dims", range(value.dim()))):
             result.sizes[k] = value.shape[dim]
@@ -57,12 +60,13 @@ def plain(value, argument):
 
 
 class Program:
-    def __init__(self, library, text, schedule="", device=0):
+    def __init__(self, library, text, schedule="", device=0, any_layout=False):
         torch.cuda.init()
         self.library = library
         message = ctypes.create_string_buffer(MESSAGE_BYTES)
         self.handle = library.attnc_compile(
-            text.encode(), schedule.encode(), device, message, MESSAGE_BYTES)
+            text.encode(), schedule.encode(), any_layout, device, message,
+            MESSAGE_BYTES)
         if not self.handle:
             raise CompileError(message.value.decode())
         self.description = json.loads(library.attnc_describe(self.handle))

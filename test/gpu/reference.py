@@ -17,7 +17,8 @@ class Problem:
     value: torch.Tensor
     score: str = "sigmoid"
     scale: float = None
-    bias: object = 0.0     # a number, or a tensor (H,), (B, Sk), (B, H, Sq, Sk)
+    bias: object = 0.0     # a number, or a tensor
+    bias_kind: str = ""    # what a tensor's dims are, of BIASES
     weight_scale: float = 1.0
     cap: float = 0.0
     slopes: torch.Tensor = None     # (H,)
@@ -25,34 +26,43 @@ class Problem:
     window: tuple = None
     mask: torch.Tensor = None       # (B, Sq, Sk)
     k_len: torch.Tensor = None      # (B,)
+    q_len: torch.Tensor = None      # (B,)
     gate: torch.Tensor = None
 
 
-def biases(problem, b, h, rows):
-    bias = problem.bias
-    if not isinstance(bias, torch.Tensor):
-        return bias
-    if bias.dim() == 4:
-        return bias[b, h, rows].double()
-    if bias.dim() == 2:
-        return bias[b].double()
-    return bias[h].double()
+def of_diagonal(table, b, h, i, j):
+    """Relative positions from -31 on; 0 outside the table."""
+    at = i - j + 31
+    inside = (at >= 0) & (at < len(table))
+    return torch.where(inside, table[at.clamp(0, len(table) - 1)], 0)
 
 
-def logits(problem, b, h, rows, k_len):
+# What a bias adds at rows i (a column) and keys j (a row) of head h.
+BIASES = {
+    "head": lambda t, b, h, i, j: t[h],
+    "key": lambda t, b, h, i, j: t[b, j],
+    "full": lambda t, b, h, i, j: t[b, h, i, j],
+    "bh": lambda t, b, h, i, j: t[b, h],
+    "row": lambda t, b, h, i, j: t[i],
+    "column": lambda t, b, h, i, j: t[j],
+    "diagonal": of_diagonal,
+}
+
+
+def logits(problem, b, h, rows, q_len, k_len):
     """x and the keep mask of some rows of one head."""
     q, k = problem.query[b, h, rows], problem.key
     group = problem.query.shape[1] // k.shape[1]
     s = q.double() @ k[b, h // group, :k_len].double().T
     scale = problem.scale if problem.scale is not None else q.shape[-1] ** -0.5
     x = s * scale
-    bias = biases(problem, b, h, rows)
-    if isinstance(bias, torch.Tensor) and bias.dim():
-        bias = bias[..., :k_len]
-    x = x + bias
     i = torch.arange(rows.start, rows.stop, device=x.device)[:, None]
     j = torch.arange(k_len, device=x.device)[None]
-    diagonal = i + k_len - problem.query.shape[2]
+    if problem.bias_kind:
+        x = x + BIASES[problem.bias_kind](problem.bias, b, h, i, j).double()
+    else:
+        x = x + problem.bias
+    diagonal = i + k_len - q_len
     if problem.slopes is not None:
         x = x - problem.slopes[h].double() * (diagonal - j).abs()
     if problem.cap:
@@ -104,33 +114,36 @@ def attend(problem, x, keep):
     return p.masked_fill(~keep, 0), 1.0, None
 
 
-def compute(problem, block=1024):
-    """(exact, model, lse): float64 tensors (B, H, Sq, Dv) and (B, H, Sq)."""
+def length_of(lengths, b, size):
+    return size if lengths is None else int(lengths[b])
+
+
+def compute(problem, pairs, block=1024):
+    """(exact, model, lse) of the heads (b, h): float64 tensors (N, Sq, Dv) and
+    (N, Sq). Rows beyond a sequence's length are 0."""
     q, v = problem.query, problem.value
-    batch, heads, length = q.shape[:3]
-    group = heads // v.shape[1]
-    exact = torch.zeros(batch, heads, length, v.shape[3], dtype=torch.float64,
+    size, group = q.shape[2], q.shape[1] // max(v.shape[1], 1)
+    exact = torch.zeros(len(pairs), size, v.shape[3], dtype=torch.float64,
                         device=q.device)
     model = torch.zeros_like(exact)
-    lse = torch.zeros(batch, heads, length, dtype=torch.float64,
-                      device=q.device)
-    for b in range(batch):
-        k_len = v.shape[2]
-        if problem.k_len is not None:
-            k_len = int(problem.k_len[b])
-        for h in range(heads):
-            values = v[b, h // group, :k_len].double()
-            for start in range(0, length, block):
-                rows = slice(start, min(start + block, length))
-                x, keep = logits(problem, b, h, rows, k_len)
-                p, total, row_lse = attend(problem, x, keep)
-                exact[b, h, rows] = (p @ values) / total
-                model[b, h, rows] = (p.to(v.dtype).double() @ values) / total
-                if row_lse is not None:
-                    lse[b, h, rows] = row_lse
-    if problem.gate is not None:
-        gate = torch.sigmoid(problem.gate.double())
-        exact, model = exact * gate, model * gate
+    lse = torch.full((len(pairs), size), float("-inf"), dtype=torch.float64,
+                     device=q.device)
+    for n, (b, h) in enumerate(pairs):
+        k_len = length_of(problem.k_len, b, v.shape[2])
+        q_len = length_of(problem.q_len, b, size)
+        values = v[b, h // group, :k_len].double()
+        for start in range(0, q_len, block):
+            rows = slice(start, min(start + block, q_len))
+            x, keep = logits(problem, b, h, rows, q_len, k_len)
+            p, total, row_lse = attend(problem, x, keep)
+            exact[n, rows] = (p @ values) / total
+            model[n, rows] = (p.to(v.dtype).double() @ values) / total
+            if row_lse is not None:
+                lse[n, rows] = row_lse
+        if problem.gate is not None:
+            gate = torch.sigmoid(problem.gate[b, h].double())
+            exact[n] *= gate
+            model[n] *= gate
     return exact, model, lse
 
 

@@ -104,10 +104,11 @@ llvm::Error compileLowered(Artifact &artifact, Compiled &out) {
 }
 
 llvm::Error build(Program &result, llvm::StringRef text,
-                  llvm::StringRef schedule, int device) {
+                  llvm::StringRef schedule, bool anyLayout, int device) {
   CompileOptions options;
   options.target = Target::SM90a;
   options.schedule = schedule.str();
+  options.anyLayout = anyLayout;
   auto artifact = parseArtifact(text, "input", *result.context, options);
   if (!artifact)
     return artifact.takeError();
@@ -186,12 +187,14 @@ bool report(llvm::Error error, char *message, int64_t size) {
 
 } // namespace
 
-EXPORT void *attnc_compile(const char *text, const char *schedule, int device,
-                           char *message, int64_t size) {
+EXPORT void *attnc_compile(const char *text, const char *schedule,
+                           int anyLayout, int device, char *message,
+                           int64_t size) {
   static bool registered = (registerAllPasses(), true);
   (void)registered;
   auto program = std::make_unique<Program>();
-  if (!report(build(*program, text, schedule, device), message, size))
+  if (!report(build(*program, text, schedule, anyLayout != 0, device), message,
+              size))
     return nullptr;
   return program.release();
 }

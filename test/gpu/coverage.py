@@ -1,0 +1,109 @@
+"""The cases of check.py beside its grid: one for each promise of
+docs/hopper.md, named by what it is about.
+
+    check.py --only 'dim-*' 'shape-*' 'view-*' 'capture-*' 'large-*'
+"""
+
+
+def add_dims(add):
+    """Head dims that are no multiple of anything, and unequal ones."""
+    for d in (2, 31, 59, 100, 111, 250):
+        add(f"dim-{d}", d=d, rows=200, keys=150)
+        add(f"dim-{d}-softmax-causal", d=d, rows=200, keys=333, causal=True,
+            score="softmax")
+    add("dim-40-96", d=40, dv=96, rows=130)
+    add("dim-96-31", d=96, dv=31, rows=130, keys=300)
+    add("dim-31-96-softmax", d=31, dv=96, rows=130, score="softmax")
+    add("dim-192-128-softmax", d=192, dv=128, rows=300, score="softmax",
+        causal=True)
+    add("dim-59-half-out", d=59, rows=130, out_dtype="bf16")
+    add("dim-111-f16", d=111, rows=130, dtype="f16", out_dtype="f16")
+    add("dim-256-f16-softmax", d=256, rows=300, dtype="f16", score="softmax",
+        causal=True)
+
+
+def add_shapes(add):
+    """Lengths, groups, layouts, masks."""
+    add("shape-no-rows", rows=0, keys=50)
+    add("shape-no-sequences", batch=0, rows=50)
+    add("shape-no-heads", heads=0, rows=50)
+    add("shape-no-keys-softmax", rows=100, keys=-1, score="softmax",
+        flags="--lse")
+    add("shape-one-key", rows=129, keys=1)
+    add("shape-more-rows-causal", rows=300, keys=77, causal=True)
+    add("shape-more-rows-causal-softmax", rows=300, keys=77, causal=True,
+        score="softmax", flags="--lse")
+    add("shape-group-3", heads=6, kv_heads=2, rows=200, batch=2)
+    add("shape-group-3-softmax-bshd", heads=9, kv_heads=3, rows=200, batch=2,
+        layout="bshd", score="softmax", causal=True)
+    add("shape-group-all-odd-dim", heads=5, kv_heads=1, rows=200, d=59)
+    add("shape-window-both-sides", rows=500, window=(60, 30))
+    add("shape-window-softmax", rows=500, window=(-1, 30), score="softmax",
+        flags="--lse")
+    add("shape-lengths", batch=4, rows=300, keys=300, k_len=(300, 0, 1, 129),
+        q_len=(300, 300, 17, 0), causal=True)
+    add("shape-lengths-softmax", batch=4, rows=300, keys=300, score="softmax",
+        k_len=(300, 0, 1, 129), q_len=(300, 300, 17, 0), flags="--lse")
+    add("shape-lengths-odd-dim", batch=3, rows=200, keys=300, d=59,
+        k_len=(300, 0, 131))
+    add("shape-lengths-window-odd-dim-softmax", batch=3, rows=200, keys=300,
+        d=31, k_len=(300, 1, 131), window=(50, 10), score="softmax")
+    add("shape-n65536-d128", rows=640, keys=65536, heads=1, d=128)
+    add("shape-n65536-half-out", rows=640, keys=65536, heads=1, d=64,
+        out_dtype="bf16")
+
+
+def add_views(add):
+    """Strides and alignments that bulk copies cannot read."""
+    for d in (64, 128):
+        for views in ("dense", "odd", "four", "eight", "sixteen", "reversed",
+                      "transposed"):
+            add(f"view-{views}-d{d}", d=d, rows=333, keys=400, views=views,
+                any_layout=True, causal=d == 64,
+                score="sigmoid" if d == 64 else "softmax")
+    add("view-odd-d256", d=256, rows=200, views="odd", any_layout=True)
+    add("view-odd-d31", d=31, rows=200, views="odd", any_layout=True)
+    add("view-eight-d36", d=36, rows=200, views="eight", any_layout=True)
+    add("view-sixteen-d100", d=100, rows=200, views="sixteen",
+        any_layout=True)
+    add("view-odd-bshd-half-out", d=64, rows=200, views="odd", layout="bshd",
+        any_layout=True, out_dtype="bf16")
+    add("view-odd-lengths", d=64, rows=200, keys=300, batch=3, views="odd",
+        any_layout=True, k_len=(300, 0, 131))
+    add("view-packed-odd-dim", d=59, rows=300, heads=3, layout="bshd",
+        packed=True)
+    add("view-packed-any", d=64, rows=300, heads=3, layout="bshd",
+        packed=True, any_layout=True, score="softmax")
+
+
+def add_captures(add):
+    """Operands of every broadcast kind, and epilogues."""
+    for kind in ("bh", "row", "column", "diagonal", "full"):
+        add(f"capture-{kind}", rows=150, keys=200, heads=4, batch=2,
+            bias=kind)
+    add("capture-diagonal-softmax-causal", rows=150, heads=4, bias="diagonal",
+        causal=True, score="softmax")
+    add("capture-row-odd-dim", rows=150, heads=4, d=59, bias="row")
+    add("capture-gate-d256", d=256, rows=200, gate=True)
+    add("capture-gate-d64-softmax", d=64, rows=200, gate=True,
+        score="softmax", out_dtype="bf16")
+    add("capture-gate-odd-dim", d=59, rows=200, gate=True)
+    add("capture-everything", d=64, rows=200, keys=260, heads=6, kv_heads=2,
+        batch=2, bias="full", alibi=True, mask=True, gate=True, causal=True,
+        k_len=(260, 100))
+
+
+def add_large(add):
+    """More than 2^31 elements, more than 65535 heads."""
+    add("large-keys", heads=640, rows=32, keys=65552, d=64, sample=3)
+    add("large-keys-any", heads=640, rows=32, keys=65552, d=64, sample=3,
+        any_layout=True, score="softmax")
+    add("large-output", heads=640, rows=65552, keys=40, d=64, sample=3,
+        out_dtype="bf16")
+    add("large-heads-softmax", batch=70, heads=1024, rows=16, d=64, sample=64,
+        score="softmax")
+
+
+def add_cases(add):
+    for family in (add_dims, add_shapes, add_views, add_captures, add_large):
+        family(add)
