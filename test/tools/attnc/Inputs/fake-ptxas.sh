@@ -1,12 +1,14 @@
 #!/bin/sh
-# Stands in for ptxas: the "machine code" is the PTX, and it spills if a line
-# of the PTX matches the regular expression $SPILLS.
+# Stands in for ptxas: the "machine code" is the PTX behind the four bytes that
+# machine code begins with, and it spills if a line of the PTX matches the
+# regular expression $SPILLS.
 if [ "$1" = --version ]; then
   echo "Cuda compilation tools, release 13.0, V13.0.88"
   exit
 fi
 in=$4 out=$6
-cp "$in" "$out"
+printf '\177ELF' >"$out"
+cat "$in" >>"$out"
 kernel=$(sed -n 's/^\.visible \.entry \([a-z_]*\)(.*/\1/p' "$in")
 echo "ptxas info    : Compiling entry function '$kernel' for 'sm_90a'"
 if grep -Eq "$SPILLS" "$in"; then
