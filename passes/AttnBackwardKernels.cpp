@@ -201,20 +201,34 @@ protected:
   }
 
   /// A region of (s, ..., positions, captured...) on tiles; the first is q . k.
+  /// What it does not read is not kept for it.
   Value map(Region &region, ArrayRef<Value> tiles) {
     Value factor = scale();
-    SmallVector<Value> inputs(tiles);
-    llvm::append_range(inputs, tilesOf(elements));
-    size_t count = tiles.size();
+    SmallVector<Value> inputs;
+    for (auto [index, tile] : llvm::enumerate(tiles))
+      if (!region.getArgument(index).use_empty())
+        inputs.push_back(tile);
+    size_t count = inputs.size(), first = tiles.size() + 6;
+    SmallVector<Element> read = elements;
+    for (auto [index, element] : llvm::enumerate(read))
+      if (region.getArgument(first + index).use_empty())
+        element = {factor, nullptr};
+    llvm::append_range(inputs, tilesOf(read));
     return buildMap(
         b, scores, inputs,
         [&](ImplicitLocOpBuilder &b, ValueRange e, Value r, Value c) {
-          SmallVector<Value> arguments(e.take_front(count));
-          arguments[0] = arith::MulFOp::create(b, e[0], factor);
+          SmallVector<Value> arguments;
+          ValueRange rest = e.take_front(count);
+          for (size_t index = 0; index < tiles.size(); ++index) {
+            bool isRead = !region.getArgument(index).use_empty();
+            arguments.push_back(isRead ? rest.front() : factor);
+            rest = rest.drop_front(isRead);
+          }
+          arguments[0] = arith::MulFOp::create(b, arguments[0], factor);
           llvm::append_range(arguments, ValueRange{b32, h32, i(b, r, c),
                                                    j(b, r, c), qLen32, kLen32});
           llvm::append_range(arguments,
-                             scalarsOf(b, elements, e.drop_front(count)));
+                             scalarsOf(b, read, e.drop_front(count)));
           return inlineRegion(b, region, arguments);
         });
   }

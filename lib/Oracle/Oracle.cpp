@@ -1,9 +1,6 @@
 //===- Oracle.cpp - What attention should have computed -------------------===//
 
-#include "lib/Oracle/Oracle.h"
-
-#include "dialects/attn/Attn.h"
-#include "lib/Oracle/Region.h"
+#include "lib/Oracle/Evaluation.h"
 
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -18,16 +15,11 @@ using namespace mlir;
 using namespace attnc;
 using namespace attnc::oracle;
 
-namespace {
-
-constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
 //===----------------------------------------------------------------------===//
 // Tensors
 //===----------------------------------------------------------------------===//
 
-double readFloat16(uint16_t bits) {
+static double readFloat16(uint16_t bits) {
   int exponent = (bits >> 10) & 31, fraction = bits & 1023;
   double sign = bits >> 15 ? -1 : 1;
   if (exponent == 31)
@@ -37,13 +29,13 @@ double readFloat16(uint16_t bits) {
   return sign * std::ldexp(1024 + fraction, exponent - 25);
 }
 
-template <typename T> T readAs(const void *data, int64_t index) {
+template <typename T> static T readAs(const void *data, int64_t index) {
   T value;
   std::memcpy(&value, static_cast<const T *>(data) + index, sizeof value);
   return value;
 }
 
-double readElement(const void *data, int64_t index, Type type) {
+static double readElement(const void *data, int64_t index, Type type) {
   if (type.isF32())
     return readAs<float>(data, index);
   if (type.isF16())
@@ -59,18 +51,18 @@ double readElement(const void *data, int64_t index, Type type) {
   return readAs<float>(&bits, 0);
 }
 
-int64_t product(ArrayRef<int64_t> shape) {
+static int64_t product(ArrayRef<int64_t> shape) {
   int64_t count = 1;
   for (int64_t size : shape)
     count *= size;
   return count;
 }
 
-Tensor makeTensor(ArrayRef<int64_t> shape, double value) {
+Tensor oracle::makeTensor(ArrayRef<int64_t> shape, double value) {
   return {llvm::to_vector(shape), std::vector<double>(product(shape), value)};
 }
 
-Tensor readTensor(const ViewArgument &view, Type elementType) {
+Tensor oracle::readTensor(const ViewArgument &view, Type elementType) {
   Tensor tensor = makeTensor(view.sizes, 0);
   SmallVector<int64_t> index(view.sizes.size(), 0);
   for (double &element : tensor.data) {
@@ -87,8 +79,7 @@ Tensor readTensor(const ViewArgument &view, Type elementType) {
   return tensor;
 }
 
-/// The element at `index`, 0 outside.
-double readOrZero(const Tensor &tensor, ArrayRef<int64_t> index) {
+double oracle::readOrZero(const Tensor &tensor, ArrayRef<int64_t> index) {
   int64_t offset = 0;
   for (auto [i, size] : llvm::zip_equal(index, tensor.shape)) {
     if (i < 0 || i >= size)
@@ -98,53 +89,11 @@ double readOrZero(const Tensor &tensor, ArrayRef<int64_t> index) {
   return tensor.data[offset];
 }
 
-/// A 4-D tensor in the order of its layout, seen as (b, h, s, d).
-struct Heads {
-  Heads(const Tensor &tensor, attn::Layout layout)
-      : data(tensor.data.data()), bshd(layout == attn::Layout::BSHD),
-        batch(tensor.shape[0]), heads(tensor.shape[bshd ? 2 : 1]),
-        length(tensor.shape[bshd ? 1 : 2]), width(tensor.shape[3]) {}
-
-  const double *row(int64_t b, int64_t h, int64_t s) const {
-    int64_t index =
-        bshd ? (b * length + s) * heads + h : (b * heads + h) * length + s;
-    return data + index * width;
-  }
-
-  const double *data;
-  bool bshd;
-  int64_t batch, heads, length, width;
-};
-
-SmallVector<int64_t> shapeOf(attn::Layout layout, int64_t b, int64_t h,
-                             int64_t s, int64_t d) {
-  if (layout == attn::Layout::BSHD)
-    return {b, s, h, d};
-  return {b, h, s, d};
-}
-
 //===----------------------------------------------------------------------===//
 // Rows
 //===----------------------------------------------------------------------===//
 
-/// Where a row of logits or of outputs lies.
-struct Position {
-  int64_t b, h, i;
-};
-
-/// One row of logits or weights: the keys inside the sequence only (S-beyond).
-/// A weight is x / divisor.
-struct Row {
-  int64_t qLen = 0, kLen = 0, keyHead = 0;
-  Lanes x;
-  std::vector<bool> keep;
-  double divisor = 1;
-
-  /// Whether the query is inside its sequence.
-  bool exists(Position p) const { return p.i < qLen; }
-};
-
-int64_t evaluateAffine(AffineExpr expr, ArrayRef<int64_t> dims) {
+int64_t oracle::evaluateAffine(AffineExpr expr, ArrayRef<int64_t> dims) {
   if (auto dim = dyn_cast<AffineDimExpr>(expr))
     return dims[dim.getPosition()];
   if (auto constant = dyn_cast<AffineConstantExpr>(expr))
@@ -169,78 +118,9 @@ int64_t evaluateAffine(AffineExpr expr, ArrayRef<int64_t> dims) {
   }
 }
 
-template <typename T>
-double dot(const double *a, const double *b, int64_t count) {
-  T sum = 0;
-  for (int64_t i = 0; i < count; ++i)
-    sum += T(a[i]) * T(b[i]);
-  return sum;
-}
-
-/// acc += weight * values
-template <typename T>
-void accumulate(std::vector<double> &acc, double weight, const double *values) {
-  for (size_t d = 0; d < acc.size(); ++d)
-    acc[d] = T(T(acc[d]) + T(T(weight) * T(values[d])));
-}
-
 //===----------------------------------------------------------------------===//
 // The function
 //===----------------------------------------------------------------------===//
-
-class Evaluation {
-public:
-  Evaluation(func::FuncOp function, const Options &options)
-      : function(function), options(options),
-        plain(options.precision == Precision::PlainF32) {}
-
-  llvm::Expected<std::vector<Tensor>> run(ArrayRef<Argument> arguments);
-
-private:
-  llvm::Error bind(ArrayRef<Argument> arguments);
-  llvm::Error compileRegions();
-  llvm::Error evaluate(Operation &op);
-  llvm::Error checkLogits(Value value) const;
-
-  void evaluateApply(attn::ApplyOp op);
-  void evaluateEpilogue(attn::EpilogueOp op);
-  void evaluateLse(attn::LseOp op);
-  void evaluateRowNorm(attn::RowNormOp op);
-  void evaluateFused(attn::FusedOp op);
-
-  Row getRow(Value logits, Position p) const;
-  template <typename Op> Row getScores(Op op, Position p) const;
-  void addBias(Row &row, attn::BiasOp op, Position p) const;
-  void modify(Row &row, Region &region, ValueRange captures, ArrayAttr maps,
-              Position p) const;
-  void mask(Row &row, ValueRange masks, Position p) const;
-  Lanes getMask(Operation *op, const Row &row, Position p) const;
-  void activate(Row &row, Region &region) const;
-  double softmax(Row &row) const;
-  std::vector<double> apply(const Row &row, Value value,
-                            attn::Normalize normalize, attn::Layout layout,
-                            Position p) const;
-  void finish(std::vector<double> &output, Region &region, ValueRange captures,
-              ArrayAttr maps, ArrayAttr stats, Position p) const;
-  double getStat(attn::RowStat stat, ArrayRef<double> row) const;
-  Lanes getCapture(Value value, AffineMap map, Position p, int64_t count) const;
-
-  /// Query row sizes (B, Hq, Sq) that a value of logits has.
-  SmallVector<int64_t, 3> getRowShape(Value logits) const;
-  int64_t getLength(Value lengths, int64_t b, int64_t all) const;
-  int64_t getQueryLength(attn::EpilogueOp op, int64_t b, int64_t all) const;
-  void forRows(ArrayRef<int64_t> rowShape, bool all,
-               llvm::function_ref<void(Position)> body) const;
-
-  double round(double x) const { return plain ? float(x) : x; }
-
-  func::FuncOp function;
-  const Options &options;
-  bool plain;
-  llvm::DenseMap<Value, Tensor> tensors;
-  llvm::DenseMap<Value, double> scalars;
-  llvm::DenseMap<Region *, RegionProgram> programs;
-};
 
 llvm::Error Evaluation::bind(ArrayRef<Argument> arguments) {
   if (arguments.size() != function.getNumArguments())
@@ -563,6 +443,9 @@ template <typename Op> Row Evaluation::getScores(Op op, Position p) const {
   return row;
 }
 
+template Row Evaluation::getScores(attn::ScoresOp op, Position p) const;
+template Row Evaluation::getScores(attn::FusedOp op, Position p) const;
+
 /// The elements at map(b, h, i, 0 .. count - 1).
 Lanes Evaluation::getCapture(Value value, AffineMap map, Position p,
                              int64_t count) const {
@@ -581,16 +464,14 @@ Lanes Evaluation::getCapture(Value value, AffineMap map, Position p,
   return lanes;
 }
 
-/// 0, 1, ..., count - 1
-Lanes countUp(int64_t count) {
+Lanes oracle::countUp(int64_t count) {
   Lanes lanes(count);
   for (int64_t j = 0; j < count; ++j)
     lanes[j] = j;
   return lanes;
 }
 
-/// Results that are the same everywhere, spread over `count` lanes.
-Lanes spread(Lanes lanes, int64_t count) {
+Lanes oracle::spread(Lanes lanes, int64_t count) {
   if (lanes.size() == 1)
     lanes.resize(count, lanes[0]);
   return lanes;
@@ -627,7 +508,7 @@ void Evaluation::activate(Row &row, Region &region) const {
 }
 
 /// Where the diagonal of query i meets the keys (S-causal).
-int64_t getDiagonal(attn::Align align, const Row &row, Position p) {
+static int64_t getDiagonal(attn::Align align, const Row &row, Position p) {
   return align == attn::Align::TopLeft ? p.i : p.i + row.kLen - row.qLen;
 }
 
@@ -769,8 +650,6 @@ void Evaluation::finish(std::vector<double> &output, Region &region,
     arguments.push_back(getCapture(capture, map, p, width));
   output = spread(programs.at(&region).run(std::move(arguments)), width);
 }
-
-} // namespace
 
 llvm::Expected<std::vector<Tensor>>
 attnc::oracle::evaluate(func::FuncOp function, ArrayRef<Argument> arguments,

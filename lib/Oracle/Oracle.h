@@ -58,6 +58,18 @@ llvm::Expected<std::vector<Tensor>> evaluate(mlir::func::FuncOp function,
                                              llvm::ArrayRef<Argument> arguments,
                                              const Options &options = {});
 
+/// The gradients of a function that has the attribute `attn.differentiate`, by
+/// dual numbers and sums in float64: no code of the compiler's derivatives.
+/// Arguments are those of the program that `attn-differentiate` makes of it;
+/// what that is handed of the forward is computed anew. Results are the
+/// gradients in its order.
+///
+/// Model rounds P, dS and a softmax's output once. `options.rows` must not be
+/// set.
+llvm::Expected<std::vector<Tensor>>
+differentiate(mlir::func::FuncOp function, llvm::ArrayRef<Argument> arguments,
+              const Options &options = {});
+
 /// `x` rounded to nearest even in a float type; f32, f16 and bf16.
 double roundToType(double x, mlir::Type type);
 

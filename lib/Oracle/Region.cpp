@@ -333,6 +333,7 @@ RegionProgram::compile(Block &block, Precision precision,
                        const llvm::DenseMap<Value, double> &scalars) {
   RegionProgram program;
   program.numArguments = block.getNumArguments();
+  program.plain = precision == Precision::PlainF32;
   llvm::DenseMap<Value, unsigned> slots;
   for (BlockArgument argument : block.getArguments())
     slots[argument] = argument.getArgNumber();
@@ -346,13 +347,14 @@ RegionProgram::compile(Block &block, Precision precision,
               "a region reads a value that is not a scalar of the function");
         slots[operand] = program.numArguments + program.captured.size();
         program.captured.push_back(known->second);
+        program.capturedValues.push_back(operand);
       }
   unsigned next = program.numArguments + program.captured.size();
   for (Operation &op : block.without_terminator()) {
     llvm::Expected<ScalarFunction> function = getScalarFunction(&op, precision);
     if (!function)
       return function.takeError();
-    Step step{*function, {}};
+    Step step{*function, getScalarPartials(&op), {}};
     for (Value operand : op.getOperands())
       step.operands.push_back(slots.lookup(operand));
     program.steps.push_back(std::move(step));
@@ -377,6 +379,129 @@ Lanes RegionProgram::run(std::vector<Lanes> values) const {
         operands[k] = values[operand].size() == 1 ? values[operand][0]
                                                   : values[operand][lane];
       result[lane] = step.function(operands);
+    }
+    values.push_back(std::move(result));
+  }
+  return values[yielded];
+}
+
+//===----------------------------------------------------------------------===//
+// Dual numbers
+//===----------------------------------------------------------------------===//
+
+/// What the textbook says; where there is no derivative, as the op table's
+/// column `kinks` does.
+static const llvm::StringMap<void (*)(const double *, double *)> &
+getPlainPartials() {
+  using Partials = void (*)(const double *, double *);
+  static const llvm::StringMap<Partials> partials = {
+      {"arith.addf", [](const double *, double *d) { d[0] = d[1] = 1; }},
+      {"arith.subf",
+       [](const double *, double *d) {
+         d[0] = 1;
+         d[1] = -1;
+       }},
+      {"arith.mulf",
+       [](const double *a, double *d) {
+         d[0] = a[1];
+         d[1] = a[0];
+       }},
+      {"arith.divf",
+       [](const double *a, double *d) {
+         d[0] = 1 / a[1];
+         d[1] = -a[0] / (a[1] * a[1]);
+       }},
+      {"arith.negf", [](const double *, double *d) { d[0] = -1; }},
+      {"arith.minimumf",
+       [](const double *a, double *d) {
+         d[0] = a[0] < a[1];
+         d[1] = 1 - d[0];
+       }},
+      {"arith.maximumf",
+       [](const double *a, double *d) {
+         d[0] = a[0] > a[1];
+         d[1] = 1 - d[0];
+       }},
+      {"arith.select",
+       [](const double *a, double *d) {
+         d[1] = a[0] != 0;
+         d[2] = a[0] == 0;
+       }},
+      {"math.absf",
+       [](const double *a, double *d) { d[0] = (a[0] > 0) - (a[0] < 0); }},
+      {"math.exp", [](const double *a, double *d) { d[0] = std::exp(a[0]); }},
+      {"math.exp2", [](const double *a,
+                       double *d) { d[0] = std::exp2(a[0]) * std::log(2.0); }},
+      {"math.expm1", [](const double *a, double *d) { d[0] = std::exp(a[0]); }},
+      {"math.log", [](const double *a, double *d) { d[0] = 1 / a[0]; }},
+      {"math.log2",
+       [](const double *a, double *d) { d[0] = 1 / (a[0] * std::log(2.0)); }},
+      {"math.log1p", [](const double *a, double *d) { d[0] = 1 / (1 + a[0]); }},
+      {"math.tanh",
+       [](const double *a, double *d) {
+         d[0] = 1 / (std::cosh(a[0]) * std::cosh(a[0]));
+       }},
+      {"math.sqrt",
+       [](const double *a, double *d) { d[0] = 0.5 / std::sqrt(a[0]); }},
+      {"math.rsqrt",
+       [](const double *a, double *d) { d[0] = -0.5 * std::pow(a[0], -1.5); }},
+      {"math.powf",
+       [](const double *a, double *d) {
+         d[0] = a[1] * std::pow(a[0], a[1] - 1);
+         d[1] = a[0] > 0 ? std::pow(a[0], a[1]) * std::log(a[0]) : 0;
+       }},
+      {"math.erf",
+       [](const double *a, double *d) {
+         d[0] = 2 / std::sqrt(std::acos(-1.0)) * std::exp(-a[0] * a[0]);
+       }},
+      {"math.sin", [](const double *a, double *d) { d[0] = std::cos(a[0]); }},
+      {"math.cos", [](const double *a, double *d) { d[0] = -std::sin(a[0]); }},
+      {"math.fma",
+       [](const double *a, double *d) {
+         d[0] = a[1];
+         d[1] = a[0];
+         d[2] = 1;
+       }},
+      // e^-|x| / (1 + e^-|x|)^2 overflows nowhere.
+      {"attn.logistic",
+       [](const double *a, double *d) {
+         double e = std::exp(-std::fabs(a[0]));
+         d[0] = e / ((1 + e) * (1 + e));
+       }},
+  };
+  return partials;
+}
+
+ScalarPartials attnc::oracle::getScalarPartials(Operation *op) {
+  auto entry = getPlainPartials().find(op->getName().getStringRef());
+  return entry == getPlainPartials().end() ? ScalarPartials() : entry->second;
+}
+
+DualLanes RegionProgram::runDual(std::vector<DualLanes> values,
+                                 Value direction) const {
+  for (auto [scalar, value] : llvm::zip_equal(captured, capturedValues))
+    values.push_back({{scalar}, {value == direction ? 1.0 : 0.0}});
+  auto at = [](const Lanes &lanes, size_t lane) {
+    return lanes.size() == 1 ? lanes[0] : lanes[lane];
+  };
+  for (const Step &step : steps) {
+    size_t count = 1;
+    for (unsigned operand : step.operands)
+      count =
+          std::max({count, values[operand].x.size(), values[operand].t.size()});
+    DualLanes result{Lanes(count), Lanes(count)};
+    for (size_t lane = 0; lane < count; ++lane) {
+      double operands[3] = {}, partials[3] = {}, sum = 0;
+      for (auto [k, operand] : llvm::enumerate(step.operands))
+        operands[k] = at(values[operand].x, lane);
+      if (step.partials)
+        step.partials(operands, partials);
+      for (auto [k, operand] : llvm::enumerate(step.operands))
+        // Nothing flows through 0, even if the partial is infinite.
+        if (double t = at(values[operand].t, lane))
+          sum += plain ? float(float(partials[k]) * t) : partials[k] * t;
+      result.x[lane] = step.function(operands);
+      result.t[lane] = plain ? float(sum) : sum;
     }
     values.push_back(std::move(result));
   }

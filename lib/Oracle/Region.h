@@ -20,6 +20,17 @@ using ScalarFunction = std::function<double(const double *)>;
 llvm::Expected<ScalarFunction> getScalarFunction(mlir::Operation *op,
                                                  Precision precision);
 
+/// The partial derivatives of a scalar op for each operand.
+using ScalarPartials = std::function<void(const double *, double *)>;
+
+/// Null where the op is constant almost everywhere.
+ScalarPartials getScalarPartials(mlir::Operation *op);
+
+/// Values and their derivatives in one direction.
+struct DualLanes {
+  Lanes x, t;
+};
+
 /// The single block of a region, ready to be run.
 class RegionProgram {
 public:
@@ -31,14 +42,22 @@ public:
   /// The value that the block yields; `arguments` are the block's.
   Lanes run(std::vector<Lanes> arguments) const;
 
+  /// The same with dual numbers (forward differentiation). `direction` is a
+  /// scalar of the enclosing function to differentiate by, or null.
+  DualLanes runDual(std::vector<DualLanes> arguments,
+                    mlir::Value direction) const;
+
 private:
   struct Step {
     ScalarFunction function;
+    ScalarPartials partials;
     llvm::SmallVector<unsigned, 3> operands;
   };
   /// Values are numbered: block arguments, captured scalars, then one a step.
   unsigned numArguments = 0;
+  bool plain = false;
   std::vector<double> captured;
+  std::vector<mlir::Value> capturedValues;
   std::vector<Step> steps;
   unsigned yielded = 0;
 };

@@ -180,14 +180,20 @@ private:
     return "tensor<?x?x?x" + std::to_string(width) + "x" + getName(dtype) + ">";
   }
 
+  Dtype outputType() const { return a.gradients ? a.dtype : Dtype::F32; }
+
   void makeTypes() {
     problem.head = "!q = " + tensor(a.dim, a.dtype) +
                    "\n!v = " + tensor(a.valueDim, a.dtype) +
-                   "\n!o = " + tensor(a.valueDim, Dtype::F32) +
+                   "\n!o = " + tensor(a.valueDim, outputType()) +
                    "\n!s = tensor<?x?x?x?xf32>\n!r = tensor<?x?x?xf32>\n"
                    "!l = tensor<?xi32>";
     layout = a.bshd ? " layout bshd" : "";
     problem.results = {"!o"};
+    problem.resultType = outputType();
+    problem.wanted = a.wanted;
+    if (a.gradients && !a.queryLengths.empty())
+      problem.beyond = [a = a](Buffer &rows) { plantNan(a, rows); };
   }
 
   void add(std::string name, ArgumentValue value) {
@@ -214,6 +220,16 @@ private:
       buffer.set(k, x);
     }
     return buffer;
+  }
+
+  /// In the rows of queries at or beyond each sequence's length.
+  static void plantNan(const Attention &a, Buffer &buffer) {
+    for (int64_t k = 0; k < buffer.count(); ++k) {
+      int64_t outer = k / a.valueDim, b = outer / (a.heads * a.queries);
+      int64_t row = a.bshd ? outer / a.heads % a.queries : outer % a.queries;
+      if (row >= a.queryLengths[b])
+        buffer.set(k, NAN);
+    }
   }
 
   void makeTensors() {
@@ -440,7 +456,7 @@ private:
     std::string weights = "%p";
     if (a.score.activation.empty()) {
       line("%p = attn.softmax " + logits + " : !s");
-      if (a.lse) {
+      if (a.lse || a.gradients) {
         line("%lse = attn.lse " + logits + " : !s -> !r");
         problem.results.push_back("!r");
       }

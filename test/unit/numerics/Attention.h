@@ -61,6 +61,10 @@ struct Attention {
   std::vector<int32_t> queryLengths, keyLengths;
   std::optional<float> scale;
   bool lse = false;
+  /// For `checkGradients`: the output has the operands' type, and the
+  /// parameters named here (none: q, k and v) ask for their gradients.
+  bool gradients = false;
+  std::vector<std::string> wanted;
   /// Of the data.
   double std = 1, valueMean = 0;
   bool heavyTails = false;

@@ -169,14 +169,20 @@ static std::string typeOf(const ArgumentValue &value) {
   return type + getName(buffer.dtype) + ">";
 }
 
-std::string Problem::getText() const {
+std::string Problem::getText(bool gradients) const {
   std::string text = head + "\nfunc.func @f(";
-  for (auto [k, parameter] : llvm::enumerate(parameters))
+  for (auto [k, parameter] : llvm::enumerate(parameters)) {
     text += std::string(k ? ", " : "") + "%" + parameter.name + ": " +
             typeOf(parameter.value);
+    if (gradients && llvm::is_contained(wanted, parameter.name))
+      text += " {attn.gradient}";
+  }
   text += ") -> (";
   for (auto [k, result] : llvm::enumerate(results))
     text += std::string(k ? ", " : "") + result;
+  // Compared before they are rounded.
+  if (gradients)
+    return text + ") attributes {attn.differentiate = f32} {\n" + body + "}\n";
   return text + ") {\n" + body + "}\n";
 }
 
@@ -211,12 +217,11 @@ static void readOrders(Compiled &compiled) {
   }
 }
 
-static Compiled *compileProblem(const Problem &problem,
+static Compiled *compileProblem(const Problem &problem, const std::string &text,
                                 const RunOptions &options) {
   static std::map<std::string, std::unique_ptr<Compiled>> cache;
   static bool once = (registerAllPasses(), true);
   (void)once;
-  std::string text = problem.getText();
   std::string key =
       targetName(options.target).str() + options.schedule + "\n" + text;
   std::unique_ptr<Compiled> &entry = cache[key];
@@ -270,21 +275,23 @@ static Argument reorder(Argument argument, llvm::ArrayRef<int64_t> order) {
   return ordered;
 }
 
-std::vector<Result> numerics::run(Problem &problem, const RunOptions &options,
-                                  llvm::ArrayRef<std::vector<int64_t>> shapes) {
-  Compiled *compiled = compileProblem(problem, options);
+/// Runs a program with `arguments` for its operands, in the order of the
+/// tensors' dims; results of `shapes`.
+static std::vector<Result>
+runProgram(const Problem &problem, Compiled *compiled,
+           std::vector<Argument> arguments, Dtype resultType,
+           llvm::ArrayRef<std::vector<int64_t>> shapes) {
   if (!compiled)
     return {};
   std::vector<Buffer> outputs;
   for (const std::vector<int64_t> &shape : shapes) {
-    outputs.push_back(Buffer::make(problem.resultType, shape));
+    // An LSE has three dims.
+    bool isStat = resultType != Dtype::F32 && shape.size() == 3;
+    outputs.push_back(Buffer::make(isStat ? Dtype::F32 : resultType, shape));
     // What is not written stays NaN.
     std::fill(outputs.back().bytes.begin(), outputs.back().bytes.end(),
               char(0xFF));
   }
-  std::vector<Argument> arguments;
-  for (Parameter &parameter : problem.parameters)
-    arguments.push_back(makeArgument(parameter.value));
   for (Buffer &output : outputs)
     arguments.push_back(output.argument());
   EXPECT_EQ(arguments.size(), compiled->orders.size());
@@ -304,6 +311,20 @@ std::vector<Result> numerics::run(Problem &problem, const RunOptions &options,
     results.push_back(std::move(result));
   }
   return results;
+}
+
+static std::vector<Argument> makeArguments(Problem &problem) {
+  std::vector<Argument> arguments;
+  for (Parameter &parameter : problem.parameters)
+    arguments.push_back(makeArgument(parameter.value));
+  return arguments;
+}
+
+std::vector<Result> numerics::run(Problem &problem, const RunOptions &options,
+                                  llvm::ArrayRef<std::vector<int64_t>> shapes) {
+  Compiled *compiled = compileProblem(problem, problem.getText(), options);
+  return runProgram(problem, compiled, makeArguments(problem),
+                    problem.resultType, shapes);
 }
 
 std::vector<oracle::Tensor>
@@ -367,6 +388,154 @@ double numerics::check(Problem &problem, const RunOptions &options) {
         << ", reference " << reference << "\ntarget "
         << targetName(options.target).str() << " " << options.schedule << "\n"
         << problem.getText();
+    if (bound > 0)
+      worst = std::max(worst, error / bound);
+  }
+  return worst;
+}
+
+//===----------------------------------------------------------------------===//
+// Gradients
+//===----------------------------------------------------------------------===//
+
+static std::vector<std::vector<int64_t>>
+shapesOf(llvm::ArrayRef<oracle::Tensor> tensors) {
+  std::vector<std::vector<int64_t>> shapes;
+  for (const oracle::Tensor &tensor : tensors)
+    shapes.emplace_back(tensor.shape.begin(), tensor.shape.end());
+  return shapes;
+}
+
+namespace {
+/// A problem's gradients: what the program is called with, and the oracle.
+class GradientProblem {
+public:
+  GradientProblem(Problem &problem, const RunOptions &runOptions)
+      : problem(problem), runOptions(runOptions) {
+    static std::unique_ptr<MLIRContext> context = makeContext();
+    CompileOptions options;
+    auto parsed = parseArtifact(problem.getText(/*gradients=*/true), "problem",
+                                *context, options);
+    if (!parsed) {
+      fail(problem, parsed.takeError());
+      return;
+    }
+    artifact = std::move(*parsed);
+    makeOperands();
+  }
+
+  std::vector<Argument> arguments() {
+    std::vector<Argument> all = makeArguments(problem);
+    for (Buffer &buffer : handedOver)
+      all.push_back(buffer.argument());
+    return all;
+  }
+
+  std::vector<oracle::Tensor> evaluate(oracle::Precision precision) {
+    oracle::Options options;
+    options.precision = precision;
+    if (!artifact.module)
+      return {};
+    auto results = oracle::differentiate(
+        *artifact.module->getOps<func::FuncOp>().begin(), arguments(), options);
+    if (results)
+      return std::move(*results);
+    fail(problem, results.takeError());
+    return {};
+  }
+
+  /// The gradient of the output.
+  Buffer &doutput() { return handedOver.back(); }
+
+private:
+  /// A softmax's output and LSE as the forward program makes them, then a
+  /// random gradient of the output. Rows beyond a length are NaN.
+  void makeOperands() {
+    auto shapes = shapesOf(
+        numerics::evaluate(problem, oracle::Precision::Exact, std::nullopt));
+    if (shapes.empty())
+      return;
+    Dtype outputType = problem.resultType;
+    if (shapes.size() > 1)
+      for (const Result &result : numerics::run(problem, runOptions, shapes)) {
+        bool isOutput = handedOver.empty();
+        handedOver.push_back(
+            Buffer::make(isOutput ? outputType : Dtype::F32, result.shape));
+        for (int64_t k = 0; k < int64_t(result.data.size()); ++k)
+          handedOver.back().set(k, result.data[k]);
+        if (isOutput && problem.beyond)
+          problem.beyond(handedOver.back());
+      }
+    handedOver.push_back(Buffer::make(outputType, shapes[0]));
+    Buffer &gradient = handedOver.back();
+    std::mt19937 random(99);
+    std::normal_distribution<double> normal;
+    for (int64_t k = 0; k < gradient.count(); ++k)
+      gradient.set(k, normal(random));
+    if (problem.beyond)
+      problem.beyond(gradient);
+  }
+
+  Problem &problem;
+  RunOptions runOptions;
+  Artifact artifact;
+  std::vector<Buffer> handedOver;
+};
+} // namespace
+
+std::vector<oracle::Tensor>
+numerics::differentiate(Problem &problem, oracle::Precision precision,
+                        std::vector<double> *doutput) {
+  GradientProblem gradients(problem, {});
+  auto results = gradients.evaluate(precision);
+  if (doutput && !results.empty())
+    for (int64_t k = 0; k < gradients.doutput().count(); ++k)
+      doutput->push_back(gradients.doutput().get(k));
+  return results;
+}
+
+static std::vector<Result>
+runGradients(Problem &problem, GradientProblem &gradients,
+             const RunOptions &options,
+             llvm::ArrayRef<std::vector<int64_t>> shapes) {
+  Compiled *compiled =
+      compileProblem(problem, problem.getText(/*gradients=*/true), options);
+  return runProgram(problem, compiled, gradients.arguments(), Dtype::F32,
+                    shapes);
+}
+
+std::vector<Result> numerics::runGradients(Problem &problem,
+                                           const RunOptions &options) {
+  GradientProblem gradients(problem, options);
+  auto exact = gradients.evaluate(oracle::Precision::Exact);
+  return ::runGradients(problem, gradients, options, shapesOf(exact));
+}
+
+double numerics::checkGradients(Problem &problem, const RunOptions &options) {
+  Dtype dtype = std::get<Buffer>(problem.parameters[0].value).dtype;
+  bool half = dtype != Dtype::F32;
+  GradientProblem gradients(problem, options);
+  auto exact = gradients.evaluate(oracle::Precision::Exact);
+  auto other = gradients.evaluate(half ? oracle::Precision::Model
+                                       : oracle::Precision::PlainF32);
+  auto results = ::runGradients(problem, gradients, options, shapesOf(exact));
+  EXPECT_FALSE(results.empty());
+  EXPECT_EQ(results.size(), exact.size());
+  double worst = 0;
+  for (size_t k = 0; k < results.size() && k < exact.size(); ++k) {
+    // An oracle's NaN would excuse any result.
+    EXPECT_TRUE(llvm::none_of(exact[k].data, [](double x) {
+      return std::isnan(x);
+    })) << problem.getText(true);
+    double error = errorOf(results[k].data, exact[k]);
+    double reference = errorOf(other[k].data, exact[k]);
+    double bound =
+        half ? 1.15 * reference + std::ldexp(1, -20) : 1.5 * reference;
+    EXPECT_TRUE(error <= bound)
+        << "gradient " << k << ": error " << error << ", bound " << bound
+        << ", reference " << reference << "\ntarget "
+        << targetName(options.target).str() << " " << options.schedule << "\n"
+        << problem.getText(true);
     if (bound > 0)
       worst = std::max(worst, error / bound);
   }

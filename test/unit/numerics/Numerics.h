@@ -58,8 +58,13 @@ struct Problem {
   /// is what the bounds are about, or `resultType`.
   std::vector<std::string> results;
   Dtype resultType = Dtype::F32;
+  /// Names of the parameters whose gradients `checkGradients` asks for.
+  std::vector<std::string> wanted;
+  /// Fills what lies beyond a sequence's query length, in a gradient of the
+  /// output, with NaN.
+  std::function<void(Buffer &)> beyond;
 
-  std::string getText() const;
+  std::string getText(bool gradients = false) const;
 };
 
 struct RunOptions {
@@ -91,6 +96,20 @@ evaluate(Problem &problem, oracle::Precision precision,
 /// Results with infinities must have them where the oracle has.
 /// Returns the worst error over its bound.
 double check(Problem &problem, const RunOptions &options = {});
+
+/// The same for the program of its gradients: the forward's results by the
+/// oracle, a random gradient of the output. A-half with 1.15. Returns the worst
+/// error over its bound.
+double checkGradients(Problem &problem, const RunOptions &options = {});
+
+/// The oracle's gradients and, if asked for, the gradient of the output.
+std::vector<oracle::Tensor>
+differentiate(Problem &problem, oracle::Precision precision,
+              std::vector<double> *doutput = nullptr);
+
+/// The gradients that the program gives, for tests of single elements.
+std::vector<Result> runGradients(Problem &problem,
+                                 const RunOptions &options = {});
 
 } // namespace attnc::numerics
 
