@@ -14,6 +14,8 @@ struct ProgramRequest {
   std::string ir;
   std::string target = "cpu", schedule, cpu, features;
   bool anyLayout = false;
+  /// Whether a table of tuned schedules is asked when there is no schedule.
+  bool tuned = true;
   /// What `attnc gen` takes to make the IR, if that is known.
   std::string genFlags;
 };

@@ -2,7 +2,9 @@
 
 #include "lib/Api/Session.h"
 
+#include "lib/Api/Tune.h"
 #include "lib/Api/Worker.h"
+#include "lib/Environment/Environment.h"
 #include "lib/Runtime/Cuda/Driver.h"
 #include "lib/Runtime/Sha256.h"
 #include "lib/Support/StatusError.h"
@@ -189,6 +191,31 @@ static std::optional<Failure> addCudaParts(const ProgramRequest &request,
   return std::nullopt;
 }
 
+/// The schedule that a table has for this request; "" if none. The table is
+/// read once.
+static std::string tunedSchedule(const ProgramRequest &request,
+                                 EventSink &events) {
+  static TunedTable *table = [&] {
+    auto *read = new TunedTable;
+    auto path = environment(Variable::Tuned);
+    if (!path)
+      return read;
+    if (auto found = TunedTable::read(*path))
+      *read = std::move(*found);
+    else
+      events.emit({EventKind::Warning,
+                   "",
+                   "ATTNC_TUNED: " + llvm::toString(found.takeError()),
+                   *path,
+                   {}});
+    return read;
+  }();
+  if (!request.tuned || !request.schedule.empty() || table->rows().empty())
+    return "";
+  auto *row = table->find(request.target, irHashOf(request.ir));
+  return row ? row->schedule : "";
+}
+
 Result<RequestKey> Session::keyOf(const ProgramRequest &request) {
   if (request.target != "cpu" && request.target != "sm_90a")
     return Failure{Status::Unsupported, "target is '" + request.target +
@@ -233,8 +260,17 @@ Result<std::string> attnc::resolveTarget(const std::string &target,
 // Requests
 //===----------------------------------------------------------------------===//
 
-Result<const RunnableProgram *> Session::get(const ProgramRequest &request,
+ProgramRequest Session::withTuned(const ProgramRequest &request) {
+  ProgramRequest result = request;
+  std::string schedule = tunedSchedule(request, cache.eventSink());
+  if (!schedule.empty())
+    result.schedule = schedule;
+  return result;
+}
+
+Result<const RunnableProgram *> Session::get(const ProgramRequest &given,
                                              RequestKey &key) {
+  ProgramRequest request = withTuned(given);
   Result<RequestKey> found = keyOf(request);
   if (!found)
     return found.failure();
@@ -246,7 +282,8 @@ Result<const RunnableProgram *> Session::get(const ProgramRequest &request,
   return static_cast<const RunnableProgram *>(*program);
 }
 
-Result<Entry> Session::entryOf(const ProgramRequest &request) {
+Result<Entry> Session::entryOf(const ProgramRequest &given) {
+  ProgramRequest request = withTuned(given);
   Result<RequestKey> key = keyOf(request);
   if (!key)
     return key.failure();

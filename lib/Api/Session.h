@@ -37,6 +37,7 @@ public:
 
 private:
   friend class RequestBuilder;
+  ProgramRequest withTuned(const ProgramRequest &request);
   Session();
 
   KernelCache cache;

@@ -39,6 +39,7 @@ std::unique_ptr<Command> makeExplainCommand();
 std::unique_ptr<Command> makeCacheCommand();
 std::unique_ptr<Command> makeCollectEnvCommand();
 std::unique_ptr<Command> makePackageCommand();
+std::unique_ptr<Command> makeTuneCommand();
 
 /// The options of `attnc gen` that describe the attention.
 void addAttentionOptions(OptionTable &options,

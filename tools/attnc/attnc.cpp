@@ -27,6 +27,7 @@ static constexpr CommandInfo commands[] = {
     {"cache", "looks after compiled programs on disk", makeCacheCommand},
     {"package", "compiles programs into one file for production",
      makePackageCommand},
+    {"tune", "measures schedules and keeps the faster ones", makeTuneCommand},
     {"collect-env", "describes this machine, for a bug report",
      makeCollectEnvCommand},
 };
