@@ -6,11 +6,16 @@
 See docs/python.md.
 """
 
-from . import ops, scores
+import sys as _sys
+
+from . import _backend, ops, scores
 from ._frontend import attention, sigmoid_attention, softmax_attention
 from ._library import FINGERPRINT, CompileError, JitForbiddenError
 from ._library import VERSION as __version__
 from ._trace import TraceError
+
+if hasattr(_sys.modules.get("torch"), "library"):
+    _backend.register_torch()
 
 # Imported at first use: they import torch, JAX, transformers or NumPy.
 _LAZY = ("nn", "reference", "integrations", "jit", "events", "cache", "config")

@@ -10,6 +10,9 @@ def resolve(q):
     root = type(q).__module__.partition(".")[0]
     if "torch" in sys.modules and _is_torch(q):
         from . import _torch
+        # A trace must not change what the next one finds.
+        if _torch.is_compiling():
+            return _torch.run
         run = _torch.run
     elif root in ("jax", "jaxlib"):
         from . import _jax
@@ -31,3 +34,10 @@ def resolve(q):
 
 def _is_torch(q):
     return isinstance(q, sys.modules["torch"].Tensor)
+
+
+def register_torch():
+    """Before the first call, so that a compiled one need not be redone."""
+    from . import _torch
+    torch = sys.modules["torch"]
+    RUN[torch.Tensor] = RUN[torch.nn.Parameter] = _torch.run

@@ -13,7 +13,8 @@ _OUTPUT = [("%b", "i32", "b"), ("%h", "i32", "h"), ("%i", "i32", "i"),
 
 
 def prepare(activation, score_mod, mask_mod, normalize, epilogue, lse):
-    """(activation's lines, normalize, Spec fields, named captured arrays)."""
+    """(activation's lines, normalize, more fields of the Spec as text, captured
+    arrays by name)."""
     arrays = []
     fields = []
     if score_mod is not None:
@@ -37,22 +38,7 @@ def prepare(activation, score_mod, mask_mod, normalize, epilogue, lse):
         fields.append(("epilogue", _part(region, arrays, count == 6)))
     lines = _activation(activation)
     normalize = _normalize(normalize, lines, lse)
-    extra = tuple((name, _frozen(part)) for name, part in fields)
-    return lines, normalize, extra, tuple(arrays)
-
-
-class _frozen(dict):
-    """A part that can be a key."""
-
-    def __init__(self, part):
-        super().__init__(part)
-        self._key = json.dumps(part, sort_keys=True)
-
-    def __hash__(self):
-        return hash(self._key)
-
-    def __eq__(self, other):
-        return self._key == other._key
+    return lines, normalize, json.dumps(dict(fields)), tuple(arrays)
 
 
 def _count(name, function, counts, expected):
@@ -69,13 +55,10 @@ def _count(name, function, counts, expected):
 
 def _part(region, arrays, statistics=False):
     captures = []
+    # One operand a use: the same array may be read by row and by key.
     for array, maps in region.captures:
-        for name, known in arrays:
-            if known is array:
-                break
-        else:
-            name = f"captured{len(arrays)}"
-            arrays.append((name, array))
+        name = f"captured{len(arrays)}"
+        arrays.append((name, array))
         captures.append([name, list(maps)])
     return {"lines": region.lines, "captures": captures,
             "statistics": statistics}

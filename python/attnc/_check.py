@@ -149,3 +149,15 @@ def check_lengths(name, lengths, batch, limit, values=None):
                 raise ValueError(
                     f"argument '{name}': expected lengths from 0 to {limit}, "
                     f"the number of keys, got {value} for sequence {b}")
+
+
+_MEANINGS = {"B": "b", "H": "h", "I": "q_idx", "J": "kv_idx", "E": "d"}
+
+
+def check_captured(shape, letters, sizes):
+    for dim, (got, letter) in enumerate(zip(shape, letters)):
+        if letter and got < sizes[letter]:
+            raise ValueError(
+                f"a captured array of shape {tuple(shape)}: expected at least "
+                f"{sizes[letter]} in dim {dim}, which {_MEANINGS[letter]} "
+                f"indexes, got {got}")

@@ -5,6 +5,8 @@ the kernel and runs it. Checks that need words are in _check.py, and run when
 the short way does not know the operands.
 """
 
+import json
+
 from . import _backend
 from ._check import (arguments_error, check_alignment, check_numbers,
                      refuse_dropout)
@@ -30,7 +32,7 @@ _text._dynamo_marked_constant = True
 
 def _make_text(activation, normalize, causal, layout, lse, ordered, bias, names,
                kinds, extra):
-    fields = dict(extra)
+    fields = json.loads(extra) if extra else {}
     return _spec.make(
         activation=activation, normalize=normalize, causal=causal,
         window="window_left" in names, bias=bias, layout=layout, lse=lse,
@@ -100,7 +102,7 @@ def attention(q, k, v, *, activation=None, score_mod=None, mask_mod=None,
 
 def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
          mask, kv_len, layout, lse, deterministic, dropout_p, function,
-         extra=(), arrays=()):
+         extra="", arrays=()):
     if dropout_p:
         refuse_dropout(dropout_p)
     names = kinds = rest = ()

@@ -32,6 +32,9 @@ def check(spec, arrays, values_of=None):
             _check.check_broadcast("alibi_slopes", shape, sizes[:2], "(B, H)")
         elif name == "mask":
             _check.check_broadcast("attn_mask", shape, sizes, "(B, H, Sq, Sk)")
+        elif name in spec.maps:
+            _check.check_captured(shape, spec.maps[name], dict(zip(
+                "BHIJE", sizes + (v.shape[3],))))
 
 
 def _public(name):
@@ -72,11 +75,13 @@ def operand_types(spec, arrays):
     return types
 
 
-def compile_for(spec, arrays, target="cpu"):
+def compile_for(spec, arrays, target="cpu", device=0):
     """Adds the kernel for operands like these to the Spec's table."""
     ir, slots = _spec.write(spec, operand_types(spec, arrays))
     lengths = spec.slots.index("k_len") + 3 if "k_len" in spec.slots else -1
+    where = key(tuple(arrays))
     kernel = Kernel(ir, slots, target=target, schedule=spec.schedule or None,
-                    ordered=spec.ordered, lengths=lengths)
-    spec.table[key(tuple(arrays))] = kernel
+                    ordered=spec.ordered, lengths=lengths, device=device,
+                    any_layout=where[0])
+    spec.table[where] = kernel
     return kernel

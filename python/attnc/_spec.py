@@ -8,8 +8,8 @@ import functools
 import json
 
 # Letters of sizes, as the extension checks them: b sequences, h query heads,
-# g key heads, i queries, j keys, d and e the head dims, * anything.
-_LETTERS = {"b": "b", "h": "h", "i": "i", "j": "j", "d": "e"}
+# g key heads, i queries, j keys, d and e the head dims, others anything. A
+# capital: at least so many, of which the program sees the first.
 
 
 class Spec:
@@ -21,6 +21,14 @@ class Spec:
         for name, value in json.loads(text).items():
             setattr(self, name, value)
         self.slots = [name for name, _ in self.operands]
+        self.maps = {}  # of captured arrays
+        for part in (self.score_mod, self.mask_mod, self.epilogue):
+            for name, maps in part["captures"] if part else ():
+                # In an epilogue, d is the dim of the values' elements.
+                letters = "bhie" if part is self.epilogue else "bhij"
+                self.maps[name] = [
+                    letters["bhi".find(m) if m in "bhi" else 3].upper()
+                    if m in ("b", "h", "i", "j", "d") else "" for m in maps]
 
     def __repr__(self):
         return f"<attention of {', '.join(self.slots)}>"
@@ -92,6 +100,7 @@ class _Writer:
         self.arguments = []
         self.dims = []  # a slot of the extension for each argument
         self.logits = "%scores"
+        self.free = -1
 
     def write(self):
         spec = self.spec
@@ -146,7 +155,13 @@ class _Writer:
             return _broadcast_dims(shape, "bh")
         if name == "mask":
             return _broadcast_dims(shape, "bhij")
-        return [("*", k) for k in range(len(shape))]
+        return [(letter or self._fresh(), k)
+                for k, letter in enumerate(self.spec.maps[name])]
+
+    def _fresh(self):
+        """A letter for a size that may be anything."""
+        self.free += 1
+        return chr(ord("!") + self.free)
 
     @staticmethod
     def _tensor(kept, type):

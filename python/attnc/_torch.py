@@ -2,11 +2,12 @@
 
 import torch
 
-from . import _prepare, _spec
-from ._library import call, key
-from . import _backend, _check
+from . import _fold, _prepare, _spec
+from ._library import call
 
 _C = torch._C
+_autocasts = torch.is_autocast_enabled
+is_compiling = torch.compiler.is_compiling
 _DTYPES = {1: torch.float32, 2: torch.float16, 3: torch.bfloat16,
            4: torch.int32, 5: torch.bool}
 # Whether the extension reads tensors without Python's help (torch 2.10).
@@ -65,6 +66,19 @@ torch.library.register_fake("attnc::forward", _fake, lib=_library)
 _op = torch.ops.attnc.forward.default
 
 
+def _vmap(info, in_dims, text, q, k, v, tensors, scalars):
+    spec = _spec.of(text)
+    arrays = _fold.fold(spec, info.batch_size, [q, k, v] + tensors,
+                        list(in_dims[1:4]) + list(in_dims[4]), torch.movedim,
+                        torch.broadcast_to, torch.reshape)
+    results = _op(text, *arrays[:3], arrays[3:], scalars)
+    return [x.unflatten(0, (info.batch_size, -1)) for x in results], [
+        0] * len(results)
+
+
+torch.library.register_vmap("attnc::forward", _vmap, lib=_library)
+
+
 # --- running ------------------------------------------------------------------
 
 def _execute(spec, operands):
@@ -78,7 +92,7 @@ def _execute(spec, operands):
     operands = _prepared(spec, operands)
     result = call(spec.table, operands, _new)
     if result is NotImplemented:
-        _prepare.compile_for(spec, operands, _target(operands[0]))
+        _compile(spec, operands)
         result = call(spec.table, operands, _new)
     if result is NotImplemented:
         raise ValueError("the tensors do not fit together: " + ", ".join(
@@ -86,8 +100,15 @@ def _execute(spec, operands):
     return result
 
 
-def _target(q):
-    return "cpu" if q.device.type == "cpu" else "cuda"
+def _compile(spec, operands):
+    device = operands[0].device
+    if device.type == "cpu":
+        _prepare.compile_for(spec, operands)
+        return
+    kernel = _prepare.compile_for(spec, operands, "cuda", device.index)
+    # During capture the library says that it must be warm.
+    if not torch.cuda.is_current_stream_capturing():
+        kernel.warm_up()
 
 
 def _prepared(spec, operands):
@@ -130,7 +151,7 @@ def _prepared(spec, operands):
 
 def _is_plain(tensors):
     """Nothing but the tensors' memory matters: no tracing, no transform."""
-    return (not torch.compiler.is_compiling()
+    return (not is_compiling()
             and not _C._len_torch_dispatch_stack()
             and not _C._len_torch_function_stack()
             and _C._functorch.peek_interpreter_stack() is None
@@ -147,13 +168,12 @@ def _autocast(q, k, v):
 
 
 def run(text, q, k, v, rest):
-    if isinstance(q, torch.Tensor) and torch.is_autocast_enabled(
-            q.device.type):
+    if _autocasts("cuda" if q.is_cuda else "cpu"):
         q, k, v = _autocast(q, k, v)
     operands = (q, k, v) + rest
     if torch.is_grad_enabled() and _needs_grad(operands):
         return _with_grad(text, operands)
-    if _is_plain(operands):
+    if not q.is_meta and _is_plain(operands):
         return _execute(_spec.of(text), operands)
     return _through_op(text, q, k, v, rest)
 
@@ -185,6 +205,3 @@ def _with_grad(text, operands):
         "torch.no_grad(), or use attnc.reference.attention, which is "
         "differentiable")
 
-
-_backend.RUN[torch.Tensor] = run
-_backend.RUN[torch.nn.Parameter] = run

@@ -33,7 +33,8 @@ void raise_status(attnc_status status) {
 
 /* How an argument is read: `rank` dims, dim k of the program being dim
  * `source[k]` of the array, of the size that the letter `size[k]` names. The
- * first use of a letter says what it is; '*' may be anything. */
+ * first use of a letter says what it is. A capital lets the array be larger:
+ * the program sees as much of it as it needs. */
 typedef struct slot {
   int rank;
   uint8_t source[ATTNC_MAX_RANK];
@@ -97,26 +98,32 @@ static int describe_arguments(kernel *self, PyObject *slots) {
 
 static PyObject *kernel_new(PyTypeObject *type, PyObject *arguments,
                             PyObject *keywords) {
-  static char *names[] = {"ir",      "slots",   "target", "schedule",
-                          "ordered", "lengths", NULL};
+  static char *names[] = {"ir",       "slots",      "target",
+                          "schedule", "ordered",    "lengths",
+                          "device",   "any_layout", NULL};
   const char *ir, *target = NULL, *schedule = NULL;
   Py_ssize_t length;
   PyObject *slots;
-  int ordered = 0, lengths = -1;
-  if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "s#O!|zzpi", names, &ir,
-                                   &length, &PyTuple_Type, &slots, &target,
-                                   &schedule, &ordered, &lengths))
+  int ordered = 0, lengths = -1, device = 0, any_layout = 0;
+  if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "s#O!|zzpiip", names,
+                                   &ir, &length, &PyTuple_Type, &slots, &target,
+                                   &schedule, &ordered, &lengths, &device,
+                                   &any_layout))
     return NULL;
   attnc_options options;
   memset(&options, 0, sizeof(options));
   options.struct_size = sizeof(options);
   options.target = target;
   options.schedule = schedule;
+  options.device = device;
+  options.any_layout = any_layout;
   attnc_program *program;
   attnc_status status;
-  Py_BEGIN_ALLOW_THREADS status =
-      attnc_program_from_ir(ir, (size_t)length, &options, &program);
-  Py_END_ALLOW_THREADS if (status) return raise_status(status), NULL;
+  PyThreadState *thread = PyEval_SaveThread();
+  status = attnc_program_from_ir(ir, (size_t)length, &options, &program);
+  PyEval_RestoreThread(thread);
+  if (status)
+    return raise_status(status), NULL;
   allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
   kernel *self = (kernel *)allocate(type, 0);
   if (!self) {
@@ -190,9 +197,25 @@ static void close_operands(call_state *state) {
       array_close(&state->views[k]);
 }
 
-/* What code depends on. Sizes and scalars are not in it. */
+/* Whether a GPU's bulk copies can read it: rows of consecutive elements, each
+ * at a multiple of 16 bytes. */
+static int is_aligned(const array_view *view) {
+  int64_t bytes = view->dtype == ATTNC_DTYPE_F32 ? 4 : 2;
+  int last = view->rank - 1;
+  if ((uintptr_t)view->data % 16 || last < 0 || view->strides[last] != 1 ||
+      view->sizes[last] * bytes % 16)
+    return 0;
+  for (int d = 0; d < last; ++d)
+    if (view->sizes[d] > 1 && view->strides[d] * bytes % 16)
+      return 0;
+  return 1;
+}
+
+/* What code depends on; sizes and scalars are not in it. The first byte says
+ * that a GPU's program must take any layout, the second which GPU's it is. */
 static size_t write_key(const call_state *state, uint8_t *key) {
-  size_t at = 0;
+  size_t at = 2;
+  key[0] = key[1] = 0;
   for (size_t k = 0; k < state->operands; ++k) {
     if (state->scalars >> k & 1) {
       key[at++] = 0xff;
@@ -212,11 +235,15 @@ static size_t write_key(const call_state *state, uint8_t *key) {
       memcpy(key + at, &last, sizeof(last));
       at += sizeof(last);
     }
+    if (view->device.type != DL_CPU) {
+      key[0] |= k < 3 && !is_aligned(view);
+      key[1] = (uint8_t)view->device.id;
+    }
   }
   return at;
 }
 
-enum { MAX_KEY = 8 * MAX_ARGUMENTS };
+enum { MAX_KEY = 2 + 8 * MAX_ARGUMENTS };
 
 /* The sizes of an operand, checked, and its strides, in logical order. */
 static int shape_operand(call_state *state, size_t k) {
@@ -229,9 +256,14 @@ static int shape_operand(call_state *state, size_t k) {
       return 0;
     sizes[d] = view->sizes[source];
     strides[d] = view->strides[source];
-    int64_t *size = &state->sizes[slot->size[d] & 127];
-    if (slot->size[d] == '*')
+    char letter = slot->size[d] & 127;
+    int64_t *size = &state->sizes[letter | 0x20];
+    if (letter >= 'A' && letter <= 'Z') {
+      if (*size < 0 || sizes[d] < *size)
+        return 0;
+      sizes[d] = *size;
       continue;
+    }
     if (*size < 0)
       *size = sizes[d];
     if (*size != sizes[d])
@@ -283,6 +315,7 @@ static int bind_operands(call_state *state) {
     }
     if (state->views[k].device.type != state->views[0].device.type ||
         state->views[k].device.id != state->views[0].device.id ||
+        state->views[k].exchange != state->views[0].exchange ||
         !shape_operand(state, k))
       return 0;
     pass_tensor(state, k);
@@ -320,7 +353,7 @@ static int make_results(call_state *state, PyObject *allocate) {
     const slot *slot = &state->kernel->slots[k];
     int64_t shape[ATTNC_MAX_RANK];
     for (int d = 0; d < slot->rank; ++d)
-      shape[slot->source[d]] = state->sizes[slot->size[d] & 127];
+      shape[slot->source[d]] = state->sizes[(slot->size[d] & 127) | 0x20];
     state->results[k] = new_array(state, k, allocate, shape);
     if (!state->results[k])
       return -1;
@@ -369,10 +402,11 @@ static int run(call_state *state) {
       return PyErr_NoMemory(), -1;
   }
   if (on_host) {
-    Py_BEGIN_ALLOW_THREADS status =
-        attnc_program_run(kernel->program, state->arguments, kernel->count,
-                          workspace, bytes, NULL);
-    Py_END_ALLOW_THREADS free(workspace);
+    PyThreadState *thread = PyEval_SaveThread();
+    status = attnc_program_run(kernel->program, state->arguments, kernel->count,
+                               workspace, bytes, NULL);
+    PyEval_RestoreThread(thread);
+    free(workspace);
   } else {
     status = attnc_program_run(kernel->program, state->arguments, kernel->count,
                                workspace, bytes, stream);
@@ -453,7 +487,9 @@ static PyObject *call(PyObject *module, PyObject *const *arguments,
       result = run_kernel(&state, arguments[2]);
       Py_DECREF(kernel);
     }
-  } else if (!opened) {
+  } else {
+    /* Python finds better words, or makes of it what can be read. */
+    PyErr_Clear();
     result = not_implemented();
   }
   close_operands(&state);
@@ -490,6 +526,21 @@ static PyMethodDef functions[] = {
     {"key", key, METH_O, key_doc},
     {NULL, NULL, 0, NULL}};
 
+static PyObject *kernel_warm_up(PyObject *self, PyObject *unused) {
+  (void)unused;
+  attnc_status status;
+  PyThreadState *thread = PyEval_SaveThread();
+  status = attnc_program_warm_up(((kernel *)self)->program);
+  PyEval_RestoreThread(thread);
+  if (status)
+    return raise_status(status), NULL;
+  Py_RETURN_NONE;
+}
+
+static PyMethodDef kernel_methods[] = {{"warm_up", kernel_warm_up, METH_NOARGS,
+                                        "Loads the program on its device."},
+                                       {NULL, NULL, 0, NULL}};
+
 static PyGetSetDef kernel_getset[] = {
     {"key", kernel_key, NULL, "What the program is filed under.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
@@ -498,6 +549,7 @@ static PyType_Slot kernel_slots[] = {
     {Py_tp_new, kernel_new},
     {Py_tp_dealloc, kernel_dealloc},
     {Py_tp_getset, kernel_getset},
+    {Py_tp_methods, kernel_methods},
     {Py_tp_doc, "A compiled program and how it reads the caller's arrays."},
     {0, NULL}};
 

@@ -151,6 +151,12 @@ def test_slots(arguments, error, words):
         assert word in str(caught.value)
 
 
+def test_a_captured_array_that_is_too_small():
+    with pytest.raises(ValueError, match="at least 8 in dim 0.*q_idx.*got 7"):
+        small = x(7)
+        attnc.attention(Q, Q, Q, score_mod=lambda s, b, h, i, j: s + small[i])
+
+
 def test_a_traced_value_that_escapes_is_refused():
     kept = []
 

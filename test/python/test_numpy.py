@@ -192,6 +192,12 @@ def negative_floor(b, h, q_idx, kv_idx):
     return ((kv_idx - q_idx) // 3 + (kv_idx - q_idx) % 5) % 2 == 0
 
 
+def test_captured_arrays_may_be_larger():
+    q, k, v = arrays(Sq=20, Sk=30)
+    check(q=q, k=k, v=v, mask_mod=same_document, score_mod=lambda s, b, h, i, j:
+          s + TABLE[h, i] + TABLE[h, j])
+
+
 @pytest.mark.parametrize("mask_mod", [same_document, sparse, negative_floor])
 def test_mask_mod(mask_mod):
     check(mask_mod=mask_mod)
@@ -239,7 +245,7 @@ def test_every_op(name):
     function = getattr(ops, name)
 
     def score_mod(s, b, h, q_idx, kv_idx):
-        x = ops.abs(s) + 0.5
+        x = ops.minimum(ops.abs(s), 1.5) + 0.5
         if name == "select":
             return ops.select(s > 0, s, 2 * s)
         return function(*[x, 1.25, -0.5][:arity])

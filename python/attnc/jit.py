@@ -1,0 +1,104 @@
+"""Programs as objects: prepared once, called often, open to inspection."""
+
+import json
+
+from . import _backend, _callables, _check, _frontend, _prepare, _spec
+
+
+class Program:
+    """An attention that is fixed but for its arrays: see attnc.compile.
+
+    Callables are traced once, when it is made. Call it as attnc.attention, with
+    the arguments that are arrays or numbers.
+    """
+
+    def __init__(self, *, activation=None, score_mod=None, mask_mod=None,
+                 normalize=None, epilogue=None, causal=False, layout="bhsd",
+                 return_lse=False, schedule=""):
+        lines, normalize, extra, arrays = _callables.prepare(
+            activation, score_mod, mask_mod, normalize, epilogue, return_lse)
+        if schedule:
+            extra = json.dumps({**json.loads(extra), "schedule": schedule})
+        self._fixed = (lines, normalize, causal, layout, return_lse, extra)
+        self._names = tuple(name for name, _ in arrays)
+        self._arrays = tuple(array for _, array in arrays)
+        self._specs = {}
+
+    def __call__(self, q, k, v, *, bias=None, scale=None, window=None,
+                 alibi_slopes=None, attn_mask=None, kv_len=None):
+        lines, normalize, causal, layout, lse, extra = self._fixed
+        return _frontend._run(
+            q, k, v, lines, normalize, bias, scale, causal, window,
+            alibi_slopes, attn_mask, kv_len, layout, lse, False, 0.0,
+            "attention", extra, tuple(zip(self._names, self._arrays)))
+
+    # Looking inside
+
+    def _written(self, dtype, head_dim, value_head_dim, operands):
+        """The IR for operands: (name, kind, Operand) each."""
+        lines, normalize, causal, layout, lse, extra = self._fixed
+        names = tuple(name for name, _, _ in operands) + self._names
+        kinds = tuple(kind for _, kind, _ in operands) + (
+            "tensor",) * len(self._arrays)
+        corner = {True: "bottom_right", False: ""}.get(causal, causal)
+        bias = "value" if "bias" in names else ""
+        spec = _spec.of(_frontend._text((
+            lines, normalize, corner, layout, lse, causal is True, bias, names,
+            kinds, extra)))
+        d, dv = head_dim, value_head_dim or head_dim
+        types = [_spec.Operand(dtype, (2, 2, 2, d)),
+                 _spec.Operand(dtype, (2, 2, 2, d)),
+                 _spec.Operand(dtype, (2, 2, 2, dv))]
+        types += [operand for _, _, operand in operands]
+        types += _prepare.operand_types(spec, self._arrays)
+        return _spec.write(spec, types)[0]
+
+    def ir(self, level="attn", *, dtype="float32", head_dim=64,
+           value_head_dim=None, bias=None, scale=None, target="cpu"):
+        """The IR after a phase: "attn", "fused", "tile", "llvm", ...
+
+        `bias` and `scale` say whether there is one (any number).
+        """
+        operands = []
+        if scale is not None:
+            operands.append(("scale", "scalar", _spec.Operand("f32", None)))
+        if bias is not None:
+            operands.append(("bias", "scalar", _spec.Operand("f32", None)))
+        name = _check._TYPES.get(dtype)
+        if name not in ("f32", "f16", "bf16"):
+            raise _check.arguments_error(
+                "dtype", "'float32', 'float16' or 'bfloat16'", dtype)
+        text = self._written(name, head_dim, value_head_dim, operands)
+        if level == "attn":
+            return text
+        from . import _attnc
+        return _attnc.emit(text, level, target, json.loads(self._fixed[5]).get(
+            "schedule", ""))
+
+    def ptx(self, **arguments):
+        """The PTX for Hopper GPUs; needs no GPU. Arguments as of ir()."""
+        return self.ir("ptx", **{"target": "sm_90a", "dtype": "bfloat16",
+                                 **arguments})
+
+    def schedule(self, **arguments):
+        """The schedule, one value a line. Arguments as of ir()."""
+        return _attnc_explain(self, "schedule", arguments)
+
+    def explain(self, **arguments):
+        """What was decided, and why. Arguments as of ir()."""
+        return _attnc_explain(self, "explain", arguments)
+
+    def __repr__(self):
+        lines, normalize, causal, layout, lse, extra = self._fixed
+        parts = ["softmax" if lines is None else f"{len(lines)}-op activation"]
+        parts += list(json.loads(extra))
+        parts += [f"causal={causal!r}"] * bool(causal)
+        parts += [f"normalize={normalize!r}"] * (normalize == "l1")
+        if self._arrays:
+            parts.append(f"{len(self._arrays)} captured arrays")
+        return f"<attnc.Program: {', '.join(parts)}, {layout}>"
+
+
+def compile(**arguments):
+    """An attention as an object: attnc.attention's callables, traced once."""
+    return Program(**arguments)

@@ -1,0 +1,96 @@
+"""JAX on the CPU: typed FFI, jit, vmap, two devices."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "")
+                           + " --xla_force_host_platform_device_count=2")
+
+import attnc
+import numpy as np
+import pytest
+from attnc import reference
+
+jax = pytest.importorskip("jax")
+jnp = jax.numpy
+P = jax.sharding.PartitionSpec
+
+q, k, v = (jax.random.normal(jax.random.key(n), (2, 4, 37, 32))
+           for n in range(3))
+table = jax.random.normal(jax.random.key(3), (4, 80))
+
+
+def close(got, expected, bound=1e-6):
+    got = np.asarray(got, np.float64)
+    assert got.shape == expected.shape
+    assert np.array_equal(np.isinf(got), np.isinf(expected))
+    got, expected = (np.nan_to_num(x, posinf=0, neginf=0)
+                     for x in (got, expected))
+    assert np.linalg.norm(got - expected) <= bound * np.linalg.norm(expected)
+
+
+def test_eager():
+    got = attnc.sigmoid_attention(q, k, v, bias=-2.0, causal=True)
+    assert isinstance(got, jax.Array)
+    close(got, reference.attention(q, k, v, activation="sigmoid", bias=-2.0,
+                                   causal=True))
+
+
+def test_jit_with_traced_operands():
+    function = jax.jit(lambda q, b, n: attnc.softmax_attention(
+        q, k, v, bias=b, kv_len=n, window=(3, 1), return_lse=True))
+    bias, lengths = np.arange(4.0), np.array([20, 37])
+    out, lse = function(q, jnp.asarray(bias), jnp.asarray(lengths))
+    want, want_lse = reference.attention(q, k, v, bias=bias, kv_len=lengths,
+                                         window=(3, 1), return_lse=True)
+    close(out, want)
+    close(lse, want_lse)
+
+
+def test_layout_groups_and_halves():
+    rows = [x.swapaxes(1, 2) for x in (q, k[:, :2], v[:, :2])]
+    close(attnc.softmax_attention(*rows, layout="bshd"),
+          reference.attention(*rows, layout="bshd"))
+    half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
+    got = attnc.softmax_attention(*half)
+    assert got.dtype == jnp.bfloat16
+    close(got, reference.attention(*half), 6e-3)
+
+
+def test_callables():
+    close(attnc.attention(q, k, v, activation="relu", score_mod=lambda s, b, h,
+                          i, j: s + table[h, i - j + 40]),
+          reference.attention(q, k, v, activation="relu", score_mod=lambda s, b,
+                              h, i, j: s + np.asarray(table)[h, i - j + 40]))
+
+
+def test_vmap():
+    lengths = jnp.array([[4, 30], [37, 1]])
+    bias = jnp.arange(8.0).reshape(2, 4)
+    got = jax.jit(jax.vmap(lambda n, b: attnc.softmax_attention(
+        q, k, v, kv_len=n, bias=b)))(lengths, bias)
+    for n in range(2):
+        close(got[n], reference.attention(
+            q, k, v, kv_len=np.asarray(lengths[n]), bias=np.asarray(bias[n])))
+    got = jax.vmap(jax.vmap(lambda a: attnc.softmax_attention(a, k, v)))(
+        jnp.stack([jnp.stack([q, 2 * q])] * 2))
+    close(got[1, 1], reference.attention(2 * q, k, v))
+
+
+@pytest.mark.parametrize("spec", [P("x"), P(None, "x")],
+                         ids=["batch", "heads"])
+def test_two_devices(spec):
+    assert len(jax.devices()) == 2
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
+    function = jax.jit(jax.shard_map(
+        lambda *a: attnc.softmax_attention(*a), mesh=mesh, in_specs=spec,
+        out_specs=spec))
+    close(function(q, k, v), reference.attention(q, k, v))
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="'kv_len'.*300"):
+        attnc.softmax_attention(q, k, v, kv_len=jnp.array([4, 300]))
+    with pytest.raises(TypeError, match="'q'.*int32"):
+        attnc.softmax_attention(q.astype(int), k, v)
+    with pytest.raises(ValueError, match="'v'"):
+        jax.jit(attnc.softmax_attention)(q, k, v[:, :, :5])

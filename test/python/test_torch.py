@@ -1,0 +1,193 @@
+"""torch on the CPU: numerics, the op, tracing, transforms."""
+
+import math
+
+import attnc
+import pytest
+import torch
+from attnc import _frontend, _spec, reference
+
+torch.manual_seed(0)
+
+
+def tensors(B=2, H=4, S=33, D=32, dtype=torch.float32, Hkv=None):
+    return [torch.randn(B, heads, S, D).to(dtype)
+            for heads in (H, Hkv or H, Hkv or H)]
+
+
+def close(got, expected, bound=1e-6):
+    error = (got.double() - expected.double()).norm()
+    assert got.shape == expected.shape
+    assert error <= bound * expected.double().norm()
+
+
+def check(q, k, v, bound=1e-6, **arguments):
+    got = attnc.attention(q, k, v, **arguments)
+    assert got.dtype == q.dtype
+    close(got, reference.attention(q.double(), k.double(), v.double(),
+                                   **arguments), bound)
+
+
+# A-half: one rounding of P and one of the output.
+@pytest.mark.parametrize("dtype,bound", [
+    (torch.float32, 1e-6), (torch.bfloat16, 6e-3), (torch.float16, 1e-3)])
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+def test_dtypes(dtype, bound, layout):
+    q, k, v = tensors(dtype=dtype)
+    if layout == "bshd":
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # not contiguous
+    check(q, k, v, bound, activation="sigmoid", bias=-2.0, layout=layout)
+    check(q, k, v, bound, causal=True, layout=layout)
+
+
+def test_operands_of_every_kind():
+    q, k, v = tensors(Hkv=2)
+    check(q, k, v, bias=torch.randn(4), alibi_slopes=torch.rand(4),
+          attn_mask=torch.rand(33, 33) < 0.7, kv_len=torch.tensor([5, 33]),
+          window=(9, 9), scale=0.2, activation="sigmoid")
+    check(q, k, v, bias=torch.randn(2, 1, 33, 33, dtype=torch.float64))
+    check(q, k, v, attn_mask=torch.randn(33, 33).bfloat16())
+    check(q, k, v, bias=torch.tensor(-1), activation="sigmoid")
+
+
+def test_views_are_read_in_place():
+    packed = torch.randn(2, 33, 3, 4, 32)
+    q, k, v = packed.permute(2, 0, 3, 1, 4)
+    check(q, k, v)
+    check(q.flip(2)[:, :, ::2], k[:, :1].expand(2, 4, 33, 32), v)
+
+
+TABLE = torch.randn(4, 80)
+DOCUMENTS = torch.randint(0, 3, (2, 33))
+
+
+def test_flex_attention_functions():
+    def score_mod(score, b, h, q_idx, kv_idx):
+        near = (q_idx - kv_idx).abs() < 9
+        return torch.where(near, torch.tanh(score / 5) * 5, score) + TABLE[
+            h, q_idx - kv_idx + 40]
+
+    def mask_mod(b, h, q_idx, kv_idx):
+        return (DOCUMENTS[b, q_idx] == DOCUMENTS[b, kv_idx]) & (
+            q_idx >= kv_idx)
+
+    check(*tensors(), score_mod=score_mod, mask_mod=mask_mod)
+    check(*tensors(), score_mod=score_mod,
+          activation=lambda x: torch.relu(x) ** 2)
+
+
+def test_tensors_on_an_object():
+    class Relative(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", TABLE)
+
+        def score_mod(self, score, b, h, q_idx, kv_idx):
+            return score + self.table[h, q_idx]
+
+    check(*tensors(), score_mod=Relative().score_mod)
+
+
+# --- the op -------------------------------------------------------------------
+
+def spec_text(**arguments):
+    q, k, v = tensors(S=9)
+    before = set(_frontend._texts.values())
+    attnc.softmax_attention(q, k, v, **arguments)
+    return next(iter(set(_frontend._texts.values()) - before), None)
+
+
+def test_opcheck():
+    q, k, v = tensors(S=9)
+    text = spec_text(bias=torch.randn(4), scale=0.37, return_lse=True,
+                     causal="top_left")
+    assert _spec.of(text).slots == ["scale", "bias"]
+    torch.library.opcheck(torch.ops.attnc.forward.default,
+                          (text, q, k, v, [torch.randn(4)], [0.37]))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compile_without_breaks_and_recompiles(backend):
+    # Nothing here for inductor to make C++ of, which would take long.
+    def block(q, k, v, bias):
+        out = attnc.sigmoid_attention(q, k, v, bias=bias, causal=True)
+        return attnc.softmax_attention(out, k, v, window=(5, 0))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(block, fullgraph=True, backend=backend,
+                             dynamic=True)
+    bias = torch.randn(4)
+    with torch.no_grad():
+        compiled(*tensors(S=5), bias)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            for n in range(6, 56):
+                q, k, v = tensors(S=n)
+                close(compiled(q, k, v, bias), block(q, k, v, bias), 1e-5)
+
+
+def test_compile_with_score_functions():
+    q, k, v = tensors()
+    program = attnc.compile(score_mod=lambda s, b, h, i, j: s + TABLE[h, i],
+                            activation="relu")
+    compiled = torch.compile(lambda q, k, v: program(q, k, v),
+                             fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        close(compiled(q, k, v), program(q, k, v))
+
+
+def test_vmap():
+    q, k, v = tensors()
+    many = torch.stack([q, 2 * q, 3 * q])
+    bias = torch.randn(3, 4)
+    lengths = torch.tensor([[3, 4], [33, 1], [9, 9]])
+    got = torch.vmap(lambda a, b, n: attnc.sigmoid_attention(
+        a, k, v, bias=b, kv_len=n))(many, bias, lengths)
+    for n in range(3):
+        close(got[n], attnc.sigmoid_attention(
+            many[n], k, v, bias=bias[n], kv_len=lengths[n]))
+
+
+def test_autocast_casts_rows_and_nothing_else():
+    q, k, v = tensors()
+    bias = torch.tensor(-math.log(33) + 1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = attnc.sigmoid_attention(q, k, v, bias=bias)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, attnc.sigmoid_attention(
+        q.bfloat16(), k.bfloat16(), v.bfloat16(), bias=bias))
+
+
+def test_meta_and_fake_tensors():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    with FakeTensorMode():
+        q = torch.empty(2, 4, 7, 16)
+        out, lse = attnc.softmax_attention(q, q, q, return_lse=True)
+        assert out.shape == q.shape and lse.shape == (2, 4, 7)
+        with pytest.raises(ValueError, match="'v'"):
+            attnc.softmax_attention(q, q, torch.empty(2, 4, 8, 16))
+    q = torch.empty(2, 4, 7, 16, device="meta")
+    assert attnc.softmax_attention(q, q, q).device.type == "meta"
+
+
+# --- errors -------------------------------------------------------------------
+
+@pytest.mark.parametrize("change,error,words", [
+    (lambda q: q.double(), TypeError, ["'q'", "float64", "torch.float32"]),
+    (lambda q: q.to_sparse(), TypeError, ["'q'", "dense"]),
+    (lambda q: q[0], ValueError, ["'q'", "4 dims"]),
+])
+def test_errors(change, error, words):
+    q, k, v = tensors()
+    q = change(q)
+    if q.dtype == torch.float64:
+        k, v = k.double(), v.double()
+    with pytest.raises(error) as caught:
+        attnc.softmax_attention(q, k, v)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_mixed_libraries():
+    q, k, v = tensors()
+    with pytest.raises(TypeError, match="'k'.*torch tensor.*ndarray"):
+        attnc.softmax_attention(q, k.numpy(), v)
