@@ -363,6 +363,16 @@ attnc_status attnc_program_from_attention(const attnc_attention *attention,
   return ATTNC_OK;
 }
 
+static void copyText(const std::string &text, char *buffer, size_t capacity,
+                     size_t *length) {
+  *length = text.size();
+  if (!capacity)
+    return;
+  size_t copied = std::min(text.size(), capacity - 1);
+  std::memcpy(buffer, text.data(), copied);
+  buffer[copied] = 0;
+}
+
 attnc_status attnc_attention_ir(const attnc_attention *attention, char *buffer,
                                 size_t capacity, size_t *length) {
   if (!attention)
@@ -380,12 +390,30 @@ attnc_status attnc_attention_ir(const attnc_attention *attention, char *buffer,
   std::string ir;
   if (auto status = writeIr(description, ir))
     return status;
-  *length = ir.size();
-  if (capacity) {
-    size_t copied = std::min(ir.size(), capacity - 1);
-    std::memcpy(buffer, ir.data(), copied);
-    buffer[copied] = 0;
-  }
+  copyText(ir, buffer, capacity, length);
+  return ATTNC_OK;
+}
+
+attnc_status attnc_emit(const char *ir, size_t ir_length,
+                        const attnc_options *options, const char *phase,
+                        char *buffer, size_t capacity, size_t *length) {
+  if (!ir)
+    return failNull(__func__, "ir");
+  if (!phase)
+    return failNull(__func__, "phase");
+  if (!length)
+    return failNull(__func__, "length");
+  if (capacity && !buffer)
+    return failNull(__func__, "buffer");
+  Options given;
+  if (options)
+    if (auto status = readOptions(options, given))
+      return status;
+  given.request.ir.assign(ir, ir_length);
+  Result<std::string> text = emitRequest(given.request, phase);
+  if (!text)
+    return fail(text.failure());
+  copyText(*text, buffer, capacity, length);
   return ATTNC_OK;
 }
 

@@ -44,11 +44,7 @@ static llvm::Error addCudaCode(Artifact &artifact, Entry &entry) {
   return llvm::Error::success();
 }
 
-Result<Entry> attnc::compileRequest(const ProgramRequest &request,
-                                    PhaseTimes &times) {
-  auto failed = [](llvm::Error error) {
-    return toFailure(Status::CompileFailed, std::move(error));
-  };
+static CompileOptions optionsOf(const ProgramRequest &request) {
   CompileOptions options;
   options.target = *parseTarget(request.target);
   options.schedule = request.schedule;
@@ -57,6 +53,33 @@ Result<Entry> attnc::compileRequest(const ProgramRequest &request,
   options.anyLayout = request.anyLayout;
   static std::once_flag registered;
   std::call_once(registered, [] { registerAllPasses(); });
+  return options;
+}
+
+Result<std::string> attnc::emitRequest(const ProgramRequest &request,
+                                       llvm::StringRef phase) {
+  auto failed = [](Status status, llvm::Error error) {
+    return toFailure(status, std::move(error));
+  };
+  CompileOptions options = optionsOf(request);
+  auto step = findPhase(options.target, phase);
+  if (!step)
+    return failed(Status::InvalidArgument, step.takeError());
+  auto context = makeContext();
+  auto artifact = parseArtifact(request.ir, "<ir>", *context, options);
+  if (!artifact)
+    return failed(Status::CompileFailed, artifact.takeError());
+  if (llvm::Error error = attnc::compile(*artifact, options, (*step)->phase))
+    return failed(Status::CompileFailed, std::move(error));
+  return artifact->print();
+}
+
+Result<Entry> attnc::compileRequest(const ProgramRequest &request,
+                                    PhaseTimes &times) {
+  auto failed = [](llvm::Error error) {
+    return toFailure(Status::CompileFailed, std::move(error));
+  };
+  CompileOptions options = optionsOf(request);
   auto context = makeContext();
   double start = monotonicSeconds();
   auto artifact = parseArtifact(request.ir, "<ir>", *context, options);

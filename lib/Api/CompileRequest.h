@@ -5,6 +5,8 @@
 
 #include "lib/Runtime/KernelCache.h"
 
+#include "llvm/ADT/StringRef.h"
+
 namespace attnc {
 
 /// A hash of the compiler's sources and of LLVM's version.
@@ -23,6 +25,10 @@ struct ProgramRequest {
 /// Compiles in this process: everything of the entry but key, compiler and
 /// time.
 Result<Entry> compileRequest(const ProgramRequest &request, PhaseTimes &times);
+
+/// What the compile of a request has made after a phase, as `--emit` writes it.
+Result<std::string> emitRequest(const ProgramRequest &request,
+                                llvm::StringRef phase);
 
 } // namespace attnc
 

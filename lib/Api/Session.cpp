@@ -128,7 +128,8 @@ Session::Session()
     : cache(KernelCacheOptions::fromEnvironment(compilerFingerprint(),
                                                 EventSink::fromEnvironment()),
             EventSink::fromEnvironment()),
-      plans(planDialects()) {
+      // No threads of its own: a forked child would wait for its parent's.
+      plans(planDialects(), MLIRContext::Threading::DISABLED) {
   plans.loadAllAvailableDialects();
 }
 

@@ -18,6 +18,12 @@ _SIGMOID = ("%p = attn.logistic %x : f32", "attn.yield %p : f32")
 _texts = {}
 
 
+class settings:
+    """See attnc.config."""
+
+    schedule = ""
+
+
 def _text(flags):
     """The Spec text of `flags`, which are plain constants."""
     text = _texts.get(flags)
@@ -160,12 +166,30 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
         raise arguments_error("layout", "'bhsd' or 'bshd'", layout)
     if deterministic is not False and deterministic is not True:
         raise arguments_error("deterministic", "True or False", deterministic)
+    if settings.schedule:
+        extra = _with_schedule(extra, settings.schedule)
     flags = (activation, normalize, causal, layout, lse, ordered, kind, names,
              kinds, extra)
     run = _backend.RUN.get(q.__class__)
     if run is None:
         run = _backend.resolve(q)
+    if dropout_p is None:  # a dry run
+        run = _backend.check_only(q)
     return run(_text(flags), q, k, v, rest)
+
+
+def _with_schedule(extra, schedule):
+    return json.dumps({"schedule": schedule, **json.loads(extra or "{}")})
+
+
+_with_schedule._dynamo_marked_constant = True
+
+
+def dry_run(function, q, k, v, arguments):
+    """All checks of a call, without the call."""
+    if arguments.pop("dropout_p", 0.0):
+        refuse_dropout(0.1)
+    globals()[function](q, k, v, dropout_p=None, **arguments)
 
 
 def _window(window):

@@ -12,19 +12,27 @@ _TARGET = "attnc_run"
 jax.ffi.register_ffi_target(_TARGET, _attnc.xla_handler, platform="cpu")
 
 
+def check(text, q, k, v, rest):
+    _prepared(_spec.of(text), (q, k, v) + rest)
+
+
 def run(text, q, k, v, rest):
-    spec = _spec.of(text)
-    operands = [_array(x) for x in (q, k, v) + rest]
+    operands = _prepared(_spec.of(text), (q, k, v) + rest)
+    scalars = tuple(float(x) for x in operands if isinstance(x, (int, float)))
+    arrays = [x for x in operands if not isinstance(x, (int, float))]
+    results = _function(text, scalars)(*arrays)
+    return results[0] if len(results) == 1 else results
+
+
+def _prepared(spec, given):
+    operands = [_array(x) for x in given]
     for at, (name, x) in enumerate(zip(spec.slots, operands[3:])):
         if not isinstance(x, (int, float)):
             wanted = _prepare.wanted_type(name, x)
             if wanted:
                 operands[3 + at] = x.astype(wanted)
     _prepare.check(spec, operands, _values)
-    scalars = tuple(float(x) for x in operands if isinstance(x, (int, float)))
-    arrays = [x for x in operands if not isinstance(x, (int, float))]
-    results = _function(text, scalars)(*arrays)
-    return results[0] if len(results) == 1 else results
+    return operands
 
 
 def _array(x):

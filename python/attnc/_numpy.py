@@ -19,6 +19,10 @@ def _dtype(code):
     return _DTYPES[code]
 
 
+def check(text, q, k, v, rest):
+    _prepared(_spec.of(text), (q, k, v) + rest)
+
+
 def run(text, q, k, v, rest):
     spec = _spec.of(text)
     operands = (q, k, v) + rest

@@ -167,6 +167,10 @@ def _autocast(q, k, v):
                      for x in (q, k, v))
 
 
+def check(text, q, k, v, rest):
+    _prepared(_spec.of(text), (q, k, v) + rest)
+
+
 def run(text, q, k, v, rest):
     if _autocasts("cuda" if q.is_cuda else "cpu"):
         q, k, v = _autocast(q, k, v)

@@ -1,8 +1,10 @@
 """Programs as objects: prepared once, called often, open to inspection."""
 
 import json
+import re
+import sys
 
-from . import _backend, _callables, _check, _frontend, _prepare, _spec
+from . import _callables, _check, _frontend, _prepare, _spec
 
 
 class Program:
@@ -81,12 +83,23 @@ class Program:
                                  **arguments})
 
     def schedule(self, **arguments):
-        """The schedule, one value a line. Arguments as of ir()."""
-        return _attnc_explain(self, "schedule", arguments)
+        """The schedule that the tile program got. Arguments as of ir()."""
+        text = self.ir("tile", **arguments)
+        found = re.findall(r"#tile\.schedule<([^>]*)>", text)
+        return found[0] if found else ""
 
     def explain(self, **arguments):
-        """What was decided, and why. Arguments as of ir()."""
-        return _attnc_explain(self, "explain", arguments)
+        """What each phase has made of it: lines, kernels and the schedule.
+        Arguments as of ir(); `attnc explain` says more on ir()'s text."""
+        target = arguments.get("target", "cpu")
+        phases = ["attn", "fused", "tile", "formula"] + (
+            ["ptx"] if target == "sm_90a" else ["llvm"])
+        lines = [f"{self!r} for {target}",
+                 f"  schedule  {self.schedule(**arguments) or '(none)'}"]
+        for phase in phases:
+            text = self.ir(phase, **arguments)
+            lines.append(f"  {phase:9} {len(text.splitlines())} lines")
+        return "\n".join(lines)
 
     def __repr__(self):
         lines, normalize, causal, layout, lse, extra = self._fixed
@@ -97,6 +110,46 @@ class Program:
         if self._arrays:
             parts.append(f"{len(self._arrays)} captured arrays")
         return f"<attnc.Program: {', '.join(parts)}, {layout}>"
+
+
+def is_supported(q, k, v, *, function="sigmoid_attention", **arguments):
+    """(True, "") if the call would run, else (False, why).
+
+    Compiles nothing; arguments are those of the function that is named.
+    """
+    if function == "sigmoid_attention":
+        arguments.setdefault("bias", 0.0)
+    try:
+        _frontend.dry_run(function, q, k, v, arguments)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        return False, str(error)
+    return True, ""
+
+
+def warmup(calls, progress=True):
+    """Compiles what calls need, before they are timed or captured.
+
+    `calls` are pairs (function, arguments): functions without parameters are
+    called as they are. A bar shows how far it is, on a terminal only.
+    """
+    calls = list(calls)
+    bar = progress and sys.stderr.isatty()
+    for at, call in enumerate(calls):
+        if bar:
+            done = "#" * (30 * at // len(calls))
+            print(f"\rwarm-up [{done:30}] {at}/{len(calls)}", end="",
+                  file=sys.stderr, flush=True)
+        if callable(call):
+            call()
+        else:
+            function, arguments = call
+            if isinstance(arguments, dict):
+                function(**arguments)
+            else:
+                function(*arguments)
+    if bar:
+        print(f"\rwarm-up [{'#' * 30}] {len(calls)}/{len(calls)}",
+              file=sys.stderr)
 
 
 def compile(**arguments):

@@ -3,6 +3,7 @@
 #include "kernel.h"
 #include "xla.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /*---- Library ---------------------------------------------------------------*/
@@ -26,6 +27,44 @@ static PyObject *counters(PyObject *module, PyObject *unused) {
                        (unsigned long long)counters.disk_hits, "compiles",
                        (unsigned long long)counters.compiles, "waits",
                        (unsigned long long)counters.waits);
+}
+
+static PyObject *emit(PyObject *module, PyObject *arguments) {
+  (void)module;
+  const char *ir, *phase, *target, *schedule;
+  Py_ssize_t length;
+  if (!PyArg_ParseTuple(arguments, "s#sss", &ir, &length, &phase, &target,
+                        &schedule))
+    return NULL;
+  attnc_options options;
+  memset(&options, 0, sizeof(options));
+  options.struct_size = sizeof(options);
+  options.target = target;
+  options.schedule = schedule;
+  size_t size = 0, capacity = 1 << 16;
+  char *text = NULL;
+  attnc_status status;
+  /* Compiled again if it was longer than thought. */
+  do {
+    capacity = size + 1 > capacity ? size + 1 : capacity;
+    char *grown = realloc(text, capacity);
+    if (!grown) {
+      free(text);
+      return PyErr_NoMemory();
+    }
+    text = grown;
+    PyThreadState *thread = PyEval_SaveThread();
+    status =
+        attnc_emit(ir, (size_t)length, &options, phase, text, capacity, &size);
+    PyEval_RestoreThread(thread);
+  } while (!status && size >= capacity);
+  PyObject *result = NULL;
+  if (status)
+    raise_status(status);
+  else
+    result = PyUnicode_FromStringAndSize(text, (Py_ssize_t)size);
+  free(text);
+  return result;
 }
 
 /*---- Events ----------------------------------------------------------------*/
@@ -63,6 +102,8 @@ static PyMethodDef methods[] = {
     {"versions", versions, METH_NOARGS,
      "(version, API version, API version built for, compiler fingerprint)"},
     {"counters", counters, METH_NOARGS, "What happened so far in the process."},
+    {"emit", emit, METH_VARARGS,
+     "emit(ir, phase, target, schedule): what a compile has made by then."},
     {"set_listener", set_listener, METH_O,
      "Has each event passed to a callable, as a line of JSON."},
     {NULL, NULL, 0, NULL}};

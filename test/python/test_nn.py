@@ -1,0 +1,59 @@
+"""attnc.nn."""
+
+import pytest
+import torch
+from attnc import nn
+
+
+@pytest.mark.parametrize("arguments", [
+    dict(), dict(num_kv_heads=2, rope=nn.Rope(16), layer_scale=0.1),
+    dict(alibi=True, bias="buffer", qk_norm=False, hybrid_norm=True),
+    dict(window=(3, 0), bias=-2.0)], ids=lambda a: ",".join(a))
+@torch.no_grad()
+def test_token_by_token_equals_the_full_forward(arguments):
+    torch.manual_seed(0)
+    module = nn.SigmoidAttention(64, 4, max_seq_len=64, **arguments)
+    x = torch.randn(2, 20, 64)
+    full = module(x)
+    cache = module.make_cache(2, 20)
+    parts = [module(x[:, :7], cache=cache)] + [
+        module(x[:, t:t + 1], cache=cache) for t in range(7, 20)]
+    assert torch.allclose(torch.cat(parts, 1), full, atol=1e-5)
+    with pytest.raises(ValueError, match="room for 20 rows"):
+        module(x[:, :1], cache=cache)
+
+
+def test_bias_is_stored_and_f32():
+    module = nn.SigmoidAttention(64, 4, max_seq_len=1000, dtype=torch.bfloat16)
+    assert module.bias.dtype == torch.float32
+    assert abs(module.bias[0].item() + 6.9077553) < 1e-6
+    assert isinstance(module.bias, torch.nn.Parameter)
+    fixed = nn.SigmoidAttention(64, 4, max_seq_len=1000, bias="buffer")
+    assert "bias" in dict(fixed.named_buffers())
+    with pytest.raises(ValueError, match="'bias'"):
+        nn.SigmoidAttention(64, 4, max_seq_len=8, bias="auto")
+    with pytest.raises(ValueError, match="num_kv_heads"):
+        nn.SigmoidAttention(64, 4, max_seq_len=8, num_kv_heads=3)
+
+
+def test_rope_depends_on_distance_only():
+    rope = nn.Rope(16)
+    q, k = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
+
+    def score(i, j):
+        return (rope(q, torch.tensor([i])) * rope(k, torch.tensor([j]))).sum()
+
+    assert torch.allclose(score(9, 4), score(105, 100), atol=1e-4)
+    assert not torch.allclose(score(9, 4), score(9, 5), atol=1e-4)
+
+
+def test_sigma_reparam():
+    torch.manual_seed(0)
+    layer = nn.sigma_reparam(torch.nn.Linear(24, 16))
+    norm = torch.linalg.matrix_norm(layer.weight, 2)
+    assert torch.allclose(norm, torch.ones(()), atol=1e-5)
+    # The gradient is that of W / |W|: none along W itself.
+    original = layer.parametrizations.weight.original
+    (layer.weight * original.detach()).sum().backward()
+    slope = (original.grad * original).sum()
+    assert abs(slope) < 1e-3 * original.grad.norm() * original.norm() + 1e-5

@@ -1,0 +1,131 @@
+"""Threads, forks, orders of import, the end of the process."""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+
+import attnc
+import numpy as np
+import pytest
+
+
+def inputs(d, n=50):
+    rng = np.random.default_rng(d)
+    return [rng.standard_normal((1, 2, n, d)).astype(np.float32)
+            for _ in range(3)]
+
+
+def test_threads():
+    """Several threads meet programs that are there and that are not."""
+    wanted = {d: attnc.softmax_attention(*inputs(d)) for d in (8, 16)}
+    failures = []
+    start = threading.Barrier(6)
+
+    def work():
+        start.wait()
+        for d in (8, 16, 24, 40, 8, 48):
+            got = attnc.softmax_attention(*inputs(d))
+            if d in wanted and not np.array_equal(got, wanted[d]):
+                failures.append(d)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_tracing_in_threads():
+    def work(n, out):
+        out[n] = attnc.attention(*inputs(8), score_mod=lambda s, b, h, i, j:
+                                 s * n)
+
+    outs = {}
+    threads = [threading.Thread(target=work, args=(n, outs)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for n in range(8):
+        assert np.allclose(outs[n], attnc.softmax_attention(
+            *inputs(8), scale=n / 8 ** 0.5), atol=1e-6)
+
+
+FORK = """
+import os, sys, numpy as np, attnc
+q = np.random.default_rng(0).standard_normal((1, 2, 50, 16)).astype('f4')
+want = attnc.softmax_attention(q, q, q)
+other = q[..., :12]
+pid = os.fork()
+if pid == 0:
+    fine = np.array_equal(attnc.softmax_attention(q, q, q), want)
+    attnc.softmax_attention(other, other, q)  # a new program in the child
+    os._exit(0 if fine else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def run(text):
+    environment = dict(os.environ, PYTHONWARNINGS="error::ResourceWarning")
+    got = subprocess.run([sys.executable, "-c", text], capture_output=True,
+                         text=True, timeout=120, env=environment)
+    assert got.returncode == 0, got.stdout + got.stderr
+    return got.stdout
+
+
+def test_fork():
+    run(FORK)
+
+
+def test_data_loader_workers():
+    run("""
+import torch, attnc
+class Rows(torch.utils.data.Dataset):
+    def __len__(self): return 4
+    def __getitem__(self, n):
+        q = torch.full((1, 1, 5, 8), float(n))
+        return attnc.softmax_attention(q, q, q)[0]
+if __name__ == '__main__':
+    q = torch.ones(1, 1, 5, 8); attnc.softmax_attention(q, q, q)
+    rows = list(torch.utils.data.DataLoader(Rows(), num_workers=2))
+    assert [r.flatten()[0].item() for r in rows] == [0.0, 1.0, 2.0, 3.0]
+""")
+
+
+COMPILE = """
+f = torch.compile(lambda x: attnc.softmax_attention(x, x, x), fullgraph=True,
+                  backend='aot_eager')
+with torch.no_grad():
+    assert torch.equal(f(torch.from_numpy(q)), torch.from_numpy(q))
+"""
+CALL = """
+import numpy, torch, jax
+q = numpy.ones((1, 1, 5, 8), 'f4')
+for x in (q, torch.from_numpy(q), jax.numpy.asarray(q)):
+    out = attnc.softmax_attention(x, x, x)
+    assert isinstance(out, type(x)) and abs(numpy.asarray(out) - 1).max() < 1e-6
+jax.jit(lambda x: attnc.softmax_attention(x, x, x))(q)
+"""
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(
+    ["attnc", "torch", "jax"])), ids=",".join)
+def test_import_orders(order):
+    run("".join(f"import {name}\n" for name in order) + CALL
+        + (COMPILE if order[0] == "attnc" else ""))
+
+
+def test_import_is_lazy():
+    out = run("import numpy, sys; import attnc\n"
+              "print([m for m in ('torch', 'jax', 'transformers', 'inspect') "
+              "if m in sys.modules and m != 'inspect'])")
+    assert out.strip() == "[]"
+
+
+def test_events_at_exit_and_unraisable():
+    run("import attnc, numpy as np\n"
+        "attnc.events.subscribe(lambda event: None)\n"
+        "q = np.ones((1, 1, 4, 8), 'f4'); attnc.softmax_attention(q, q, q)")
