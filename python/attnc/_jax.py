@@ -1,4 +1,4 @@
-"""JAX arrays: one typed FFI handler of the extension, jit, vmap."""
+"""JAX arrays: one typed FFI handler of the extension, jit, vmap, gradients."""
 
 import functools
 
@@ -20,7 +20,7 @@ def run(text, q, k, v, rest):
     operands = _prepared(_spec.of(text), (q, k, v) + rest)
     scalars = tuple(float(x) for x in operands if isinstance(x, (int, float)))
     arrays = [x for x in operands if not isinstance(x, (int, float))]
-    results = _function(text, scalars)(*arrays)
+    results = _differentiable(text, scalars)(*arrays)
     return results[0] if len(results) == 1 else results
 
 
@@ -32,7 +32,7 @@ def _prepared(spec, given):
             if wanted:
                 operands[3 + at] = x.astype(wanted)
     _prepare.check(spec, operands, _values)
-    return operands
+    return _narrowed(spec, operands)
 
 
 def _array(x):
@@ -64,34 +64,94 @@ def _function(text, scalars):
     return jax.jit(function)
 
 
-def _narrowed(spec, arrays):
+def _narrowed(spec, operands):
     """Captured arrays may be larger than what is read of them."""
-    q, k, v = arrays[:3]
+    q, k, v = operands[:3]
     h, s = (1, 2) if spec.layout == "bhsd" else (2, 1)
     sizes = dict(B=q.shape[0], H=q.shape[h], I=q.shape[s], J=k.shape[s],
                  E=v.shape[3])
-    names = [name for name, kind in spec.operands if kind == "tensor"]
-    return tuple(
+    return operands[:3] + [
         x[tuple(slice(sizes.get(letter)) for letter in spec.maps[name])]
-        if name in spec.maps else x for name, x in zip(names, arrays[3:]))
+        if name in spec.maps else x
+        for name, x in zip(spec.slots, operands[3:])]
 
 
 def _call(spec, scalars, arrays):
-    tensors, numbers = iter(arrays[3:]), iter(scalars)
-    operands = list(arrays[:3]) + [
-        next(tensors if kind == "tensor" else numbers)
-        for _, kind in spec.operands]
-    arrays = arrays[:3] + _narrowed(spec, arrays)
-    ir, slots = _spec.write(spec, _prepare.operand_types(spec, operands))
-    dims = "".join("s," if slot is None else
-                   "".join(str(source) for source, _ in slot) + ","
-                   for slot in slots)
     q, v = arrays[0], arrays[2]
     shapes = [jax.ShapeDtypeStruct(q.shape[:3] + v.shape[3:], q.dtype)]
     if spec.lse:
         rows = q.shape[:3] if spec.layout == "bhsd" else (
             q.shape[0], q.shape[2], q.shape[1])
         shapes.append(jax.ShapeDtypeStruct(rows, jnp.float32))
+    return _ffi_call(spec, scalars, arrays, shapes)
+
+
+def _ffi_call(spec, scalars, arrays, shapes):
+    operands = _operands(spec, arrays, scalars)
+    ir, slots = _spec.write(spec, _prepare.operand_types(spec, operands))
+    dims = "".join("s," if slot is None else
+                   "".join(str(source) for source, _ in slot) + ","
+                   for slot in slots)
     call = jax.ffi.ffi_call(_TARGET, tuple(shapes))
     return tuple(call(*arrays, ir=ir, dims=dims, scalars=numpy.array(
         scalars or (0.0,), numpy.float32)))
+
+
+def _operands(spec, arrays, scalars):
+    tensors, numbers = iter(arrays[3:]), iter(scalars)
+    return list(arrays[:3]) + [
+        next(tensors if kind == "tensor" else numbers)
+        for _, kind in spec.operands]
+
+
+# --- gradients ----------------------------------------------------------------
+
+@functools.lru_cache(maxsize=4096)
+def _differentiable(text, scalars):
+    spec = _spec.of(text)
+    names = ["query", "key", "value"] + [
+        name for name, kind in spec.operands if kind == "tensor"]
+
+    @jax.custom_vjp
+    def function(*arrays):
+        return _function(text, scalars)(*arrays)
+
+    def forward(*primals):
+        arrays = tuple(primal.value for primal in primals)
+        results = _function(_spec.for_training(text), scalars)(*arrays)
+        wanted = {name: None for name, primal in zip(names, primals)
+                  if primal.perturbed
+                  and jnp.issubdtype(primal.value.dtype, jnp.floating)}
+        saved = results if spec.activation is None else ()
+        return results if spec.lse else results[:1], (arrays, saved, wanted)
+
+    def backward(residuals, cotangents):
+        arrays, saved, wanted = residuals
+        wanted = tuple(name for name in names if name in wanted)
+        doutput = cotangents[0]
+        if not wanted or isinstance(doutput, jax.custom_derivatives.SymbolicZero):
+            return (None,) * len(arrays)
+        found = iter(_gradients(text, wanted, scalars)(
+            *arrays, *saved, doutput))
+        return tuple(next(found).reshape(x.shape) if name in wanted else None
+                     for name, x in zip(names, arrays))
+
+    function.defvjp(forward, backward, symbolic_zeros=True)
+    return function
+
+
+@functools.lru_cache(maxsize=4096)
+def _gradients(text, wanted, scalars):
+    """(arrays, saved, doutput) -> the gradients of the wanted operands."""
+    spec = _spec.of(_spec.backward(text, wanted))
+    count = 3 + sum(kind == "tensor" for _, kind in spec.operands)
+
+    @jax.custom_batching.sequential_vmap
+    def gradients(*arrays):
+        operands = _operands(spec, arrays[:count], scalars)
+        types = dict(zip(["query", "key", "value"] + spec.slots, operands))
+        shapes = [jax.ShapeDtypeStruct(shape, types[name].dtype)
+                  for name, shape in _prepare.gradient_shapes(spec, operands)]
+        return _ffi_call(spec, scalars, arrays, shapes)
+
+    return gradients

@@ -66,7 +66,7 @@ def wanted_type(name, array):
 def operand_types(spec, arrays):
     """_spec.Operand for each of (q, k, v, *rest)."""
     types = []
-    for x in arrays:
+    for x in arrays[:3 + len(spec.slots)]:
         if isinstance(x, (int, float)):
             types.append(_spec.Operand("f32", None))
         else:
@@ -85,3 +85,13 @@ def compile_for(spec, arrays, target="cpu", device=0):
                     any_layout=where[0])
     spec.table[where] = kernel
     return kernel
+
+
+def gradient_shapes(spec, arrays):
+    """(name, shape) of each gradient: an operand's, without dims of size 1
+    where that broadcasts."""
+    writer = _spec._Writer(spec, operand_types(spec, arrays))
+    names = ["query", "key", "value"] + spec.slots
+    return [(name, tuple(x.shape) if name in names[:3] else
+             tuple(x.shape[k] for _, k in writer._kept(name, x.shape)))
+            for name, x in zip(names, arrays) if name in spec.gradient]

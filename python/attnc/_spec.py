@@ -47,6 +47,7 @@ _FIELDS = dict(
     lse=False,
     ordered=False,     # more queries than keys need another alignment
     schedule="",
+    gradient=(),       # the operands whose gradients the program computes
     operands=(),       # [name, "tensor" or "scalar"] after query, key, value
 )
 
@@ -56,6 +57,35 @@ def make(**fields):
     unknown = set(fields) - set(_FIELDS)
     assert not unknown, unknown
     return json.dumps({**_FIELDS, **fields}, separators=(",", ":"))
+
+
+_derived = {}
+
+
+def for_training(text):
+    """The forward whose results the backward needs: a softmax's LSE, too."""
+    found = _derived.get(text)
+    if found is None:
+        fields = json.loads(text)
+        fields["lse"] = fields["lse"] or fields["activation"] is None
+        found = _derived[text] = make(**fields)
+    return found
+
+
+def backward(text, names):
+    """The gradients of the operands of these names: operands of the program
+    are those of the forward, a softmax's output and LSE, and the gradient of
+    the output."""
+    found = _derived.get((text, names))
+    if found is None:
+        found = _derived[text, names] = make(
+            **{**json.loads(for_training(text)), "gradient": names})
+    return found
+
+
+# Constants of a trace, as `_frontend._text` is.
+for_training._dynamo_marked_constant = True
+backward._dynamo_marked_constant = True
 
 
 @functools.lru_cache(maxsize=None)
@@ -132,7 +162,9 @@ class _Writer:
         return tuple(zip(order, letters))
 
     def _argument(self, name, type, dims):
-        self.arguments.append(f"%{name}: {type} {{attn.name = \"{name}\"}}")
+        wanted = ", attn.gradient" if name in self.spec.gradient else ""
+        self.arguments.append(
+            f"%{name}: {type} {{attn.name = \"{name}\"{wanted}}}")
         self.dims.append(dims)
 
     def _operand(self, name):
@@ -324,8 +356,31 @@ class _Writer:
         self._region(arguments + scalars, part["lines"])
         self.body[-1] += " : !acc -> !o"
 
+    def _backward_dims(self):
+        """Of what follows the forward's operands in a backward."""
+        rows = self._rows("bhie")
+        forward = [rows, ((0, "b"), (1, "h"), (2, "i"))]
+        names = ["query", "key", "value"] + self.spec.slots
+        dims = dict(zip(names, self.dims))
+        gradients = []
+        for name in names:
+            if name in names[:3] and name in self.spec.gradient:
+                gradients.append(dims[name])
+            elif name in self.spec.gradient:
+                # Without the dims of size 1, which the caller puts back.
+                gradients.append(tuple(
+                    (k, letter.lower())
+                    for k, (_, letter) in enumerate(dims[name])))
+        return (forward if self.spec.activation is None else []) + [
+            rows] + gradients
+
     def _function(self, results):
-        self.dims += [dims for _, _, dims, _ in results]
+        attributes = ""
+        if self.spec.gradient:
+            attributes = " attributes {attn.differentiate}"
+            self.dims += self._backward_dims()
+        else:
+            self.dims += [dims for _, _, dims, _ in results]
         types = ", ".join(kind for _, kind, _, _ in results)
         named = ", ".join(f"{kind} {{attn.name = \"{name}\"}}"
                           for name, kind, _, _ in results)
@@ -333,7 +388,7 @@ class _Writer:
         return "\n".join(
             self.aliases + ["", "func.func @attention("]
             + ["    " + ",\n    ".join(self.arguments) + ")"]
-            + [f"    -> ({named}) {{"] + self.body
+            + [f"    -> ({named}){attributes} {{"] + self.body
             + [f"  return {values} : {types}", "}", ""])
 
 

@@ -76,12 +76,44 @@ def _vmap(info, in_dims, text, q, k, v, tensors, scalars):
         0] * len(results)
 
 
+# The gradients: `saved` is a softmax's output and LSE.
+_library.define("backward(str spec, Tensor q, Tensor k, Tensor v, Tensor[] "
+                "rest, float[] scalars, Tensor[] saved, Tensor doutput) -> "
+                "Tensor[]", tags=(torch.Tag.pt2_compliant_tag,
+                                  torch.Tag.needs_fixed_stride_order))
+
+
+def _backward(text, q, k, v, tensors, scalars, saved, doutput):
+    spec = _spec.of(text)
+    operands = (q, k, v) + _join(spec, tensors, scalars) + tuple(saved)
+    result = _execute(spec, operands + (_dense(doutput),), checked=True)
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+def _dense(x):
+    """Rows of consecutive elements; a sum's gradient is one element."""
+    return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()
+
+
+def _fake_backward(text, q, k, v, tensors, scalars, saved, doutput):
+    spec = _spec.of(text)
+    operands = (q, k, v) + _join(spec, tensors, scalars)
+    types = dict(zip(["query", "key", "value"] + spec.slots, operands))
+    return [types[name].new_empty(shape) for name, shape in
+            _prepare.gradient_shapes(spec, operands)]
+
+
+_library.impl("backward", _backward, "CPU")
+_library.impl("backward", _backward, "CUDA")
+torch.library.register_fake("attnc::backward", _fake_backward, lib=_library)
+_backward_op = torch.ops.attnc.backward.default
+
 torch.library.register_vmap("attnc::forward", _vmap, lib=_library)
 
 
 # --- running ------------------------------------------------------------------
 
-def _execute(spec, operands):
+def _execute(spec, operands, checked=False):
     """On plain tensors without gradients."""
     if not _HAS_EXCHANGE:
         operands = tuple(x.detach() if isinstance(x, torch.Tensor) else x
@@ -89,8 +121,9 @@ def _execute(spec, operands):
     result = call(spec.table, operands, _new)
     if result is not NotImplemented:
         return result
-    operands = _prepared(spec, operands)
-    result = call(spec.table, operands, _new)
+    if not checked:
+        operands = _prepared(spec, operands)
+        result = call(spec.table, operands, _new)
     if result is NotImplemented:
         _compile(spec, operands)
         result = call(spec.table, operands, _new)
@@ -190,6 +223,12 @@ def _needs_grad(operands):
 
 
 def _through_op(text, q, k, v, rest):
+    tensors, scalars = _parts(q, rest)
+    result = _op(text, q, k, v, tensors, scalars)
+    return result[0] if len(result) == 1 else tuple(result)
+
+
+def _parts(q, rest):
     tensors = []
     scalars = []
     for x in rest:
@@ -199,13 +238,120 @@ def _through_op(text, q, k, v, rest):
             scalars.append(float(x))
         else:
             tensors.append(torch.as_tensor(x, device=q.device))
-    result = _op(text, q, k, v, tensors, scalars)
-    return result[0] if len(result) == 1 else tuple(result)
+    return tensors, scalars
+
+
+# --- gradients ----------------------------------------------------------------
+
+class _Attention(torch.autograd.Function):
+    """(forward's text, backward's text, numbers, q, k, v, tensors) -> results.
+    """
+
+    @staticmethod
+    def forward(text, backward_text, scalars, q, k, v, *tensors):
+        operands = (q, k, v) + tensors
+        if not q.is_meta and _is_plain(operands):
+            spec = _spec.of(text)
+            result = _execute(spec, (q, k, v) + _join(spec, tensors, scalars))
+        else:
+            result = _op(text, q, k, v, list(tensors), list(scalars))
+        return (result,) if isinstance(result, torch.Tensor) else tuple(result)
+
+    @staticmethod
+    def setup_context(ctx, inputs, results):
+        text, backward_text, scalars, *operands = inputs
+        ctx.text, ctx.scalars = backward_text, scalars
+        ctx.count = len(operands)
+        # A softmax's backward needs what its forward gave: output and LSE.
+        saved = results if len(results) == 2 else ()
+        if saved:
+            ctx.mark_non_differentiable(results[1])
+        ctx.save_for_backward(*operands, *saved)
+
+    @staticmethod
+    def backward(ctx, doutput, *_):
+        tensors = ctx.saved_tensors
+        operands = tensors[:ctx.count]
+        run = _gradients
+        if not is_compiling() and torch.is_grad_enabled():
+            run = _Gradients.apply  # which has no gradient itself, and says so
+        found = iter(run(ctx.text, ctx.scalars, ctx.count, doutput, *tensors))
+        gradients = [next(found).view(x.shape) if needed else None
+                     for x, needed in zip(operands, ctx.needs_input_grad[3:])]
+        return (None, None, None, *gradients)
+
+
+def _gradients(text, scalars, count, doutput, *tensors):
+    q, k, v, *rest = tensors[:count]
+    saved = list(tensors[count:])
+    if not q.is_meta and _is_plain(tensors + (doutput,)):
+        return tuple(_backward(text, q, k, v, rest, scalars, saved, doutput))
+    return tuple(_backward_op(text, q, k, v, rest, list(scalars), saved,
+                              doutput))
+
+
+class _Gradients(torch.autograd.Function):
+    """Gradients under create_graph=True, which is also what torch.func does."""
+
+    forward = staticmethod(_gradients)
+
+    @staticmethod
+    def setup_context(ctx, inputs, results):
+        pass
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise NotImplementedError(
+            "attnc has first-order gradients only; use "
+            "attnc.reference.attention for the second")
 
 
 def _with_grad(text, operands):
-    raise NotImplementedError(
-        "gradients of attention are not in this version; call it under "
-        "torch.no_grad(), or use attnc.reference.attention, which is "
-        "differentiable")
+    """Conversions are torch's own, so that it differentiates them."""
+    q, k, v = operands[:3]
+    tensors, scalars = _parts(q, operands[3:])
+    slots = _tensor_names(text)
+    tensors = [_narrowed(text, name, _converted(name, x), q, k, v)
+               for name, x in zip(slots, tensors)]
+    names = tuple(name for name, x in zip(
+        ("query", "key", "value") + slots, [q, k, v] + tensors)
+        if x.requires_grad)
+    results = _Attention.apply(
+        _spec.for_training(text), _spec.backward(text, names), tuple(scalars),
+        q, k, v, *tensors)
+    return results if _wants_lse(text) else results[0]
 
+
+def _tensor_names(text):
+    return tuple(name for name, kind in _spec.of(text).operands
+                 if kind == "tensor")
+
+
+def _wants_lse(text):
+    return _spec.of(text).lse
+
+
+def _letters(text, name):
+    return tuple(_spec.of(text).maps.get(name, ())), _spec.of(text).layout
+
+
+for _constant in (_tensor_names, _wants_lse, _letters):
+    _constant._dynamo_marked_constant = True
+
+
+def _converted(name, x):
+    wanted = _prepare.wanted_type(name, x)
+    return x.to(getattr(torch, wanted)) if wanted else x
+
+
+def _narrowed(text, name, x, q, k, v):
+    """A captured array without what is never read."""
+    letters, layout = _letters(text, name)
+    h, s = (1, 2) if layout == "bhsd" else (2, 1)
+    for dim, letter in enumerate(letters):
+        if letter:
+            size = {"B": q.shape[0], "H": q.shape[h], "I": q.shape[s],
+                    "J": k.shape[s], "E": v.shape[3]}[letter]
+            if x.shape[dim] > size:
+                x = x.narrow(dim, 0, size)
+    return x

@@ -2,7 +2,8 @@
 # pack.sh [BUILD [FOLDER]]: collects what run.sh needs on a GPU machine, small
 # enough to carry: the tools of a build and the scripts, compressed.
 #
-#   cmake --build build --target attnc attnc-gpu-harness libattnc bench-launch
+#   cmake --build build --target attnc attnc-gpu-harness libattnc bench-launch \
+#     attnc-python
 #   test/gpu/pack.sh build .device       # here
 #   sh .device/run.sh                    # there; leaves .device/out
 set -e
@@ -21,6 +22,10 @@ for file in bin/attnc lib/libattnc-gpu-harness.so lib/libattnc.so \
     rm "$packed.tmp"
   fi
 done
+if [ -e "$build/python/attnc/_attnc.abi3.so" ]; then
+  rm -rf "$folder/python"
+  cp -R "$build/python" "$folder/python"
+fi
 cp "$source"/test/gpu/*.py "$folder/test/gpu/"
 cp "$source"/benchmarks/attention.py "$folder/benchmarks/"
 cp "$source"/test/gpu/run.sh "$folder/"

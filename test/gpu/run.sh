@@ -1,11 +1,11 @@
 #!/bin/sh
 # run.sh [STEP...]: on a GPU machine, in the folder that pack.sh made: checks
 # every case, runs the memory and race checkers on a small one, and times the
-# kernels against torch's. Steps: machine checks api sanitize bench (all of
-# them by default). Reports go to $OUT, else ./out.
+# kernels against torch's. Steps: machine checks api python sanitize bench
+# (all of them by default). Reports go to $OUT, else ./out.
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here/out}
-steps=${*:-machine checks api sanitize bench}
+steps=${*:-machine checks api python sanitize bench}
 mkdir -p "$out" "$here/bin"
 rm -f "$out/failed"
 for packed in "$here"/*.xz; do
@@ -39,6 +39,13 @@ checks() {
 api() {
   ATTNC_CACHE_DIR=$out/cache python3 "$here/test/gpu/api.py" \
     --library "$here/bin/libattnc.so" --launch "$here/bin/bench-launch"
+}
+
+# The Python package, which looks for the library by its versioned name.
+python() {
+  ln -sf libattnc.so "$here/bin/libattnc.so.0"
+  LD_LIBRARY_PATH=$here/bin PYTHONPATH=$here/python \
+    python3 "$here/test/gpu/python.py" --json "$out/python.json"
 }
 
 # Exact allocation bounds, and only the kernels under test.

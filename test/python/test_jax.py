@@ -94,3 +94,50 @@ def test_errors():
         attnc.softmax_attention(q.astype(int), k, v)
     with pytest.raises(ValueError, match="'v'"):
         jax.jit(attnc.softmax_attention)(q, k, v[:, :, :5])
+
+
+# --- gradients ----------------------------------------------------------------
+
+def torch_gradients(inputs, weight, **arguments):
+    torch = pytest.importorskip("torch")
+    wide = [torch.tensor(np.asarray(x, np.float64), requires_grad=True)
+            for x in inputs]
+    given = dict(zip(("bias",), wide[3:]))
+    out = reference.attention(*wide[:3], **given, **arguments)
+    return [x.numpy() for x in torch.autograd.grad(
+        out, wide, torch.tensor(np.asarray(weight, np.float64)))]
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f], ids=["jit", "eager"])
+def test_gradients(activation, jit):
+    # A softmax does not depend on a head's bias: one for each key.
+    bias = jnp.arange(4.0) - 3 if activation else jnp.arange(37.0).reshape(
+        1, 1, 1, 37) / 10
+    weight = jax.random.normal(jax.random.key(7), q.shape)
+
+    def loss(q, k, v, bias):
+        out = attnc.attention(q, k, v, activation=activation, bias=bias,
+                              causal=True)
+        return (out * weight).sum()
+
+    got = jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(q, k, v, bias)
+    want = torch_gradients([q, k, v, bias], weight, activation=activation,
+                           causal=True)
+    for a, b in zip(got, want):
+        close(a, b, 2e-6)
+
+
+def test_gradients_of_some_and_under_vmap():
+    lengths = jnp.array([9, 37])
+
+    def loss(q, bias):
+        return attnc.sigmoid_attention(q, k, v, bias=bias, kv_len=lengths).sum()
+
+    many = jnp.stack([q, 2 * q])
+    biases = jnp.stack([jnp.arange(4.0), jnp.ones(4)])
+    got = jax.vmap(jax.grad(loss, argnums=(0, 1)))(many, biases)
+    for n in range(2):
+        want = jax.grad(loss, argnums=(0, 1))(many[n], biases[n])
+        for a, b in zip(got, want):
+            close(a[n], np.asarray(b, np.float64))

@@ -191,3 +191,140 @@ def test_mixed_libraries():
     q, k, v = tensors()
     with pytest.raises(TypeError, match="'k'.*torch tensor.*ndarray"):
         attnc.softmax_attention(q, k.numpy(), v)
+
+
+# --- gradients: the kernels' against torch's of the reference, in float64 -----
+
+def gradients(function, inputs):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    out = function(*inputs)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(out.shape, generator=generator).to(out.dtype)
+    return torch.autograd.grad(out, inputs, weight)
+
+
+def check_gradients(inputs, bound=2e-6, **arguments):
+    """`inputs` are q, k, v and perhaps a bias."""
+    def call(module):
+        def function(q, k, v, *bias):
+            given = dict(zip(("bias",), bias), **arguments)
+            return module.attention(q, k, v, **given)
+        return function
+
+    got = gradients(call(attnc), inputs)
+    want = gradients(call(reference), [x.double() for x in inputs])
+    for a, b, x in zip(got, want, inputs):
+        assert a.dtype == x.dtype
+        close(a, b, bound)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None, "relu2", "silu"])
+@pytest.mark.parametrize("arguments", [
+    dict(), dict(causal=True), dict(window=(4, 2)),
+    dict(kv_len=torch.tensor([7, 33])), dict(attn_mask=torch.rand(33, 33) < 0.7),
+    dict(alibi_slopes=torch.rand(4))], ids=lambda a: ",".join(a))
+def test_gradients(activation, arguments):
+    # A softmax does not depend on a head's bias: one for each key.
+    bias = torch.randn(1, 1, 1, 33) if activation is None else torch.randn(4)
+    check_gradients(tensors(Hkv=2) + [bias], activation=activation,
+                    **arguments)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 4), (2, 1), (2, 1, 1, 33),
+                                   (1, 4, 33, 1), (33, 33), (2, 4, 33, 33)])
+def test_bias_gradients(shape):
+    if len(shape) == 2 and shape[0] == 33:
+        shape = (1,) + shape
+    check_gradients(tensors() + [torch.randn(shape)], activation="sigmoid")
+
+
+@pytest.mark.parametrize("dtype,bound", [(torch.bfloat16, 1.5e-2),
+                                         (torch.float16, 2e-3)])
+def test_half_gradients(dtype, bound):
+    check_gradients(tensors(dtype=dtype), bound, activation="sigmoid",
+                    bias=-2.0)
+    check_gradients(tensors(dtype=dtype), bound, causal=True)
+
+
+def test_layout_and_l1_gradients():
+    check_gradients([x.transpose(1, 2) for x in tensors()], layout="bshd")
+    check_gradients(tensors(), activation="softplus", normalize="l1")
+
+
+def test_captured_gradients():
+    """Also of an array that is larger than what is read, and of one that is
+    converted on the way."""
+    def call(module):
+        return lambda q, k, v, t, w: module.attention(
+            q, k, v, activation="sigmoid", score_mod=lambda s, b, h, i, j:
+            torch.tanh(s) * w + t[h, i] * t[h, j])
+
+    inputs = tensors() + [torch.randn(4, 40), torch.randn((),
+                                                          dtype=torch.float64)]
+    want = gradients(call(reference), [x.double() for x in inputs])
+    for a, b in zip(gradients(call(attnc), inputs), want):
+        close(a, b, 2e-6)
+
+
+def test_only_what_is_asked_for():
+    q, k, v = tensors()
+    bias = torch.randn(4, requires_grad=True)
+    out = attnc.sigmoid_attention(q, k, v, bias=bias)
+    out.sum().backward()
+    assert q.grad is None and bias.grad.shape == (4,)
+
+
+def test_second_order_is_refused():
+    q, k, v = tensors()
+    q.requires_grad_()
+    out = attnc.softmax_attention(q, k, v)
+    first, = torch.autograd.grad((out ** 2).sum(), q, create_graph=True)
+    with pytest.raises(NotImplementedError, match="first-order"):
+        first.sum().backward()
+
+
+def test_func_grad():
+    q, k, v = tensors()
+    got = torch.func.grad(lambda q: attnc.softmax_attention(q, k, v).sum())(q)
+    q.requires_grad_()
+    want, = torch.autograd.grad(attnc.softmax_attention(q, k, v).sum(), q)
+    close(got, want)
+
+
+def test_compiled_gradients():
+    def block(q, k, v, bias):
+        out = attnc.sigmoid_attention(q * 2, k, v, bias=bias, causal=True)
+        return attnc.softmax_attention(out, k, v)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager",
+                             dynamic=True)
+    bias = torch.randn(4)
+    gradients(compiled, tensors(S=5) + [bias])
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for n in (6, 20, 33):
+            inputs = tensors(S=n) + [bias]
+            for a, b in zip(gradients(compiled, inputs),
+                            gradients(block, inputs)):
+                close(a, b, 1e-5)
+
+
+def test_checkpoint():
+    from torch.utils.checkpoint import checkpoint
+    inputs = tensors()
+    got = gradients(lambda *a: checkpoint(attnc.softmax_attention, *a,
+                                          use_reentrant=False), inputs)
+    for a, b in zip(got, gradients(attnc.softmax_attention, inputs)):
+        assert torch.equal(a, b)
+
+
+def test_backward_opcheck():
+    q, k, v = tensors(S=9)
+    text = spec_text(bias=torch.randn(4), scale=0.31)
+    training = _spec.for_training(text)
+    bias = torch.randn(4)
+    out, lse = torch.ops.attnc.forward(training, q, k, v, [bias], [0.31])
+    torch.library.opcheck(
+        torch.ops.attnc.backward.default,
+        (_spec.backward(text, ("query", "value", "bias")), q, k, v, [bias],
+         [0.31], [out, lse], torch.randn_like(out)))
