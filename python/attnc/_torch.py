@@ -3,7 +3,7 @@
 import torch
 
 from . import _fold, _prepare, _spec
-from ._library import call
+from ._library import call, inspect
 
 _C = torch._C
 _autocasts = torch.is_autocast_enabled
@@ -12,7 +12,11 @@ _DTYPES = {1: torch.float32, 2: torch.float16, 3: torch.bfloat16,
            4: torch.int32, 5: torch.bool}
 # Whether the extension reads tensors without Python's help (torch 2.10).
 _HAS_EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
-_DIRECT = (torch.Tensor, torch.nn.Parameter)
+_Tensor, _Parameter = _DIRECT = (torch.Tensor, torch.nn.Parameter)
+_grad_enabled = torch.is_grad_enabled
+_dispatch_modes = _C._len_torch_dispatch_stack
+_function_modes = _C._len_torch_function_stack
+_transforms = _C._functorch.peek_interpreter_stack
 
 
 def _new(shape, dtype):
@@ -182,14 +186,16 @@ def _prepared(spec, operands):
                  if isinstance(x, torch.Tensor) else x for x in operands)
 
 
-def _is_plain(tensors):
-    """Nothing but the tensors' memory matters: no tracing, no transform."""
-    return (not is_compiling()
-            and not _C._len_torch_dispatch_stack()
-            and not _C._len_torch_function_stack()
-            and _C._functorch.peek_interpreter_stack() is None
-            and all(type(x) in _DIRECT for x in tensors
-                    if isinstance(x, torch.Tensor)))
+def _is_untransformed():
+    """No tracing, mode or functorch transform that must see the op."""
+    return not (is_compiling() or _dispatch_modes() or _function_modes()
+                or _transforms() is not None)
+
+
+def _is_plain(operands):
+    """Nothing but the tensors' memory matters."""
+    return _is_untransformed() and all(
+        type(x) in _DIRECT for x in operands if isinstance(x, torch.Tensor))
 
 
 def _autocast(q, k, v):
@@ -208,7 +214,11 @@ def run(text, q, k, v, rest):
     if _autocasts("cuda" if q.is_cuda else "cpu"):
         q, k, v = _autocast(q, k, v)
     operands = (q, k, v) + rest
-    if torch.is_grad_enabled() and _needs_grad(operands):
+    if _is_untransformed() and not q.is_meta:
+        state = inspect(operands, _Tensor, _Parameter)
+        if state == 1 or (state and not _grad_enabled()):
+            return _execute(_spec.of(text), operands)
+    if _grad_enabled() and _needs_grad(operands):
         return _with_grad(text, operands)
     if not q.is_meta and _is_plain(operands):
         return _execute(_spec.of(text), operands)

@@ -519,10 +519,43 @@ static PyObject *key(PyObject *module, PyObject *operands) {
   return result;
 }
 
+PyDoc_STRVAR(inspect_doc,
+             "inspect(operands, type, subtype)\n\n"
+             "0: an operand is neither a number nor of exactly these types; 1: "
+             "all are; 2: and one of them has requires_grad.");
+static PyObject *inspect(PyObject *module, PyObject *const *arguments,
+                         Py_ssize_t count) {
+  (void)module;
+  if (count != 3 || !PyTuple_Check(arguments[0])) {
+    PyErr_SetString(PyExc_TypeError, "inspect(operands, type, subtype)");
+    return NULL;
+  }
+  long found = 1;
+  Py_ssize_t size = PyTuple_Size(arguments[0]);
+  for (Py_ssize_t k = 0; k < size; ++k) {
+    PyObject *operand = PyTuple_GetItem(arguments[0], k);
+    if (PyFloat_Check(operand) || PyLong_Check(operand))
+      continue;
+    PyObject *type = (PyObject *)Py_TYPE(operand);
+    if (type != arguments[1] && type != arguments[2])
+      return PyLong_FromLong(0);
+    PyObject *flag =
+        found == 1 ? PyObject_GetAttrString(operand, "requires_grad") : NULL;
+    if (flag == Py_True)
+      found = 2;
+    Py_XDECREF(flag);
+  }
+  if (PyErr_Occurred())
+    return NULL;
+  return PyLong_FromLong(found);
+}
+
 /*---- The module's part -----------------------------------------------------*/
 
 static PyMethodDef functions[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, call_doc},
+    {"inspect", (PyCFunction)(void (*)(void))inspect, METH_FASTCALL,
+     inspect_doc},
     {"key", key, METH_O, key_doc},
     {NULL, NULL, 0, NULL}};
 

@@ -442,6 +442,49 @@ TEST(Api, AForkedChildRunsPrograms) {
   EXPECT_EQ(status, 0);
 }
 
+TEST(Api, AForkedChildCompilesAndLoadsPrograms) {
+  attnc::Program program;
+  ASSERT_TRUE(attnc::Program::fromIr(sigmoidIr("of the parent"), program));
+  pid_t child = fork();
+  if (!child) {
+    alarm(100); // a hang is a failure, not a hang of the suite
+    std::string ir = sigmoidIr("of the child");
+    ir.replace(ir.find("attn.logistic %x"), 16, "arith.negf %x");
+    attnc::Program other;
+    _exit(attnc::Program::fromIr(ir, other) ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+TEST(Api, EmitsWhatACompileMakes) {
+  std::string ir = sigmoidIr();
+  size_t length = 0;
+  ASSERT_EQ(
+      attnc_emit(ir.data(), ir.size(), nullptr, "fused", nullptr, 0, &length),
+      ATTNC_OK)
+      << attnc_last_error();
+  std::string fused(length + 1, 'x');
+  attnc_options options = {};
+  options.struct_size = sizeof(options);
+  options.target = "sm_90a";
+  ASSERT_EQ(attnc_emit(ir.data(), ir.size(), nullptr, "fused", fused.data(),
+                       fused.size(), &length),
+            ATTNC_OK);
+  EXPECT_NE(fused.find("attn.fused"), std::string::npos);
+  EXPECT_EQ(fused[length], 0);
+  EXPECT_EQ(
+      attnc_emit(ir.data(), ir.size(), nullptr, "ptx", nullptr, 0, &length),
+      ATTNC_INVALID_ARGUMENT);
+  EXPECT_NE(std::strstr(attnc_last_error(), "fused"), nullptr);
+  EXPECT_EQ(attnc_emit("nonsense", 8, nullptr, "fused", nullptr, 0, &length),
+            ATTNC_COMPILE_FAILED);
+  EXPECT_EQ(
+      attnc_emit(ir.data(), ir.size(), &options, nullptr, nullptr, 0, &length),
+      ATTNC_INVALID_ARGUMENT);
+}
+
 TEST(Api, TheLibraryExportsTheCInterfaceAlone) {
   std::string command =
       ATTNC_NM " -D --defined-only " ATTNC_BINARY_DIR "/lib/libattnc.so";
