@@ -258,8 +258,8 @@ ATTNC_API attnc_status attnc_load_package(const char *path);
 /*---- Looking inside --------------------------------------------------------*/
 
 /* What a compile of IR text has made after a phase: "fused", "tile", ...,
- * "ptx" (as 'attnc --emit'). `*length` becomes its length in bytes; what fits is
- * copied to `buffer` and ended with a zero byte. `buffer` may be null when
+ * "ptx" (as 'attnc --emit'). `*length` becomes its length in bytes; what fits
+ * is copied to `buffer` and ended with a zero byte. `buffer` may be null when
  * `capacity` is 0. Nothing is cached, and no GPU is needed. */
 ATTNC_API attnc_status attnc_emit(const char *ir, size_t ir_length,
                                   const attnc_options *options,
