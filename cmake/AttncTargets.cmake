@@ -22,6 +22,13 @@ if(ATTNC_STATIC)
       endif()
     endif()
   endforeach()
+  # Self-contained to the last library that a user's machine may lack.
+  get_target_property(libs LLVMSupport INTERFACE_LINK_LIBRARIES)
+  list(TRANSFORM libs REPLACE "^zstd::libzstd_shared$" "zstd::libzstd_static")
+  find_library(ATTNC_ZLIB libz.a REQUIRED)
+  list(TRANSFORM libs REPLACE "^ZLIB::ZLIB$" "${ATTNC_ZLIB}")
+  set_target_properties(LLVMSupport PROPERTIES
+    INTERFACE_LINK_LIBRARIES "${libs}")
 endif()
 
 separate_arguments(ATTNC_LLVM_DEFINITIONS UNIX_COMMAND "${LLVM_DEFINITIONS}")

@@ -32,6 +32,10 @@ for tool in ("attnc", "attnc-verify-codegen", "ptxas"):
     if shutil.which(tool, path=config.environment["PATH"]):
         config.available_features.add(tool)
 
+if config.self_contained:
+    config.available_features.add("self-contained")
+
+config.substitutions.append(("%build", config.attnc_binary_dir))
 python = os.path.join(config.attnc_source_dir, ".venv", "bin", "python")
 if not os.path.exists(python):
     python = shutil.which("python3")
