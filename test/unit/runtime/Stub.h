@@ -64,6 +64,8 @@ public:
       (void)written;
       close(fd);
     }
+    while (until && !*until)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (seconds)
       std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
     if (fails)
@@ -92,6 +94,8 @@ public:
 
   std::string key, tally;
   double seconds;
+  /// A compile goes on until this is true.
+  const std::atomic<bool> *until = nullptr;
   bool fails = false;
 };
 
