@@ -184,5 +184,6 @@ Result<Entry> attnc::parseEntry(std::string_view bytes) {
     return malformed("corrupt: bytes beyond the last section");
   if (entry.contentKey() != header->content)
     return malformed("corrupt: metadata of another entry");
+  entry.verifiedContent = header->content;
   return entry;
 }

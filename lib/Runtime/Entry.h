@@ -48,6 +48,9 @@ struct Entry {
   /// Named blobs, e.g. "object" and "plan".
   std::vector<std::pair<std::string, std::string>> sections;
 
+  /// The content key of an entry that was parsed, which has verified it.
+  std::string verifiedContent = {};
+
   /// The named section, or null.
   const std::string *section(std::string_view name) const;
 

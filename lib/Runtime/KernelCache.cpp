@@ -441,7 +441,8 @@ KernelCache::Program KernelCache::compileHere(const RequestKey &key,
 KernelCache::Program KernelCache::adopt(const RequestKey &key,
                                         const Entry &entry,
                                         ProgramBuilder &builder) {
-  std::string content = entry.contentKey();
+  std::string content = entry.verifiedContent.empty() ? entry.contentKey()
+                                                      : entry.verifiedContent;
   {
     std::lock_guard<std::mutex> lock(mutex);
     auto known = byContent.find(content);
