@@ -7,6 +7,7 @@
 
 #include "tools/attnc/Commands.h"
 
+#include "lib/Api/CompileRequest.h"
 #include "lib/Environment/Environment.h"
 #include "lib/Runtime/Cuda/Driver.h"
 #include "lib/Runtime/KernelCache.h"
@@ -54,8 +55,11 @@ static std::string systemText() {
 
 static std::string ptxasText() {
   auto found = findPtxas();
-  if (found)
-    return *found;
+  if (found) {
+    auto version = ptxasVersion();
+    return *found + ", release " +
+           (version ? *version : toString(version.takeError()));
+  }
   // The first line says it; the rest lists where it looked.
   std::string text = toString(found.takeError());
   return "not found: " + text.substr(0, text.find('\n'));
@@ -99,6 +103,25 @@ static void addGpus(Report &report) {
   }
 }
 
+/// A line for each GPU, when there is a driver.
+static void addDevices(Report &report) {
+  auto driver = CudaDriver::get();
+  int count = 0;
+  if (!driver) {
+    consumeError(driver.takeError());
+    return;
+  }
+  (*driver)->deviceGetCount(&count);
+  for (int k = 0; k < count; ++k) {
+    auto info = describeDevice(**driver, k);
+    std::string text = info ? info->name + ", compute capability " +
+                                  std::to_string(info->major) + "." +
+                                  std::to_string(info->minor)
+                            : toString(info.takeError());
+    report.emplace_back("gpu " + std::to_string(k), text);
+  }
+}
+
 static void addCache(Report &report) {
   EventSink quiet(EventSink::Level::Off);
   KernelCacheOptions options = KernelCacheOptions::fromEnvironment("", quiet);
@@ -122,6 +145,7 @@ static void addCache(Report &report) {
 static Report collect() {
   Report report;
   report.emplace_back("attnc", ATTNC_VERSION);
+  report.emplace_back("compiler", compilerFingerprint());
   report.emplace_back("llvm", LLVM_VERSION_STRING);
   report.emplace_back("system", systemText());
   report.emplace_back("cpu", sys::getHostCPUName().str());
@@ -135,6 +159,7 @@ static Report collect() {
   report.emplace_back("cpu features", features);
   report.emplace_back("cuda driver", driverText());
   addGpus(report);
+  addDevices(report);
   report.emplace_back("ptxas", ptxasText());
   addCache(report);
   for (const VariableInfo &info : environmentVariables())
