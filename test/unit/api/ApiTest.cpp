@@ -159,6 +159,42 @@ TEST(Api, OneProgramServesAllSizesAndScalars) {
   EXPECT_EQ(counters().compiles, before);
 }
 
+/// Asked for anew each time, as code that describes each of its calls does.
+TEST(Api, LengthsBiasesAndScalesCompileOneProgram) {
+  static int compiles;
+  compiles = 0;
+  attnc_set_event_callback(
+      [](const char *json, void *) {
+        compiles += std::strstr(json, "\"event\":\"compile\"") != nullptr;
+      },
+      nullptr);
+  attnc_attention attention = attnc::attention("silu");
+  attention.head_dim = 16;
+  attention.bias = "scalar";
+  attention.scale = 1;
+  std::vector<float> ones(50 * 16, 1.0f), output(16);
+  auto query = attnc::Tensor::contiguous(ones.data(), {1, 1, 1, 16});
+  auto result = attnc::Tensor::contiguous(output.data(), {1, 1, 1, 16});
+  for (int64_t length = 1; length <= 50; ++length) {
+    auto keys = attnc::Tensor::contiguous(ones.data(), {1, 1, length, 16});
+    for (int bias = 0; bias < 50; ++bias)
+      for (float scale : {0.1f, 0.2f, 0.3f, 0.4f, 0.5f}) {
+        attention.seq = 1;
+        attention.kv_seq = length;
+        attnc::Program program;
+        ASSERT_TRUE(attnc::Program::fromAttention(attention, program));
+        attnc::Status status =
+            program.run({query, keys, keys, scale, 1.0f, float(bias), result});
+        ASSERT_TRUE(status) << status.message();
+        float x = 16 * scale + float(bias);
+        ASSERT_NEAR(output[0], float(length) * x / (1 + std::exp(-x)),
+                    1e-4f * float(length) * x);
+      }
+  }
+  attnc_set_event_callback(nullptr, nullptr);
+  EXPECT_EQ(compiles, 1);
+}
+
 TEST(Api, StridesAreHonoured) {
   // The query as (b, s, h, d) in memory, the value backwards along keys.
   attnc::Program program = sigmoid();
