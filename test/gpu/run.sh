@@ -48,6 +48,11 @@ python() {
     python3 "$here/test/gpu/python.py" --json "$out/python.json"
 }
 
+# Cooperative copies against bulk copies.
+copies() {
+  python3 "$here/test/gpu/copies.py" $tools --json "$out/copies.json" $COPIES
+}
+
 # Exact allocation bounds, and only the kernels under test.
 sanitize() {
   for tool in memcheck racecheck; do
