@@ -146,18 +146,29 @@ void annotate(llvm::Module &module) {
 /// `hopper` dialect, in its order: found by leaving out others until the PTX
 /// changed. The rest took half of the time and would unroll or vectorise.
 constexpr const char *passPipeline =
-    "ipsccp,function(early-cse<>,instcombine<max-iterations=1;"
-    "no-verify-fixpoint>,early-cse<memssa>,instcombine<max-iterations=1;"
-    "no-verify-fixpoint>,reassociate,constraint-elimination,loop-mssa("
-    "loop-instsimplify,loop-simplifycfg,licm<no-allowspeculation>,loop-rotate<"
-    "header-duplication;no-prepare-for-lto>,licm<allowspeculation>,"
-    "simple-loop-unswitch<nontrivial;trivial>),loop(loop-idiom,indvars,"
-    "loop-deletion,loop-unroll-full),gvn<>,sccp,instcombine<max-iterations=1;"
-    "no-verify-fixpoint>,correlated-propagation,loop-mssa(licm<"
-    "allowspeculation>),instcombine<max-iterations=1;no-verify-fixpoint>,"
+    "ipsccp,function<eager-inv>(early-cse<>,instcombine<max-iterations=1;"
+    "no-verify-fixpoint>),cgscc(devirt<4>(function<eager-inv;"
+    "no-rerun>(early-cse<memssa>,correlated-propagation,"
+    "instcombine<max-iterations=1;no-verify-fixpoint>,"
+    "simplifycfg<bonus-inst-threshold=1;no-forward-switch-cond;"
+    "switch-range-to-icmp;no-switch-to-arithmetic;no-switch-to-lookup;"
+    "keep-loops;no-hoist-common-insts;"
+    "no-hoist-loads-stores-with-cond-faulting;no-sink-common-insts;"
+    "speculate-blocks;simplify-cond-branch;no-speculate-unpredictables>,"
+    "reassociate,constraint-elimination,loop-mssa(loop-instsimplify,"
+    "loop-simplifycfg,licm<no-allowspeculation>,"
+    "loop-rotate<header-duplication;no-prepare-for-lto>,"
+    "licm<allowspeculation>,simple-loop-unswitch<nontrivial;trivial>),"
+    "instcombine<max-iterations=1;no-verify-fixpoint>,loop(loop-idiom,"
+    "indvars,loop-deletion,loop-unroll-full),gvn<>,sccp,"
+    "instcombine<max-iterations=1;no-verify-fixpoint>,"
+    "correlated-propagation))),"
+    "function<eager-inv>(loop-mssa(licm<allowspeculation>),"
+    "instcombine<max-iterations=1;no-verify-fixpoint>,"
     "simplifycfg<bonus-inst-threshold=1;forward-switch-cond;"
-    "switch-range-to-icmp;switch-to-lookup;no-keep-loops;hoist-common-insts;"
-    "sink-common-insts;speculate-blocks;simplify-cond-branch>,div-rem-pairs)";
+    "switch-range-to-icmp;switch-to-lookup;no-keep-loops;"
+    "hoist-common-insts;sink-common-insts;speculate-blocks;"
+    "simplify-cond-branch>,div-rem-pairs)";
 
 void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   llvm::PipelineTuningOptions tuning;
