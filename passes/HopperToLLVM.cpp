@@ -25,6 +25,7 @@
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/SaveAndRestore.h"
+#include <deque>
 #include <map>
 
 namespace attnc {
@@ -41,6 +42,8 @@ namespace {
 constexpr StringLiteral kSharedName = "attnc_shared";
 /// Address spaces of NVPTX.
 constexpr unsigned kGlobalSpace = 1, kSharedSpace = 3, kClusterSpace = 7;
+/// Slices of a speculation whose guards are begun before a formula is chosen.
+constexpr size_t kSlicesAhead = 2;
 /// Named barriers: turns use 1..4, single warpgroups 8..11.
 constexpr int64_t kFirstGroupBarrier = 8;
 
@@ -121,6 +124,12 @@ private:
                 ValueRange noArgs = {}) {
     LLVM::CondBrOp::create(b, loc, condition, yes, yesArgs, no, noArgs);
   }
+  /// Into a block that is seldom reached; it lies at the end of the function.
+  void branchSeldom(Value condition, Block *seldom, Block *often,
+                    ValueRange oftenArgs) {
+    LLVM::CondBrOp::create(b, loc, condition, seldom, ValueRange(), often,
+                           oftenArgs, std::pair<uint32_t, uint32_t>(1, 2000));
+  }
   /// Blocks lie in the order in which they are filled.
   void at(Block *block) {
     if (block != entry)
@@ -179,6 +188,18 @@ private:
   void lowerTurn(Operation *op, Value consumer);
   void lowerPin(PinOp op);
   LogicalResult lowerStore(StoreOp op);
+  /// What a slice of a speculation shares between its formulas.
+  struct Guarded {
+    Values guards;
+    SmallVector<Values> shared;
+  };
+  LogicalResult emitCommon(SpeculateOp op, int64_t first, int64_t slice,
+                           Guarded &out);
+  Value getLargest(ArrayRef<Value> guards);
+  LogicalResult applyFormula(Region &formula, const Guarded &guarded,
+                             Values &results);
+  LogicalResult emitChoice(SpeculateOp op, const Guarded &guarded,
+                           Values &results);
   LogicalResult lowerSpeculate(SpeculateOp op);
   LogicalResult lowerReduce(ReduceOp op);
   void lowerConvert(ConvertOp op);
@@ -1490,59 +1511,115 @@ LogicalResult KernelLowering::emitMask(MaskOp op, ArrayRef<int64_t> indices,
   return success();
 }
 
-/// Guards are never negative, so their bits order like unsigned integers; a
-/// NaN orders above everything and so chooses `exact`. Four chains of
-/// three-operand maxima, for latency.
-LogicalResult KernelLowering::lowerSpeculate(SpeculateOp op) {
+/// The common part of values [first, first + slice).
+LogicalResult KernelLowering::emitCommon(SpeculateOp op, int64_t first,
+                                         int64_t slice, Guarded &out) {
   FragType type = op.getResult().getType();
+  for (int64_t i = first; i < first + slice; ++i) {
+    FragOffset offset = offsetOf(type, i);
+    Values arguments, common;
+    for (Value input : op.getInputs())
+      arguments.push_back(broadcast(input, offset));
+    arguments.push_back(getRow(type, offset));
+    arguments.push_back(getCol(type, offset));
+    if (failed(inlineBody(op.getCommon(), arguments, common)))
+      return failure();
+    out.guards.push_back(common[0]);
+    Values rest(llvm::drop_begin(common));
+    rest.append(arguments.end() - 2, arguments.end());
+    out.shared.push_back(rest);
+  }
+  return success();
+}
+
+/// The bits of the largest guard of this thread. Guards are never negative, so
+/// their bits order like unsigned integers; a NaN orders above everything and
+/// so chooses `exact`. Four chains of three-operand maxima, for latency.
+Value KernelLowering::getLargest(ArrayRef<Value> guards) {
+  Values tops;
+  for (auto [i, guard] : llvm::enumerate(guards)) {
+    Value bits = arith::BitcastOp::create(b, loc, i32, guard);
+    if (tops.size() < 4)
+      tops.push_back(bits);
+    else
+      tops[i % 4] = arith::MaxUIOp::create(b, loc, tops[i % 4], bits);
+  }
+  while (tops.size() > 1) {
+    Value last = tops.pop_back_val();
+    tops.back() = arith::MaxUIOp::create(b, loc, tops.back(), last);
+  }
+  return tops[0];
+}
+
+LogicalResult KernelLowering::applyFormula(Region &formula,
+                                           const Guarded &guarded,
+                                           Values &results) {
+  for (const Values &arguments : guarded.shared)
+    if (failed(inlineBody(formula, arguments, results)))
+      return failure();
+  return success();
+}
+
+/// A formula for one slice. The first formula is computed before its vote is
+/// known, in the shadow of the next slice's guards; a branch that is seldom
+/// taken leads to the others, each behind a vote of its own.
+LogicalResult KernelLowering::emitChoice(SpeculateOp op, const Guarded &guarded,
+                                         Values &results) {
+  Value largest = getLargest(guarded.guards);
+  auto exceeds = [&](float limit) {
+    uint32_t bits = llvm::bit_cast<uint32_t>(limit);
+    Value high = compare(arith::CmpIPredicate::ugt, largest, constant(bits));
+    return intrinsic("llvm.nvvm.vote.any.sync", b.getI1Type(),
+                     {constant(-1), high});
+  };
+  Values first;
+  if (failed(applyFormula(op.getFast().front(), guarded, first)))
+    return failure();
+  SmallVector<Type> types(ValueRange(first).getTypes());
+  Block *done = newBlock(types), *next = newBlock();
+  branchSeldom(exceeds(op.getLimits().front()), next, done, first);
+  for (auto [limit, formula] :
+       llvm::drop_begin(llvm::zip_equal(op.getLimits(), op.getFast()))) {
+    at(next);
+    Block *holds = newBlock();
+    next = newBlock();
+    branchIf(exceeds(limit), next, holds);
+    at(holds);
+    Values out;
+    if (failed(applyFormula(formula, guarded, out)))
+      return failure();
+    branch(done, out);
+  }
+  at(next);
+  Values out;
+  if (failed(applyFormula(op.getExact(), guarded, out)))
+    return failure();
+  branch(done, out);
+  at(done);
+  llvm::append_range(results, done->getArguments());
+  return success();
+}
+
+/// The guards of the next slices are begun before this one's formula is chosen,
+/// so that the special function unit works while the warp votes. They take the
+/// registers of their operands.
+LogicalResult KernelLowering::lowerSpeculate(SpeculateOp op) {
   int64_t slice = accCount(op.getSlice());
-  uint32_t limit = op.getLimit().bitcastToAPInt().getZExtValue();
-  Type element = type.getElementType();
+  int64_t count = op.getResult().getType().getCount();
   llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
   refreshPosition(op.getCommon(), op.getCommon().getNumArguments() - 2);
   Values results;
-  for (int64_t first = 0; first < type.getCount(); first += slice) {
-    SmallVector<Values> shared;
-    Values tops;
-    for (int64_t i = first; i < first + slice; ++i) {
-      FragOffset offset = offsetOf(type, i);
-      Values arguments, common;
-      for (Value input : op.getInputs())
-        arguments.push_back(broadcast(input, offset));
-      arguments.push_back(getRow(type, offset));
-      arguments.push_back(getCol(type, offset));
-      if (failed(inlineBody(op.getCommon(), arguments, common)))
+  std::deque<Guarded> begun;
+  int64_t next = 0;
+  while (next < count || !begun.empty()) {
+    while (next < count && begun.size() <= kSlicesAhead) {
+      if (failed(emitCommon(op, next, slice, begun.emplace_back())))
         return failure();
-      Value bits = arith::BitcastOp::create(b, loc, i32, common[0]);
-      if (tops.size() < 4)
-        tops.push_back(bits);
-      else
-        tops[i % 4] = arith::MaxUIOp::create(b, loc, tops[i % 4], bits);
-      Values rest(llvm::drop_begin(common));
-      rest.append(arguments.end() - 2, arguments.end());
-      shared.push_back(rest);
+      next += slice;
     }
-    while (tops.size() > 1) {
-      Value last = tops.pop_back_val();
-      tops.back() = arith::MaxUIOp::create(b, loc, tops.back(), last);
-    }
-    Value high = compare(arith::CmpIPredicate::ugt, tops[0], constant(limit));
-    high = intrinsic("llvm.nvvm.vote.any.sync", b.getI1Type(),
-                     {constant(-1), high});
-    Block *exact = newBlock(), *fast = newBlock();
-    Block *done = newBlock(SmallVector<Type>(slice, element));
-    branchIf(high, exact, fast);
-    for (auto [block, region] :
-         {std::pair(fast, &op.getFast()), std::pair(exact, &op.getExact())}) {
-      at(block);
-      Values out;
-      for (const Values &arguments : shared)
-        if (failed(inlineBody(*region, arguments, out)))
-          return failure();
-      branch(done, out);
-    }
-    at(done);
-    llvm::append_range(results, done->getArguments());
+    if (failed(emitChoice(op, begun.front(), results)))
+      return failure();
+    begun.pop_front();
   }
   set(op.getResult(), results);
   return success();

@@ -77,30 +77,46 @@ int64_t sm90BlockN(const ScheduleProblem &p, int64_t consumers) {
   return blockN;
 }
 
+/// Columns that one speculation decides on. The guards of two slices are on
+/// their way while one is decided on: wide slices need registers, narrow ones
+/// branch more.
+int64_t sm90Slice(int64_t blockN) {
+  int64_t slice = 40;
+  while (blockN % slice)
+    slice -= 8;
+  return slice;
+}
+
+/// The narrowest key block that three consumers are worth. Products of 64 x 80
+/// still feed the tensor cores from shared memory; where rows are reduced, each
+/// block costs a product for each element of the accumulators besides, which
+/// wants wide blocks.
+int64_t sm90NarrowestOfThree(const ScheduleProblem &p) {
+  return p.rowReductions ? 96 : 80;
+}
+
 /// More consumers hide more of the elementwise work and reuse keys more, as
 /// long as that leaves a key block wide enough to feed the tensor cores.
 ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p) {
   int64_t consumers = 1;
-  for (auto [count, minWidth] : {std::pair(3, 96), std::pair(2, 64)})
-    if (sm90BlockN(p, count) >= minWidth) {
-      consumers = count;
-      break;
-    }
+  if (sm90BlockN(p, 3) >= sm90NarrowestOfThree(p))
+    consumers = 3;
+  else if (sm90BlockN(p, 2) >= 64)
+    consumers = 2;
   int64_t blockM = consumers * kRowsPerConsumer;
   int64_t blockN = sm90BlockN(p, consumers);
   int64_t stages = 2;
   while (stages < 4 &&
          sm90Bytes(p, blockM, blockN, stages + 1) <= kSharedMemory)
     ++stages;
-  // With three consumers a whole-tile check would not fit in registers.
-  int64_t slice = consumers == 3 ? 16 : blockN;
   // Two consumers take turns: one multiplies while the other does elementwise
   // work. Measured on an H200 (benchmarks/results/2026-11-22-h200-schedules),
   // turns give a softmax at head dim 128 up to a fifth; among three they wait
   // for each other.
   bool pingpong = consumers == 2;
   return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
-                           Order::Overlap, pingpong, false, false, 1, slice);
+                           Order::Overlap, pingpong, false, false, 1,
+                           sm90Slice(blockN));
 }
 
 /// `s` with key blocks of at most `blockN` keys and a check for every 16

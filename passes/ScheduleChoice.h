@@ -24,6 +24,8 @@ struct ScheduleProblem {
   /// Some operands are copied by ordinary loads, which take the producer's
   /// threads more registers than bulk copies.
   bool cooperative = false;
+  /// Statistics of rows that it carries: a softmax has two.
+  int64_t rowReductions = 0;
 };
 
 /// Why a schedule was chosen, for `attnc explain`.

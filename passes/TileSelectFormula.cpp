@@ -35,7 +35,7 @@ Operation *getCheckedRoot(tile::MapOp map) {
   if (!root || root->getBlock() != yield->getBlock())
     return nullptr;
   const OpTableRow *row = lookupOpTable(root);
-  return row && row->checked.limit > 0 ? root : nullptr;
+  return row && !row->checked.getFormulas().empty() ? root : nullptr;
 }
 
 /// A block of `region` with (shared, r, c) that yields formula(shared).
@@ -53,9 +53,12 @@ void speculate(tile::MapOp map, Operation *root, int64_t slice) {
   const CheckedForm &form = lookupOpTable(root)->checked;
   OpBuilder builder(map);
   Location loc = map.getLoc();
+  SmallVector<float> limits = llvm::map_to_vector(
+      form.getFormulas(), [](const auto &formula) { return formula.limit; });
   auto speculation = tile::SpeculateOp::create(
       builder, loc, map.getResult().getType(), map.getInputs(),
-      builder.getI64IntegerAttr(slice), builder.getF32FloatAttr(form.limit));
+      builder.getI64IntegerAttr(slice), builder.getDenseF32ArrayAttr(limits),
+      limits.size());
   // The map's own body up to the function's argument, then the guard.
   speculation.getCommon().takeBody(map.getBody());
   Operation *yield = speculation.getCommon().front().getTerminator();
@@ -65,7 +68,9 @@ void speculate(tile::MapOp map, Operation *root, int64_t slice) {
   tile::YieldOp::create(builder, loc, ValueRange{guard, guard});
   yield->erase();
   root->erase();
-  buildFormula(builder, loc, speculation.getFast(), form.fast);
+  for (auto [region, formula] :
+       llvm::zip_equal(speculation.getFast(), form.getFormulas()))
+    buildFormula(builder, loc, region, formula.build);
   buildFormula(builder, loc, speculation.getExact(), form.exact);
   map.replaceAllUsesWith(speculation.getResult());
   map.erase();

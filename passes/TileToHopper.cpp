@@ -935,10 +935,11 @@ LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
     result = made;
   } else if (auto guess = dyn_cast<tile::SpeculateOp>(op)) {
     auto made = hopper::SpeculateOp::create(
-        b, loc, *type, inputs, guess.getSliceAttr(), guess.getLimitAttr());
-    cloneBody(role, guess.getCommon(), made.getCommon(), split);
-    cloneBody(role, guess.getFast(), made.getFast(), split);
-    cloneBody(role, guess.getExact(), made.getExact(), split);
+        b, loc, *type, inputs, guess.getSliceAttr(), guess.getLimitsAttr(),
+        guess.getFast().size());
+    for (auto [from, to] :
+         llvm::zip_equal(guess->getRegions(), made->getRegions()))
+      cloneBody(role, from, to, split);
     result = made;
   } else if (auto mask = dyn_cast<tile::MaskOp>(op)) {
     result = emitMask(role, mask, inputs[0]);

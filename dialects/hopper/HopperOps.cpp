@@ -337,7 +337,10 @@ LogicalResult SpeculateOp::verifyRegions() {
   SmallVector<Type> shared(llvm::drop_begin(yields));
   shared.append(2, i32);
   Type element = result.getElementType();
-  if (failed(verifyElementRegion(*this, getFast(), shared, element, "fast")))
+  for (Region &fast : getFast())
+    if (failed(verifyElementRegion(*this, fast, shared, element, "fast")))
+      return failure();
+  if (failed(tile::verifyLimits(*this, getLimits(), getFast().size())))
     return failure();
   return verifyElementRegion(*this, getExact(), shared, element, "exact");
 }

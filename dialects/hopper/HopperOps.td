@@ -372,12 +372,12 @@ def Hopper_SpeculateOp : Hopper_Op<"speculate", [Pure]> {
     columns, by a vote of the warp.
   }];
   let arguments = (ins Variadic<Hopper_FragType>:$inputs,
-    ConfinedAttr<I64Attr, [IntPositive]>:$slice, F32Attr:$limit);
+    ConfinedAttr<I64Attr, [IntPositive]>:$slice, DenseF32ArrayAttr:$limits);
   let results = (outs Hopper_FragType:$result);
-  let regions = (region SizedRegion<1>:$common, SizedRegion<1>:$fast,
-                        SizedRegion<1>:$exact);
+  let regions = (region SizedRegion<1>:$common, SizedRegion<1>:$exact,
+                        VariadicRegion<SizedRegion<1>>:$fast);
   let assemblyFormat = [{
-    `(` $inputs `:` type($inputs) `)` `slice` $slice `limit` $limit
+    `(` $inputs `:` type($inputs) `)` `slice` $slice `limits` $limits
     `common` $common `fast` $fast `exact` $exact attr-dict `:` type($result)
   }];
   let hasRegionVerifier = 1;

@@ -42,4 +42,10 @@ inline constexpr llvm::StringLiteral kResultAttr = "tile.result";
 #define GET_OP_CLASSES
 #include "dialects/tile/TileOps.h.inc"
 
+namespace attnc::tile {
+/// Of a speculation with `formulas` fast regions.
+llvm::LogicalResult verifyLimits(mlir::Operation *op,
+                                 llvm::ArrayRef<float> limits, size_t formulas);
+} // namespace attnc::tile
+
 #endif // ATTNC_DIALECTS_TILE_TILE_H

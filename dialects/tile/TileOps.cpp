@@ -507,6 +507,22 @@ LogicalResult MapOp::verifyRegions() {
   return verifyElementRegion(*this, getBody(), arguments, yields, "map");
 }
 
+LogicalResult attnc::tile::verifyLimits(Operation *op, ArrayRef<float> limits,
+                                        size_t formulas) {
+  if (limits.empty() || limits.size() != formulas)
+    return op->emitOpError()
+           << "needs one limit for each 'fast' region and at "
+              "least one, got "
+           << limits.size() << " limits and " << formulas << " regions";
+  // Written so that a NaN fails.
+  if (!(limits.front() >= 0))
+    return op->emitOpError("limits must not be negative");
+  for (auto [lower, limit] : llvm::zip(limits, limits.drop_front()))
+    if (!(lower < limit))
+      return op->emitOpError("limits must rise");
+  return success();
+}
+
 LogicalResult SpeculateOp::verifyRegions() {
   TileType result = getResult().getType();
   if (result.getCols() % static_cast<int64_t>(getSlice()))
@@ -533,7 +549,10 @@ LogicalResult SpeculateOp::verifyRegions() {
     return failure();
   shared.append(2, i32);
   Type element = result.getElementType();
-  if (failed(verifyElementRegion(*this, getFast(), shared, element, "fast")))
+  for (Region &fast : getFast())
+    if (failed(verifyElementRegion(*this, fast, shared, element, "fast")))
+      return failure();
+  if (failed(verifyLimits(*this, getLimits(), getFast().size())))
     return failure();
   return verifyElementRegion(*this, getExact(), shared, element, "exact");
 }

@@ -330,20 +330,20 @@ def Tile_SpeculateOp : Tile_Op<"speculate", [Pure,
   let summary = "A cheap formula where it holds, the exact one elsewhere";
   let description = [{
     Per element, `common` (arguments as `tile.map` of width 1) yields a guard
-    and shared values. If guard <= limit for every element of a slice (of
-    `slice` columns, and as many rows as the target decides on at once),
-    the elements are what `fast` makes of the shared values, else what
-    `exact` does. Both get (shared..., r, c). The guard is never negative; a
-    NaN guard chooses `exact`. The results of `fast` and `exact` agree to the
-    accuracy that the formula promises, so targets may slice differently.
+    and shared values. Each `fast` region has a limit, in rising order. A slice
+    (of `slice` columns, and as many rows as the target decides on at once)
+    takes the first one whose limit no guard of the slice exceeds, and where
+    there is none, `exact`. All get (shared..., r, c). The guard is never
+    negative; a NaN guard chooses `exact`. The results agree to the accuracy
+    that the formulas promise, so targets may slice differently.
   }];
   let arguments = (ins Variadic<Tile_TileType>:$inputs,
-    ConfinedAttr<I64Attr, [IntPositive]>:$slice, F32Attr:$limit);
+    ConfinedAttr<I64Attr, [IntPositive]>:$slice, DenseF32ArrayAttr:$limits);
   let results = (outs Tile_TileType:$result);
-  let regions = (region SizedRegion<1>:$common, SizedRegion<1>:$fast,
-                        SizedRegion<1>:$exact);
+  let regions = (region SizedRegion<1>:$common, SizedRegion<1>:$exact,
+                        VariadicRegion<SizedRegion<1>>:$fast);
   let assemblyFormat = [{
-    `(` $inputs `:` type($inputs) `)` `slice` $slice `limit` $limit
+    `(` $inputs `:` type($inputs) `)` `slice` $slice `limits` $limits
     `common` $common `fast` $fast `exact` $exact attr-dict `:` type($result)
   }];
   let hasRegionVerifier = 1;

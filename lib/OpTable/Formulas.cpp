@@ -177,9 +177,13 @@ Value formulas::logisticGuard(FormulaBuilder &at, Value x) {
   return e.exp2(e.mul(x, kLog2e));
 }
 
-// e / (1 + e) = e - e^2 + e^3 - ... Without the cube, weights near the limit
-// are too small by e^2, which a mean over values does not forgive (A-half).
-Value formulas::logisticFast(FormulaBuilder &at, Value power) {
+// e / (1 + e) = e - e^2 + e^3 - ...
+Value formulas::logisticSquare(FormulaBuilder &at, Value power) {
+  Emit e(at, power);
+  return e.mulAdd(e.neg(power), power, power);
+}
+
+Value formulas::logisticCube(FormulaBuilder &at, Value power) {
   Emit e(at, power);
   Value minus = e.neg(power);
   return e.mulAdd(minus, e.mulAdd(minus, power, power), power);

@@ -29,7 +29,8 @@ mlir::Value cos(FormulaBuilder &at, mlir::ValueRange x);
 
 /// The checked form of the logistic function.
 mlir::Value logisticGuard(FormulaBuilder &at, mlir::Value x);
-mlir::Value logisticFast(FormulaBuilder &at, mlir::Value e);
+mlir::Value logisticSquare(FormulaBuilder &at, mlir::Value e);
+mlir::Value logisticCube(FormulaBuilder &at, mlir::Value e);
 mlir::Value logisticExact(FormulaBuilder &at, mlir::Value e);
 
 } // namespace attnc::formulas

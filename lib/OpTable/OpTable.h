@@ -46,16 +46,28 @@ struct Expansion {
   Slots slots = {};
 };
 
-/// A cheap formula that is right where a guard is at most `limit`; becomes the
-/// regions of `tile.speculate`. The guard is shared with both formulas.
+/// Cheap formulas that are right where a guard is small, and the exact one for
+/// elsewhere; they become the regions of `tile.speculate`. The guard is shared
+/// between all of them.
 struct CheckedForm {
   using Build = mlir::Value (*)(FormulaBuilder &, mlir::Value);
-  float limit = 0;
-  /// guard(x), fast(guard), exact(guard).
-  Build guard = nullptr, fast = nullptr, exact = nullptr;
-  /// Of `fast` where the guard holds.
-  ErrorContract error = {};
-  Slots slots = {};
+  struct Formula {
+    /// It holds where the guard is at most this.
+    float limit = 0;
+    Build build = nullptr;
+    /// Where it holds.
+    ErrorContract error = {};
+    Slots slots = {};
+  };
+  /// guard(x), exact(guard).
+  Build guard = nullptr, exact = nullptr;
+  /// The cheapest first, with rising limits.
+  Formula formulas[2] = {};
+
+  llvm::ArrayRef<Formula> getFormulas() const {
+    return llvm::ArrayRef(formulas).take_while(
+        [](const Formula &formula) { return formula.build != nullptr; });
+  }
 };
 
 struct OpTableRow {

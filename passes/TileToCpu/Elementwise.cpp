@@ -386,7 +386,8 @@ LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
   auto body = [&](Code &c, Value outer, Value inner, Value rows,
                   ValueRange cols) {
     SmallVector<Values> shared;
-    Value holds;
+    // For each limit, the lanes that keep it.
+    Values holds(op.getLimits().size());
     for (auto [i, col] : llvm::enumerate(cols)) {
       Values arguments;
       for (const Buffer &input : inputs)
@@ -397,30 +398,34 @@ LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
       Values values = clone(c, op.getCommon(), arguments);
       if (failed(status))
         return;
-      Value limit =
-          c.real(values.front().getType(), op.getLimit().convertToDouble());
-      Value low = arith::CmpFOp::create(c, arith::CmpFPredicate::OLE,
-                                        values.front(), limit);
-      holds = holds ? c.both(holds, low) : low;
+      for (auto [limit, all] : llvm::zip_equal(op.getLimits(), holds)) {
+        Value bound = c.real(values.front().getType(), limit);
+        Value low = arith::CmpFOp::create(c, arith::CmpFPredicate::OLE,
+                                          values.front(), bound);
+        all = all ? c.both(all, low) : low;
+      }
       values.erase(values.begin());
       values.append({rows, col});
       shared.push_back(std::move(values));
     }
-    Value all =
-        vector::ReductionOp::create(c, vector::CombiningKind::AND, holds);
-    auto formula = [&](Region &region) {
-      return [&](Code &branch) {
-        Values elements;
-        for (const Values &values : shared)
-          for (Value value : clone(branch, region, values))
-            elements.push_back(
-                fromRegion(branch, value, type.getElementType()));
-        return elements;
-      };
+    auto apply = [&](Code &branch, Region &region) {
+      Values elements;
+      for (const Values &values : shared)
+        for (Value value : clone(branch, region, values))
+          elements.push_back(fromRegion(branch, value, type.getElementType()));
+      return elements;
     };
     SmallVector<Type> types(cols.size(), vectorOf(c, type.getElementType()));
-    auto fast = formula(op.getFast()), exact = formula(op.getExact());
-    Values elements = c.choose(all, types, fast, exact);
+    std::function<Values(Code &, size_t)> select = [&](Code &branch, size_t k) {
+      if (k == holds.size())
+        return apply(branch, op.getExact());
+      Value all = vector::ReductionOp::create(
+          branch, vector::CombiningKind::AND, holds[k]);
+      return branch.choose(
+          all, types, [&](Code &then) { return apply(then, op.getFast()[k]); },
+          [&](Code &otherwise) { return select(otherwise, k + 1); });
+    };
+    Values elements = select(c, 0);
     for (auto [i, value] : llvm::enumerate(elements)) {
       Value column = c.add(c.mul(outer, type.getCols()), c.add(inner, i));
       c.store(value, address(c, result, c.mul(column, unit.lanes)),

@@ -21,9 +21,23 @@
 // CHECK: llvm.intr.maxnum
 // CHECK: llvm.nvvm.shfl.sync.bfly.f32
 // CHECK: llvm.fsub
-// Four slices of 16 columns, a vote of the warp for each.
-// CHECK: llvm.intr.umax
-// CHECK-COUNT-4: llvm.nvvm.vote.any.sync
+// Four slices of 16 columns. The first formula is there before the vote of the
+// warp; where it does not hold, a second vote leads to the next one. 1/64 and
+// 1/16 as bits.
+// CHECK-COUNT-7: llvm.intr.umax
+// CHECK: llvm.mlir.constant(1015021568 : i32)
+// CHECK: llvm.icmp "ugt"
+// CHECK: llvm.nvvm.vote.any.sync
+// CHECK-NEXT: llvm.cond_br %{{.*}} weights([1, 2000]), ^[[SELDOM:.*]], ^[[DONE:bb[0-9]+]](
+// CHECK: ^[[SELDOM]]:
+// CHECK: llvm.mlir.constant(1031798784 : i32)
+// CHECK: llvm.nvvm.vote.any.sync
+// CHECK-NEXT: llvm.cond_br
+// CHECK: llvm.fadd
+// CHECK: llvm.br ^[[DONE]](
+// CHECK: llvm.fneg
+// CHECK: llvm.br ^[[DONE]](
+// CHECK-COUNT-6: llvm.nvvm.vote.any.sync
 // CHECK-NOT: llvm.nvvm.vote.any.sync
 // The mask selects.
 // CHECK: llvm.icmp "slt"
@@ -78,12 +92,16 @@ hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
       %d = arith.subf %e, %f : f32
       hopper.yield %d : f32
     } : !hopper.frag<64x64xf32, acc>
-    %z = hopper.speculate(%y : !hopper.frag<64x64xf32, acc>) slice 16 limit 0.03125 common {
+    %z = hopper.speculate(%y : !hopper.frag<64x64xf32, acc>) slice 16 limits [0.015625, 0.0625] common {
     ^bb0(%e: f32, %r: i32, %col: i32):
       hopper.yield %e, %e : f32, f32
     } fast {
     ^bb0(%e: f32, %r: i32, %col: i32):
       hopper.yield %e : f32
+    }, {
+    ^bb0(%e: f32, %r: i32, %col: i32):
+      %t = arith.addf %e, %e : f32
+      hopper.yield %t : f32
     } exact {
     ^bb0(%e: f32, %r: i32, %col: i32):
       %n = arith.negf %e : f32

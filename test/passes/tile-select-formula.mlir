@@ -26,7 +26,7 @@
 
 // On a GPU scale and bias take the factor of the exponent.
 // GPU-LABEL: tile.kernel @sigmoid
-// GPU: tile.speculate(%{{.*}} : !tile.tile<4x8xf32>) slice 4 limit 6.250000e-02
+// GPU: tile.speculate(%{{.*}} : !tile.tile<4x8xf32>) slice 4 limits [1.562500e-02, 6.250000e-02]
 // GPU-SAME: common {
 // GPU: %[[M:.*]] = arith.mulf %{{.*}} fastmath<contract>
 // GPU: %[[A:.*]] = arith.addf %[[M]], %{{.*}} fastmath<contract>
@@ -37,6 +37,9 @@
 // GPU: %[[N:.*]] = arith.negf %[[P]]
 // GPU: %[[M:.*]] = arith.mulf %[[N]], %[[P]] fastmath<contract>
 // GPU: arith.addf %[[M]], %[[P]] fastmath<contract>
+// GPU: }, {
+// GPU: ^bb0(%[[P:[^:]*]]: f32
+// GPU-COUNT-2: arith.addf
 // GPU: } exact {
 // GPU: arith.divf %{{.*}}, %{{.*}} fastmath<arcp,afn>
 

@@ -142,7 +142,7 @@ static void countElementwise(tile::KernelOp op, Kernel &kernel) {
       });
     });
     loop.walk([&](tile::SpeculateOp op) {
-      for (mlir::Region *region : {&op.getCommon(), &op.getFast()})
+      for (mlir::Region *region : {&op.getCommon(), &op.getFast().front()})
         region->walk([&](mlir::Operation *inner) {
           if (isSlowFunction(inner))
             ++kernel.functions;

@@ -62,13 +62,17 @@ hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
       %d = arith.subf %e, %f : f32
       hopper.yield %d : f32
     } : !hopper.frag<64x64xf32, acc>
-    // CHECK: hopper.speculate(%{{.*}} : !hopper.frag<64x64xf32, acc>) slice 16 limit 3.125000e-02 common {
-    %z = hopper.speculate(%y : !hopper.frag<64x64xf32, acc>) slice 16 limit 0.03125 common {
+    // CHECK: hopper.speculate(%{{.*}} : !hopper.frag<64x64xf32, acc>) slice 16 limits [1.562500e-02, 6.250000e-02] common {
+    %z = hopper.speculate(%y : !hopper.frag<64x64xf32, acc>) slice 16 limits [0.015625, 0.0625] common {
     ^bb0(%e: f32, %r: i32, %col: i32):
       hopper.yield %e, %e : f32, f32
     } fast {
     ^bb0(%e: f32, %r: i32, %col: i32):
       hopper.yield %e : f32
+    }, {
+    ^bb0(%e: f32, %r: i32, %col: i32):
+      %t = arith.addf %e, %e : f32
+      hopper.yield %t : f32
     } exact {
     ^bb0(%e: f32, %r: i32, %col: i32):
       %n = arith.negf %e : f32

@@ -205,10 +205,64 @@ func.func @f(%a: !tile.tile<8x16xf32>) {
 
 func.func @f(%a: !tile.tile<8x16xf32>) {
   // expected-error@+1 {{region 'common' must yield a guard (f32) and at least one shared value}}
-  %c = tile.speculate(%a : !tile.tile<8x16xf32>) slice 8 limit 1.0 common {
+  %c = tile.speculate(%a : !tile.tile<8x16xf32>) slice 8 limits [1.0] common {
   ^bb0(%x: f32, %r: i32, %k: i32):
     tile.yield %x : f32
   } fast {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } exact {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } : !tile.tile<8x16xf32>
+  return
+}
+
+// -----
+
+func.func @f(%a: !tile.tile<8x16xf32>) {
+  // expected-error@+1 {{needs one limit for each 'fast' region and at least one, got 2 limits and 1 regions}}
+  %c = tile.speculate(%a : !tile.tile<8x16xf32>) slice 8 limits [1.0, 2.0] common {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x, %x : f32, f32
+  } fast {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } exact {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } : !tile.tile<8x16xf32>
+  return
+}
+
+// -----
+
+func.func @f(%a: !tile.tile<8x16xf32>) {
+  // expected-error@+1 {{limits must not be negative}}
+  %c = tile.speculate(%a : !tile.tile<8x16xf32>) slice 8 limits [-1.0] common {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x, %x : f32, f32
+  } fast {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } exact {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } : !tile.tile<8x16xf32>
+  return
+}
+
+// -----
+
+func.func @f(%a: !tile.tile<8x16xf32>) {
+  // expected-error@+1 {{limits must rise}}
+  %c = tile.speculate(%a : !tile.tile<8x16xf32>) slice 8 limits [2.0, 1.0] common {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x, %x : f32, f32
+  } fast {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  }, {
   ^bb0(%x: f32, %r: i32, %k: i32):
     tile.yield %x : f32
   } exact {

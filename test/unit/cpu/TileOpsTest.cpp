@@ -282,11 +282,11 @@ TEST(TileOps, LoopsAndBranches) {
                });
 }
 
-/// Whether fast or exact is taken depends on the slice; both are told apart
-/// here, so the test allows either where the guard holds for the element.
+/// Which formula is taken depends on the slice; they are told apart here, so
+/// the test allows each where its limit holds for the element.
 TEST(TileOps, Speculate) {
   const char *body = R"(
-    %y = tile.speculate(%x : !tile.tile<32x8xf32>) slice 4 limit $LIMIT$
+    %y = tile.speculate(%x : !tile.tile<32x8xf32>) slice 4 limits [$LIMIT$]
     common {
     ^bb0(%v: f32, %r: i32, %c: i32):
       %guard = math.absf %v : f32
@@ -297,27 +297,35 @@ TEST(TileOps, Speculate) {
       %f1 = arith.constant 1.0 : f32
       %z = arith.addf %w, %f1 : f32
       tile.yield %z : f32
+    }, {
+    ^bb0(%w: f32, %r: i32, %c: i32):
+      %f3 = arith.constant 3.0 : f32
+      %z = arith.addf %w, %f3 : f32
+      tile.yield %z : f32
     } exact {
     ^bb0(%w: f32, %r: i32, %c: i32):
       %f2 = arith.constant 2.0 : f32
       %z = arith.addf %w, %f2 : f32
       tile.yield %z : f32
     } : !tile.tile<32x8xf32>)";
-  for (double limit : {0.0, 2.0, 100.0}) {
-    OneTile test{32, 8, substitute(body, {{"LIMIT", std::to_string(limit)}})};
+  for (auto [low, high] : {std::pair(0.0, 1.5), {1.2, 2.0}, {100.0, 200.0}}) {
+    std::string limits = std::to_string(low) + ", " + std::to_string(high);
+    OneTile test{32, 8, substitute(body, {{"LIMIT", limits}})};
     Tensor<float> a = randomTensor({32, 8}, 5), o({32, 8});
     ASSERT_TRUE(runText(test.text(), {a.view(), o.view()}));
     for (int64_t r = 0; r < 32; ++r)
       for (int64_t c = 0; c < 8; ++c) {
-        bool fast = o(r, c) == 2 * a(r, c) + 1;
+        bool first = o(r, c) == 2 * a(r, c) + 1;
+        bool second = o(r, c) == 2 * a(r, c) + 3;
         bool exact = o(r, c) == 2 * a(r, c) + 2;
-        EXPECT_TRUE(fast || exact);
-        EXPECT_TRUE(!fast || std::abs(a(r, c)) <= limit);
-        EXPECT_TRUE(limit < 100 || fast);
+        EXPECT_TRUE(first || second || exact);
+        EXPECT_TRUE(!first || std::abs(a(r, c)) <= low);
+        EXPECT_TRUE(!second || std::abs(a(r, c)) <= high);
+        EXPECT_TRUE(low < 100 || first);
       }
   }
   // A NaN guard takes the exact way.
-  OneTile test{32, 8, substitute(body, {{"LIMIT", "1.0e30"}})};
+  OneTile test{32, 8, substitute(body, {{"LIMIT", "1.0e29, 1.0e30"}})};
   Tensor<float> a({32, 8}, 1.0f), o({32, 8});
   a(3, 2) = NAN;
   ASSERT_TRUE(runText(test.text(), {a.view(), o.view()}));
