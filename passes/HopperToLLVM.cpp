@@ -247,6 +247,10 @@ private:
   void storeColumns(StoreOp op, int64_t colDim, bool dense, int64_t begin,
                     Value pointer, ArrayRef<Value> elements, Block *outside);
   LogicalResult storeRows(StoreOp op, int64_t colDim, Value pairs);
+  Value joinPair(Value low, Value high, Type element);
+  LogicalResult stage(StoreOp op, Value rows, int64_t panel);
+  void unstage(StoreOp op, int64_t colDim, Value rows, int64_t panel);
+  LogicalResult storeThrough(StoreOp op, int64_t colDim);
   LogicalResult storeElements(StoreOp op);
   Value emitLoad(Type element, Value pointer, Value inBounds);
   void emitStore(Value value, Value pointer, Value inBounds);
@@ -1855,17 +1859,19 @@ static Value getUnrounded(Value frag) {
   return frag;
 }
 
+/// Two neighbours, rounded to `element` if they are not yet.
+Value KernelLowering::joinPair(Value low, Value high, Type element) {
+  if (low.getType() != element)
+    return packPair(low, high, element);
+  Value pair = LLVM::UndefOp::create(b, loc, VectorType::get(2, element));
+  pair = LLVM::InsertElementOp::create(b, loc, pair, low, constant(0));
+  return LLVM::InsertElementOp::create(b, loc, pair, high, constant(1));
+}
+
 /// Two neighbours in one store, where the columns of the view are dense.
 void KernelLowering::storeDense(Value pointer, int64_t col, Value low,
                                 Value high, Type element) {
-  Value pair;
-  if (low.getType() != element) {
-    pair = packPair(low, high, element);
-  } else {
-    pair = LLVM::UndefOp::create(b, loc, VectorType::get(2, element));
-    pair = LLVM::InsertElementOp::create(b, loc, pair, low, constant(0));
-    pair = LLVM::InsertElementOp::create(b, loc, pair, high, constant(1));
-  }
+  Value pair = joinPair(low, high, element);
   Value to =
       LLVM::GEPOp::create(b, loc, pointer.getType(), element, pointer,
                           ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(col)});
@@ -1998,30 +2004,153 @@ LogicalResult KernelLowering::storeElements(StoreOp op) {
   return success();
 }
 
-/// Two ways, chosen at run time: pairs where the view allows them.
+/// Writes what this thread holds of 16 rows and all columns to `rows` of shared
+/// memory, panel after panel, swizzled. stmatrix takes squares of 8 x 8 in the
+/// layout of accumulators and the address of a row from each lane.
+LogicalResult KernelLowering::stage(StoreOp op, Value rows, int64_t panel) {
+  Type element = op.getFrag().getType().getElementType();
+  Value frag = getUnrounded(op.getFrag());
+  Value to = add(rows, mul(andi(lane, constant(15)), kPanelBytes));
+  // Lanes from 16 on have the rows of the eight columns to the right.
+  Value right = arith::ShRUIOp::create(b, loc, lane, constant(4));
+  Value key = arith::XOrIOp::create(b, loc, right, andi(lane, constant(7)));
+  key = mul(key, 16);
+  int64_t end = roundUp(op.getFrag().getType().getCols(), 8);
+  for (int64_t col = 0; col < end; col += 16) {
+    int64_t count = std::min<int64_t>(end - col, 16) / 4;
+    SmallVector<int64_t> indices;
+    for (int64_t k = 0; k < 2 * count; ++k)
+      indices.push_back(accIndex({0, col}) + k);
+    Values elements, words;
+    if (failed(emitElements(frag, indices, elements)))
+      return failure();
+    for (int64_t k = 0; k < 2 * count; k += 2) {
+      Value pair = joinPair(elements[k], elements[k + 1], element);
+      words.push_back(LLVM::BitcastOp::create(b, loc, i32, pair));
+    }
+    int64_t chunk = col % kPanelColumns / 8;
+    Value address =
+        add(add(to, arith::XOrIOp::create(b, loc, key, constant(16 * chunk))),
+            col / kPanelColumns * panel);
+    Values operands = {address};
+    llvm::append_range(operands, words);
+    std::string constraints = "r";
+    repeat(constraints, "r", count);
+    assembly("stmatrix.sync.aligned.m8n8.x" + std::to_string(count) +
+                 ".shared.b16 [$0], {" + operandList(1, count) + "};",
+             constraints, {}, operands);
+  }
+  return success();
+}
+
+/// The rows of this warp, staged before, to global memory: 16 bytes a thread,
+/// and eight threads for the 128 bytes of a row of a panel.
+void KernelLowering::unstage(StoreOp op, int64_t colDim, Value rows,
+                             int64_t panel) {
+  FragType type = op.getFrag().getType();
+  Value symbolRows = op.getRows() ? get(op.getRows()) : Value();
+  Values symbols;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(get(coordinate));
+  Value inRow = andi(lane, constant(7));
+  Value firstOfFour = arith::ShRUIOp::create(b, loc, lane, constant(3));
+  Value col = mul(inRow, 8);
+  Value key = arith::XOrIOp::create(b, loc, inRow, firstOfFour);
+  Value end = arith::MinSIOp::create(b, loc, getSize(op.getView(), colDim),
+                                     constant(type.getCols()));
+  Value warpRow = mul(andi(warp, constant(3)), 16);
+  Values from, inBounds, pointers;
+  for (int64_t row = 0; row < 16; row += 4) {
+    Value mine = add(firstOfFour, row);
+    Access access = getAccess(op.getView(), op.getMap(), symbols, symbolRows,
+                              add(warpRow, mine), col);
+    // The columns have a check of their own.
+    inBounds.push_back(getAccess(op.getView(), op.getMap(), symbols, symbolRows,
+                                 add(warpRow, mine), constant(0))
+                           .inBounds);
+    pointers.push_back(elementPointer(op.getView(), access.offset));
+    Value chunk = arith::XOrIOp::create(b, loc, key, constant(row & 7));
+    from.push_back(add(rows, add(mul(mine, kPanelBytes), mul(chunk, 16))));
+  }
+  for (int64_t p = 0; p < panelCount(type.getCols()); ++p) {
+    SmallVector<Values> chunks;
+    for (Value address : from)
+      chunks.push_back(assembly("ld.shared.v4.b32 {$0, $1, $2, $3}, [$4];",
+                                "=r,=r,=r,=r,r", {i32, i32, i32, i32},
+                                {add(address, p * panel)}));
+    Value inside =
+        compare(arith::CmpIPredicate::slt, add(col, p * kPanelColumns), end);
+    for (auto [chunk, pointer, row] : llvm::zip(chunks, pointers, inBounds)) {
+      Values operands = {LLVM::GEPOp::create(
+          b, loc, pointer.getType(), type.getElementType(), pointer,
+          ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(p * kPanelColumns)})};
+      operands.push_back(
+          arith::ExtUIOp::create(b, loc, i32, andi(row, inside)));
+      llvm::append_range(operands, chunk);
+      assembly("{\n.reg .pred p;\nsetp.ne.b32 p, $1, 0;\n"
+               "@p st.global.v4.b32 [$0], {$2, $3, $4, $5};\n}",
+               "l,r,r,r,r,r", {}, operands);
+    }
+  }
+}
+
+/// Each warp exchanges the elements of its own 16 rows.
+LogicalResult KernelLowering::storeThrough(StoreOp op, int64_t colDim) {
+  auto slot = op.getThrough().getDefiningOp<RowsOp>().getSlot();
+  int64_t panel = slot.getType().getRows() * kPanelBytes;
+  Value rows =
+      add(get(op.getThrough()), mul(andi(warp, constant(3)), 16 * kPanelBytes));
+  // Every warp's products have read the slot.
+  intrinsic("llvm.nvvm.barrier.cta.sync.aligned.count", {},
+            {add(groupNumber, kFirstGroupBarrier), constant(128)});
+  if (failed(stage(op, rows, panel)))
+    return failure();
+  intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
+  unstage(op, colDim, rows, panel);
+  // The next copy into the slot comes through another proxy.
+  assembly("fence.proxy.async.shared::cta;", "", {}, {});
+  return success();
+}
+
+/// The ways to store are chosen at run time: through shared memory where the
+/// view is aligned to 16 bytes, else in pairs where it allows them.
 LogicalResult KernelLowering::lowerStore(StoreOp op) {
   FragType type = op.getFrag().getType();
   if (type.getLayout() == Layout::A)
     return op.emitError("stores no packed operands");
   int64_t colDim = findColumnDim(op.getMap());
-  bool simple = colDim >= 0 && type.getLayout() == Layout::Acc &&
-                type.getElementType().getIntOrFloatBitWidth() >= 16;
+  int64_t bits = type.getElementType().getIntOrFloatBitWidth();
+  bool simple = colDim >= 0 && type.getLayout() == Layout::Acc && bits >= 16;
   if (!simple)
     return storeElements(op);
-  Value odd = constant(0, i64);
+  Value steps =
+      arith::ExtUIOp::create(b, loc, i64, getSize(op.getView(), colDim));
   for (int64_t dim = 0; dim < op.getView().getType().getRank(); ++dim)
     if (dim != colDim)
-      odd = arith::OrIOp::create(b, loc, odd, getStride(op.getView(), dim));
-  Value size =
-      arith::ExtUIOp::create(b, loc, i64, getSize(op.getView(), colDim));
-  odd = andi(arith::OrIOp::create(b, loc, odd, size), constant(1, i64));
+      steps = arith::OrIOp::create(b, loc, steps, getStride(op.getView(), dim));
   Value pointer = getParam(ParamKind::Pointer, argumentNumber(op.getView()));
   Value address = LLVM::PtrToIntOp::create(b, loc, i64, pointer);
-  int64_t bytes = type.getElementType().getIntOrFloatBitWidth() / 4;
-  Value unaligned = andi(address, constant(bytes - 1, i64));
-  Value pairs = andi(equals(arith::OrIOp::create(b, loc, odd, unaligned), 0),
-                     equals(getStride(op.getView(), colDim), 1));
-  return storeRows(op, colDim, pairs);
+  Value dense = equals(getStride(op.getView(), colDim), 1);
+  // Whether rows begin at multiples of `count` elements.
+  auto allows = [&](int64_t count) -> Value {
+    Value odd = andi(steps, constant(count - 1, i64));
+    Value unaligned = andi(address, constant(count * bits / 8 - 1, i64));
+    return andi(equals(arith::OrIOp::create(b, loc, odd, unaligned), 0), dense);
+  };
+  if (!op.getThrough())
+    return storeRows(op, colDim, allows(2));
+  Block *wide = newBlock(), *narrow = newBlock(), *done = newBlock();
+  branchIf(allows(128 / bits), wide, narrow);
+  at(wide);
+  if (failed(storeThrough(op, colDim)))
+    return failure();
+  branch(done);
+  at(narrow);
+  if (failed(storeRows(op, colDim, allows(2))))
+    return failure();
+  branch(done);
+  at(done);
+  return success();
 }
 
 //===----------------------------------------------------------------------===//

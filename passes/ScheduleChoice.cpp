@@ -36,9 +36,9 @@ ScheduleAttr chooseCpu(MLIRContext *context, const ScheduleProblem &p) {
     for (int64_t blockN : {64, 32, 16})
       if (cpuBytes(p, blockM, blockN) <= kCpuCacheBudget)
         return ScheduleAttr::get(context, blockM, blockN, 0, 0, Order::Serial,
-                                 false, false, false, 1, 0);
+                                 false, false, false, 1, 0, false);
   return ScheduleAttr::get(context, 16, 16, 0, 0, Order::Serial, false, false,
-                           false, 1, 0);
+                           false, 1, 0, false);
 }
 
 /// Registers of one thread for logits, weights and output of 64 rows: a
@@ -116,7 +116,7 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p) {
   bool pingpong = consumers == 2;
   return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
                            Order::Overlap, pingpong, false, false, 1,
-                           sm90Slice(blockN));
+                           sm90Slice(blockN), /*staged=*/true);
 }
 
 /// `s` with key blocks of at most `blockN` keys and a check for every 16
@@ -127,15 +127,15 @@ ScheduleAttr narrow(ScheduleAttr s, int64_t blockN) {
   return ScheduleAttr::get(s.getContext(), s.getBlockM(), blockN,
                            s.getConsumers(), s.getStages(), s.getOrder(),
                            s.getPingpong(), s.getPin(), s.getPersistent(),
-                           s.getCluster(), slice);
+                           s.getCluster(), slice, s.getStaged());
 }
 
 /// `s` with this many consumers, for which it was not made.
 ScheduleAttr withConsumers(ScheduleAttr s, int64_t consumers) {
-  return ScheduleAttr::get(s.getContext(), consumers * kRowsPerConsumer,
-                           s.getBlockN(), consumers, s.getStages(),
-                           s.getOrder(), /*pingpong=*/consumers == 2, false,
-                           s.getPersistent(), s.getCluster(), s.getSlice());
+  return ScheduleAttr::get(
+      s.getContext(), consumers * kRowsPerConsumer, s.getBlockN(), consumers,
+      s.getStages(), s.getOrder(), /*pingpong=*/consumers == 2, false,
+      s.getPersistent(), s.getCluster(), s.getSlice(), s.getStaged());
 }
 
 /// `s` with one product after the other, and nothing else at the same time.
@@ -143,7 +143,7 @@ ScheduleAttr serialised(ScheduleAttr s) {
   return ScheduleAttr::get(s.getContext(), s.getBlockM(), s.getBlockN(),
                            s.getConsumers(),
                            std::min<int64_t>(s.getStages(), 2), Order::Serial,
-                           false, false, false, 1, s.getSlice());
+                           false, false, false, 1, s.getSlice(), s.getStaged());
 }
 
 } // namespace

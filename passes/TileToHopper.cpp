@@ -246,8 +246,17 @@ private:
   void makeRing(Copy &copy);
   LogicalResult emitRole(bool producer);
   bool keysGrowWithLast();
+  /// Of a persistent grid.
+  struct Visits {
+    Value grid, count;
+  };
+  Visits planVisits(Role &role, Value block);
+  Value getPlace(const Visits &visits, Value block, Value round);
+  Value getVisited(const Visits &visits, Value block, Value round);
   void releaseItemSlots(Role &role);
   bool productsEndWithLoop();
+  tile::LoadOp findStaging(tile::StoreOp store);
+  Value getStaging(Role &role, tile::StoreOp store);
   LogicalResult emitItem(Role &role, bool producer, Value item);
 
   // The producer.
@@ -598,17 +607,16 @@ LogicalResult Scheduler::emitRole(bool producer) {
     if (failed(emitItem(role, producer, block)))
       return failure();
   } else {
-    Value total = constant(1);
-    for (Value count : items.getCounts())
-      total = arith::MulIOp::create(b, loc, total, role.map.lookup(count));
-    Value grid = hopper::GridOp::create(b, loc);
+    Visits visits = planVisits(role, block);
     SmallVector<Value> carried = llvm::to_vector(
         llvm::map_range(role.cursors, [](auto &p) { return p.second; }));
-    auto each = scf::ForOp::create(b, loc, block, total, grid, carried);
+    auto each = scf::ForOp::create(b, loc, constant(0), visits.count,
+                                   constant(1), carried);
     for (auto [pair, value] : llvm::zip(role.cursors, each.getRegionIterArgs()))
       pair.second = value;
     b.setInsertionPointToStart(each.getBody());
-    if (failed(emitItem(role, producer, each.getInductionVar())))
+    Value item = getVisited(visits, block, each.getInductionVar());
+    if (failed(emitItem(role, producer, item)))
       return failure();
     SmallVector<Value> ends = llvm::to_vector(
         llvm::map_range(role.cursors, [](auto &p) { return p.second; }));
@@ -638,23 +646,71 @@ bool Scheduler::keysGrowWithLast() {
   return false;
 }
 
-/// The coordinates of an item, the last one fastest, and its body.
+/// How many items this thread block of a persistent grid visits.
+Scheduler::Visits Scheduler::planVisits(Role &role, Value block) {
+  Value total = constant(1);
+  for (Value count : items.getCounts())
+    total = arith::MulIOp::create(b, loc, total, role.map.lookup(count));
+  Visits visits;
+  visits.grid = hopper::GridOp::create(b, loc);
+  Value rounds = arith::DivUIOp::create(b, loc, total, visits.grid);
+  Value left = arith::RemUIOp::create(b, loc, total, visits.grid);
+  Value place = getPlace(visits, block, rounds);
+  Value more =
+      arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, place, left);
+  visits.count = arith::AddIOp::create(
+      b, loc, rounds,
+      arith::SelectOp::create(b, loc, more, constant(1), constant(0)));
+  return visits;
+}
+
+/// The place of this thread block in a round. Where items differ in length and
+/// come longest first, every other round runs backwards: who had the longest
+/// item of one round has the shortest of the next, and the shares are equal.
+Value Scheduler::getPlace(const Visits &visits, Value block, Value round) {
+  if (!keysGrowWithLast())
+    return block;
+  Value odd = arith::RemUIOp::create(b, loc, round, constant(2));
+  odd =
+      arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, odd, constant(0));
+  Value back = arith::SubIOp::create(b, loc, visits.grid, constant(1));
+  back = arith::SubIOp::create(b, loc, back, block);
+  return arith::SelectOp::create(b, loc, odd, back, block);
+}
+
+/// The item that this thread block visits in a round.
+Value Scheduler::getVisited(const Visits &visits, Value block, Value round) {
+  return arith::AddIOp::create(
+      b, loc, arith::MulIOp::create(b, loc, round, visits.grid),
+      getPlace(visits, block, round));
+}
+
+/// The coordinates of an item and its body. The last coordinate is the
+/// fastest, so that neighbours share keys. Items with more keys come first, so
+/// that none of them ends last: among those of the same other coordinates, or,
+/// in a persistent grid, whose shares are fixed, among all.
 LogicalResult Scheduler::emitItem(Role &role, bool producer, Value item) {
   Block &body = items.getBody().front();
   Value rest = item;
   size_t rank = items.getCounts().size();
-  for (size_t k = rank; k-- > 0;) {
+  bool grows = keysGrowWithLast();
+  SmallVector<size_t> order; // the fastest first
+  for (size_t k = rank; k-- > 0;)
+    order.push_back(k);
+  if (grows && schedule.getPersistent())
+    std::rotate(order.begin(), order.begin() + 1, order.end());
+  for (size_t k : order) {
     Value count = role.map.lookup(items.getCounts()[k]);
+    bool isLast = k == order.back();
     Value coordinate =
-        k ? Value(arith::RemUIOp::create(b, loc, rest, count)) : rest;
-    // The items with the most keys first, so that none of them ends last.
-    if (k + 1 == rank && keysGrowWithLast()) {
+        isLast ? rest : Value(arith::RemUIOp::create(b, loc, rest, count));
+    if (!isLast)
+      rest = arith::DivUIOp::create(b, loc, rest, count);
+    if (k + 1 == rank && grows) {
       Value last = arith::SubIOp::create(b, loc, count, constant(1));
       coordinate = arith::SubIOp::create(b, loc, last, coordinate);
     }
     role.map.map(body.getArgument(k), coordinate);
-    if (k)
-      rest = arith::DivUIOp::create(b, loc, rest, count);
   }
   if (producer)
     return emitProducerBlock(role, body);
@@ -673,6 +729,37 @@ void Scheduler::releaseItemSlots(Role &role) {
         hopper::NextOp::create(b, loc, role.cursors[load], copy.ring);
   }
   role.slots.clear();
+}
+
+/// The copied load whose slot a store may go through: as many rows, at least
+/// as many panels, and read by no product any more. Null if there is none.
+tile::LoadOp Scheduler::findStaging(tile::StoreOp store) {
+  tile::TileType type = store.getTile().getType();
+  if (!schedule.getStaged() || !loop || loop->getBlock() != store->getBlock() ||
+      store->isBeforeInBlock(loop) || !productsEndWithLoop() ||
+      type.getElementType().getIntOrFloatBitWidth() != 16 ||
+      type.getRows() != schedule.getBlockM() || type.getCols() == 1)
+    return {};
+  for (auto &[op, copy] : copies) {
+    tile::TileType slot = copy.load.getTile().getType();
+    if (!copy.inLoop && slot.getRows() == type.getRows() &&
+        hopper::panelCount(slot.getCols()) >=
+            hopper::panelCount(type.getCols()))
+      return copy.load;
+  }
+  return {};
+}
+
+/// This consumer's rows of that slot.
+Value Scheduler::getStaging(Role &role, tile::StoreOp store) {
+  tile::LoadOp load = findStaging(store);
+  if (!load)
+    return {};
+  Value slot = getSlot(role, load);
+  auto type = cast<hopper::SmemType>(slot.getType());
+  type = hopper::SmemType::get(b.getContext(), hopper::kWgmmaRows,
+                               type.getCols(), type.getElementType());
+  return hopper::RowsOp::create(b, loc, type, slot, consumer);
 }
 
 /// Whether no product after the loop over keys reads what was copied.
@@ -896,9 +983,10 @@ LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
     bool split = type->getLayout() != hopper::Layout::Col;
     auto [map, coordinates] =
         shiftRows(role, store.getMap(), store.getCoordinates(), split);
+    Value rows = shiftCount(role, store.getRows(), split);
     hopper::StoreOp::create(b, loc, role.map.lookup(store.getTile()),
                             role.map.lookup(store.getView()), coordinates, map,
-                            shiftCount(role, store.getRows(), split));
+                            rows, getStaging(role, store));
     return success();
   }
   if (op->getNumResults() != 1)
@@ -1089,7 +1177,12 @@ LogicalResult Scheduler::emitConsumerBlock(Role &role, Block &block) {
       if (failed(isOverlap() ? emitOverlapLoop(role) : emitSerialLoop(role)))
         return failure();
       // The producer fills the next item's slots during this one's epilogue.
-      if (schedule.getPersistent() && productsEndWithLoop())
+      // A store that goes through such a slot needs it a little longer.
+      bool isStaged =
+          llvm::any_of(block.getOps<tile::StoreOp>(), [&](tile::StoreOp store) {
+            return findStaging(store) != nullptr;
+          });
+      if (schedule.getPersistent() && productsEndWithLoop() && !isStaged)
         releaseItemSlots(role);
     } else if (failed(emitOp(role, &op))) {
       return failure();

@@ -376,3 +376,19 @@ LogicalResult ConvertOp::verify() {
     return emitOpError() << "cannot convert " << input << " to " << result;
   return success();
 }
+
+LogicalResult StoreOp::verify() {
+  if (!getThrough())
+    return success();
+  FragType frag = getFrag().getType();
+  SmemType smem = getThrough().getType();
+  auto rows = getThrough().getDefiningOp<RowsOp>();
+  if (!rows || frag.getLayout() != Layout::Acc ||
+      frag.getElementType().getIntOrFloatBitWidth() != 16 ||
+      panelCount(frag.getCols()) > panelCount(smem.getCols()))
+    return emitOpError() << "goes through the hopper.rows of a slot at least "
+                            "as wide, as a fragment of layout 'acc' of 16-bit "
+                            "elements, got "
+                         << frag << " and " << smem;
+  return success();
+}

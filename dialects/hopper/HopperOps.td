@@ -337,14 +337,22 @@ def Hopper_StoreOp : Hopper_Op<"store",
   let summary = "Writes a fragment to global memory";
   let description = [{
     As `tile.store`, with rows and columns counted in the fragment.
+
+    With `through`, 64 rows of shared memory that no product reads any more,
+    the elements change hands there, so that each thread writes 16 bytes and
+    eight of them a line of 128. Where sizes, strides or the address do not
+    allow that, they go straight to global memory as without it.
   }];
   let arguments = (ins Hopper_FragType:$frag,
     Arg<Tile_ViewType, "destination", [MemWrite]>:$view,
-    Variadic<Index>:$coordinates, AffineMapAttr:$map, Optional<Index>:$rows);
+    Variadic<Index>:$coordinates, AffineMapAttr:$map, Optional<Index>:$rows,
+    Optional<Hopper_SmemType>:$through);
   let assemblyFormat = [{
     $frag `,` $view `[` $coordinates `]` `by` $map (`rows` $rows^)?
+    (`through` $through^ `:` type($through))?
     attr-dict `:` type($frag) `,` type($view)
   }];
+  let hasVerifier = 1;
 }
 
 def Hopper_MapOp : Hopper_Op<"map", [Pure, SingleBlock]> {

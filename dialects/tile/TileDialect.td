@@ -80,6 +80,7 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
     warpgroups, `pin` (elementwise work is held before the wait on the second
     product), `persistent` grid, `cluster` size for multicast. `slice` is the
     number of columns that one speculation decides on (0: no speculation).
+    `staged` stores of the output go through shared memory.
   }];
   let parameters = (ins "int64_t":$block_m, "int64_t":$block_n,
     DefaultValuedParameter<"int64_t", "0">:$consumers,
@@ -90,7 +91,8 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
     DefaultValuedParameter<"bool", "false">:$pin,
     DefaultValuedParameter<"bool", "false">:$persistent,
     DefaultValuedParameter<"int64_t", "1">:$cluster,
-    DefaultValuedParameter<"int64_t", "0">:$slice);
+    DefaultValuedParameter<"int64_t", "0">:$slice,
+    DefaultValuedParameter<"bool", "false">:$staged);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
 }

@@ -50,6 +50,16 @@
 // CHECK-SAME: {$33,$34,$35,$36}, db, 1, 1, 1, 1;
 // Loads that may be outside are under a predicate.
 // CHECK: @p ld.global.b16
+// The last store goes through shared memory: when all warps of the group are
+// there, each writes its 16 rows, 16 columns at a time, and reads them by
+// lines. The next bulk copy into the slot comes after that.
+// CHECK: llvm.nvvm.barrier.cta.sync.aligned.count
+// CHECK-COUNT-4: stmatrix.sync.aligned.m8n8.x4.shared.b16 [$0], {$1,$2,$3,$4};
+// CHECK-NOT: stmatrix
+// CHECK: llvm.nvvm.bar.warp.sync
+// CHECK-COUNT-4: ld.shared.v4.b32
+// CHECK-COUNT-4: @p st.global.v4.b32
+// CHECK: fence.proxy.async
 
 #row = affine_map<(r, c)[b, i] -> (b, i + r, c)>
 #roles = #hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240, persistent = true>
@@ -121,5 +131,6 @@ hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
     hopper.release %kr[%c] : !hopper.ring<2x64x64xbf16>
     %bias = hopper.load %k[%b, %g] by #row rows %five : !tile.view<?x?x64xbf16> -> !hopper.frag<64x64xbf16, acc>
     hopper.store %bias, %o[%b, %g] by #row : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?x64xbf16>
+    hopper.store %bias, %o[%b, %g] by #row through %a : !hopper.smem<64x64xbf16> : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?x64xbf16>
   }
 }

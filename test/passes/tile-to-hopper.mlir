@@ -3,6 +3,8 @@
 // RUN:   | attnc-opt -tile-to-hopper | FileCheck %s --check-prefix=OVERLAP
 // RUN: sed 's/stages = 2/stages = 2, persistent = true/' %s \
 // RUN:   | attnc-opt -tile-to-hopper | FileCheck %s --check-prefix=PERSISTENT
+// RUN: sed 's/stages = 2/stages = 2, persistent = true, staged = true/' %s \
+// RUN:   | attnc-opt -tile-to-hopper | FileCheck %s --check-prefix=STAGED
 // RUN: attnc-opt %s -tile-to-hopper=any-layout | FileCheck %s --check-prefix=ANY
 // RUN: attnc-opt %s -tile-to-hopper=any-layout -hopper-to-llvm -attnc-verify-codegen \
 // RUN:   | FileCheck %s --check-prefix=ANY-LLVM
@@ -110,9 +112,13 @@
 
 // PERSISTENT: roles({{.*}} persistent = true>)
 // PERSISTENT: hopper.producer
-// PERSISTENT: %[[FIRST:.*]] = hopper.block
+// PERSISTENT: %[[BLOCK:.*]] = hopper.block
 // PERSISTENT: %[[GRID:.*]] = hopper.grid
-// PERSISTENT: scf.for %{{.*}} = %[[FIRST]] to %{{.*}} step %[[GRID]] iter_args(
+// PERSISTENT: %[[ROUNDS:.*]] = arith.divui %{{.*}}, %[[GRID]]
+// PERSISTENT: %[[COUNT:.*]] = arith.addi %[[ROUNDS]],
+// PERSISTENT: scf.for %[[ROUND:.*]] = %{{.*}} to %[[COUNT]] step %{{.*}} iter_args(
+// PERSISTENT: %[[BASE:.*]] = arith.muli %[[ROUND]], %[[GRID]]
+// PERSISTENT: arith.addi %[[BASE]], %[[BLOCK]]
 // PERSISTENT: hopper.consumers
 // PERSISTENT: scf.for %{{.*}} step %{{.*}} iter_args(
 // PERSISTENT: %[[Q:.*]] = hopper.await %[[RING:[a-z0-9]+]][
@@ -122,6 +128,16 @@
 // PERSISTENT: hopper.next {{.*}} in %[[RING]]
 // PERSISTENT: hopper.store
 // PERSISTENT: scf.yield
+
+// The output goes through the rows of Q, which is free after that.
+
+// STAGED: hopper.consumers (%[[WG:.*]]) {
+// STAGED: %[[QS:.*]] = hopper.await %[[RING:[a-z0-9]+]][
+// STAGED: hopper.mask
+// STAGED-NOT: hopper.release %[[RING]]
+// STAGED: %[[OUT:.*]] = hopper.rows %[[QS]][%[[WG]]]
+// STAGED: hopper.store {{.*}} through %[[OUT]] :
+// STAGED: hopper.release %[[RING]]
 
 #row = affine_map<(r, c)[b, h, i] -> (b, h, i + r, c)>
 tile.kernel @kernel(%q: !tile.view<?x?x?x64xbf16> {tile.name = "query"}, %k: !tile.view<?x?x?x64xbf16> {tile.name = "key"},

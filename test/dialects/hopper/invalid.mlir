@@ -138,3 +138,12 @@ func.func @f(%x: !hopper.frag<64x8xf32, acc>) {
   %y = hopper.convert %x : !hopper.frag<64x8xf32, acc> -> !hopper.frag<64x16xbf16, a>
   return
 }
+
+// -----
+
+func.func @f(%x: !hopper.frag<64x64xf32, acc>, %v: !tile.view<?x?xf32>, %s: !hopper.smem<128x64xbf16>, %i: index) {
+  %r = hopper.rows %s[%i] : !hopper.smem<128x64xbf16> -> !hopper.smem<64x64xbf16>
+  // expected-error@+1 {{goes through the hopper.rows of a slot at least as wide, as a fragment of layout 'acc' of 16-bit elements}}
+  hopper.store %x, %v[] by affine_map<(r, c) -> (r, c)> through %r : !hopper.smem<64x64xbf16> : !hopper.frag<64x64xf32, acc>, !tile.view<?x?xf32>
+  return
+}

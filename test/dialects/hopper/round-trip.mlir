@@ -100,5 +100,7 @@ hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
     %bias = hopper.load %k[%b, %g] by #row rows %five : !tile.view<?x?x64xbf16> -> !hopper.frag<64x64xbf16, acc>
     // CHECK: hopper.store %{{.*}}, %{{.*}}[%{{.*}}, %{{.*}}] by #{{.*}} : <64x64xbf16, acc>, <?x?x64xbf16>
     hopper.store %bias, %o[%b, %g] by #row : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?x64xbf16>
+    // CHECK: hopper.store %{{.*}} by #{{.*}} through %{{.*}} : {{.*}} : <64x64xbf16, acc>, <?x?x64xbf16>
+    hopper.store %bias, %o[%b, %g] by #row through %a : !hopper.smem<64x64xbf16> : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?x64xbf16>
   }
 }
