@@ -85,6 +85,7 @@ stage labels scripts/check-labels.sh
 stage sanitizers scripts/check-sanitizers.sh
 stage threads test/unit/runtime/sanitize.sh "$build/threads" thread
 stage ptxas scripts/check-ptxas.sh
+stage evidence scripts/check-evidence.sh
 stage fuzz scripts/check-fuzz.sh 60
 
 for name in $chosen; do

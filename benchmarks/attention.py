@@ -11,11 +11,9 @@ single launches with the L2 cache flushed between them.
 """
 
 import argparse
-import hashlib
 import json
 import math
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -30,8 +28,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "test",
                                 "gpu"))
 import harness  # noqa: E402
+from fingerprint import fingerprint  # noqa: E402
 
 TOKENS, CHANNELS = 16384, 2048
+PEER = "SDPA cuDNN (softmax)"
 
 
 class Monitor:
@@ -156,13 +156,18 @@ def sanity(output, configuration, score):
     return ((output[0, 0, rows].double() - want).norm() / want.norm()).item()
 
 
-def fingerprint(program):
-    """Of the kernel: PTX without comments and debug lines."""
-    ptx = re.sub(r"//.*", "", program.description["ptx"])
-    return hashlib.sha256(ptx.encode()).hexdigest()[:16]
+PROGRAMS = {}
 
 
 def compile_ours(args, library, score, d, causal, schedule):
+    """Compiled once: lengths are run-time values."""
+    key = (score, d, causal, schedule)
+    if key not in PROGRAMS:
+        PROGRAMS[key] = build_ours(args, library, *key)
+    return PROGRAMS[key]
+
+
+def build_ours(args, library, score, d, causal, schedule):
     flags = [f"--score={score}", f"--head-dim={d}", f"--dtype={args.dtype}"]
     if causal:
         flags.append("--causal")
@@ -179,18 +184,25 @@ def read(monitor, launch, configuration, seconds):
             "clock_power_temperature": monitor.between(start, time.time())}
 
 
+def variants(args, configuration):
+    """(name, score, schedule): the defaults, then what the options add."""
+    for score in args.scores:
+        yield f"attnc {score}", score, ""
+    for text in args.variant:
+        score, schedule = text.split(":", 1)
+        yield f"attnc {score} [{schedule}]", score, schedule
+    for entry in args.planned.get(str(configuration.d), []):
+        score = entry.get("score", "sigmoid")
+        yield f"attnc {score} [{entry['label']}]", score, entry["schedule"]
+
+
 def contenders(args, library, configuration):
     """name -> launch, and facts about each."""
     launches, facts = {}, {}
     launch, names = configuration.peer()
-    launches["SDPA cuDNN (softmax)"] = launch
-    facts["SDPA cuDNN (softmax)"] = {"kernels": names}
-    variants = [(s, "") for s in args.scores]
-    for text in args.variant:
-        score, schedule = text.split(":", 1)
-        variants.append((score, schedule))
-    for score, schedule in variants:
-        name = f"attnc {score}" + (f" [{schedule}]" if schedule else "")
+    launches[PEER] = launch
+    facts[PEER] = {"kernels": names}
+    for name, score, schedule in variants(args, configuration):
         try:
             program = compile_ours(args, library, score, configuration.d,
                                    configuration.causal, schedule)
@@ -203,7 +215,8 @@ def contenders(args, library, configuration):
             continue
         launches[name] = launch
         facts[name] = {"error": sanity(output, configuration, score),
-                       "fingerprint": fingerprint(program),
+                       "schedule": schedule,
+                       "fingerprint": fingerprint(program.description["ptx"]),
                        "stats": program.description["stats"],
                        "milliseconds": program.description["milliseconds"]}
     return launches, facts
@@ -238,6 +251,41 @@ def summarise(result):
     return lines
 
 
+def brief(results):
+    """A table a head dim: a row a kernel, TFLOP/s and ratio to the peer."""
+    lines = []
+    for d in sorted({r["configuration"].split()[0] for r in results}):
+        mine = [r for r in results if r["configuration"].split()[0] == d]
+        heads = [r["configuration"].split(" ", 1)[1] for r in mine]
+        lines.append(f"{d:31}" + "".join(f"{h:>14}" for h in heads))
+        names = {name: None for r in mine for name in r["readings"]}
+        for name in names:
+            row = f"  {name:29}"
+            for r in mine:
+                readings = r["readings"]
+                if name not in readings:
+                    row += f"{'-':>14}"
+                    continue
+                ours, peer = middle(readings[name]), middle(readings[PEER])
+                row += f"{ours:9.0f} {ours / peer:.2f}"
+            lines.append(row)
+    return lines
+
+
+def middle(readings):
+    return statistics.median(r["teraflops"] for r in readings)
+
+
+def commit():
+    """What test/gpu/pack.sh wrote beside this folder."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..",
+                        "commit")
+    if not os.path.exists(path):
+        return None
+    with open(path) as file:
+        return file.read().strip()
+
+
 def command_line():
     """The command, without the folders of the machine it ran on."""
     return [os.path.basename(word) if os.path.isabs(word) else word
@@ -256,18 +304,31 @@ def main():
     parser.add_argument("--scores", nargs="*", default=["sigmoid", "softmax"])
     parser.add_argument("--variant", nargs="*", default=[],
                         help="score:schedule, timed beside the defaults")
+    parser.add_argument("--plan", help="JSON with variants for each head dim")
+    parser.add_argument("--budget", type=float, default=1e9,
+                        help="seconds after which no other configuration "
+                        "begins")
     parser.add_argument("--dtype", default="bf16")
     parser.add_argument("--passes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.12)
     parser.add_argument("--json")
     args = parser.parse_args()
+    args.planned = {}
+    if args.plan:
+        with open(args.plan) as file:
+            args.planned = json.load(file)
+    begin = time.time()
     library = harness.load_library(args.harness)
     dtype = {"bf16": torch.bfloat16, "f16": torch.float16}[args.dtype]
     monitor = Monitor()
     results, lines = [], []
-    for d in args.head_dims:
-        for n in args.lengths:
+    # What is left out when the time is up are the short lengths.
+    for n in args.lengths:
+        for d in args.head_dims:
             for causal in args.causal:
+                if time.time() - begin > args.budget:
+                    print(f"no time for d{d} n={n} causal={causal}")
+                    continue
                 signal.alarm(120)  # a kernel that never ends
                 result = measure(args, library, monitor,
                                  Configuration(d, n, bool(causal), dtype))
@@ -275,11 +336,14 @@ def main():
                 new = summarise(result)
                 lines += new
                 print("\n".join(new), flush=True)
+    if args.plan:
+        print("\n".join(brief(results)))
     monitor.stop()
     if args.json:
         device = torch.cuda.get_device_properties(0)
         with open(args.json, "w") as file:
-            json.dump({"command": command_line(), "device": device.name,
+            json.dump({"command": command_line(), "commit": commit(),
+                       "device": device.name,
                        "torch": torch.__version__,
                        "cudnn": torch.backends.cudnn.version(),
                        "cuda": torch.version.cuda, "table": lines,

@@ -25,6 +25,7 @@ using namespace attnc;
 
 /// What the loop over keys of a fused op holds besides its products.
 static void countLoopValues(attn::FusedOp op, tile::ScheduleProblem &problem) {
+  problem.unevenKeys = !op.getMasks().empty();
   // A softmax carries a maximum and a sum.
   problem.rowReductions = op.getNormalize() == attn::Normalize::Softmax ? 2
                           : op.getNormalize() == attn::Normalize::L1    ? 1

@@ -18,6 +18,12 @@ constexpr int64_t kCpuCacheBudget = 256 * 1024;
 constexpr int64_t kSharedMemory = 227 * 1024 - 1024;
 constexpr int64_t kRowsPerConsumer = 64;
 
+/// What an SM does a clock. The last is the share of an SM of what the second-
+/// level cache of an H200 delivers to all at once.
+constexpr double kFlopsPerClock = 4096, kFunctionsPerClock = 16,
+                 kIssuedPerClock = 128, kSharedBytesPerClock = 128,
+                 kCacheBytesPerClock = 25;
+
 int64_t bytesOf(Type type) { return (type.getIntOrFloatBitWidth() + 7) / 8; }
 int64_t roundUp(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
@@ -114,8 +120,14 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p) {
   // turns give a softmax at head dim 128 up to a fifth; among three they wait
   // for each other.
   bool pingpong = consumers == 2;
+  // In a persistent grid the next item's copies run during this one's end,
+  // which gives 4 % at n = 2k and nothing at n = 16k; a softmax loses 3 %
+  // (results/2026-11-22-h200-third and -schedules). Shares are fixed, so items
+  // must be alike.
+  bool persistent =
+      consumers == 3 && !p.unevenKeys && !p.rowReductions && !p.cooperative;
   return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
-                           Order::Overlap, pingpong, false, false, 1,
+                           Order::Overlap, pingpong, false, persistent, 1,
                            sm90Slice(blockN), /*staged=*/true);
 }
 
@@ -147,6 +159,26 @@ ScheduleAttr serialised(ScheduleAttr s) {
 }
 
 } // namespace
+
+PipeClocks attnc::tile::getPipeClocks(const ScheduleProblem &p,
+                                      ScheduleAttr schedule, ElementCost cost) {
+  double m = schedule.getBlockM(), n = schedule.getBlockN();
+  double d = roundUp(p.headDim, 16), dv = roundUp(p.valueHeadDim, 16);
+  double element = bytesOf(p.elementType);
+  // An instruction multiplies 64 rows by 16 of K. The left operand of the first
+  // product comes from shared memory, that of the second from registers; each
+  // warpgroup reads the right operand anew. The copies write it once.
+  double first = d / 16 * (64 + n) * 16 * element;
+  double second = n / 16 * dv * 16 * element;
+  double copied = n * (d + dv) * element;
+  double read = m / kRowsPerConsumer * (first + second);
+  // A row statistic rescales the accumulators once a block.
+  double rescaled = p.rowReductions ? m * dv : 0;
+  return {2 * m * n * (d + dv) / kFlopsPerClock,
+          m * n * cost.functions / kFunctionsPerClock,
+          (m * n * cost.issued + rescaled) / kIssuedPerClock,
+          (read + copied) / kSharedBytesPerClock, copied / kCacheBytesPerClock};
+}
 
 bool attnc::tile::isKnownTarget(StringRef target) {
   return target == kCpu || target == kSm90a;

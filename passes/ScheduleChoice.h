@@ -26,6 +26,8 @@ struct ScheduleProblem {
   bool cooperative = false;
   /// Statistics of rows that it carries: a softmax has two.
   int64_t rowReductions = 0;
+  /// A mask may give some queries fewer keys than others.
+  bool unevenKeys = false;
 };
 
 /// Why a schedule was chosen, for `attnc explain`.
@@ -36,6 +38,22 @@ struct ScheduleFootprint {
   /// sm_90a: accumulator registers a thread holds; 0 on the CPU.
   int64_t registers;
 };
+
+/// What the loop over keys computes for each logit: instructions of the special
+/// function unit, and all that a thread issues.
+struct ElementCost {
+  double functions, issued;
+};
+
+/// Clocks of one SM for one key block of one work item on sm_90a, each pipe on
+/// its own. The largest bounds the speed from below; the sum of those of
+/// elements and products is what a schedule without overlap would take.
+struct PipeClocks {
+  double tensor, functions, issue, sharedMemory, cache;
+};
+
+PipeClocks getPipeClocks(const ScheduleProblem &problem, ScheduleAttr schedule,
+                         ElementCost cost);
 
 /// The names `chooseSchedule` accepts.
 bool isKnownTarget(llvm::StringRef target);

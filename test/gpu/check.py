@@ -108,6 +108,26 @@ def cases():
         add(f"softmax-d{d}", d=d, rows=300, score="softmax")
     for d in (1, 7, 40, 65, 129, 255):
         add(f"sigmoid-d{d}", d=d, rows=130)
+    # Outputs of 16 bits go through shared memory where rows are aligned.
+    for d in (7, 32, 40, 80, 96, 192, 224):
+        add(f"sigmoid-d{d}-half-out", d=d, out_dtype="bf16", rows=130)
+    add("sigmoid-f16-half-out", dtype="f16", out_dtype="f16", rows=300)
+    add("sigmoid-dv-half-out", d=128, dv=64, out_dtype="bf16", rows=300)
+    add("sigmoid-dv-larger-half-out", d=64, dv=128, out_dtype="bf16", rows=300)
+    add("sigmoid-bshd-half-out", out_dtype="bf16", rows=260, heads=6,
+        batch=2, layout="bshd")
+    add("softmax-causal-half-out", out_dtype="bf16", rows=333, heads=3,
+        causal=True, score="softmax")
+    # More items than multiprocessors, with and without a remainder.
+    persistent = ("block_m=192,block_n=80,consumers=3,stages=4,order=overlap,"
+                  "slice=40,persistent=true,staged=true")
+    for causal in (False, True):
+        for out in ("f32", "bf16"):
+            add(f"sigmoid-persistent{'-causal' * causal}-{out}", d=128,
+                rows=700, heads=40, batch=3, causal=causal, out_dtype=out,
+                schedule=persistent)
+    add("sigmoid-persistent-few", d=128, rows=400, heads=2, causal=True,
+        schedule=persistent)
     add("sigmoid-no-keys", rows=100, keys=-1)
     add("sigmoid-dv", d=128, dv=64, rows=300)
     add("sigmoid-dv-larger", d=64, dv=128, rows=300)

@@ -27,7 +27,7 @@ if [ -e "$build/python/attnc/_attnc.abi3.so" ]; then
   cp -R "$build/python" "$folder/python"
 fi
 cp "$source"/test/gpu/*.py "$folder/test/gpu/"
-cp "$source"/benchmarks/attention.py "$folder/benchmarks/"
+cp "$source"/benchmarks/*.py "$source"/benchmarks/*.json "$folder/benchmarks/"
 cp "$source"/test/gpu/run.sh "$folder/"
 git -C "$source" rev-parse HEAD >"$folder/commit"
 du -sh "$folder"

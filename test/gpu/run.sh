@@ -2,7 +2,8 @@
 # run.sh [STEP...]: on a GPU machine, in the folder that pack.sh made: checks
 # every case, runs the memory and race checkers on a small one, and times the
 # kernels against torch's. Steps: machine checks api python sanitize bench
-# (all of them by default). Reports go to $OUT, else ./out.
+# (all of them by default), and variants: other schedules beside the defaults,
+# within 150 seconds. Reports go to $OUT, else ./out.
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here/out}
 steps=${*:-machine checks api python sanitize bench}
@@ -68,6 +69,12 @@ sanitize() {
 bench() {
   python3 "$here/benchmarks/attention.py" $tools --json "$out/bench.json" \
     $BENCH
+}
+
+variants() {
+  python3 "$here/benchmarks/attention.py" $tools \
+    --json "$out/variants.json" --plan "$here/benchmarks/variants.json" \
+    --seconds 0.06 --passes 2 --budget 140 $VARIANTS
 }
 
 set -f # patterns of cases are not file names

@@ -11,7 +11,7 @@
 // The head dim decides how wide and tall a block may be.
 
 // HOPPER: tile.kernel @d64_attention
-// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 128, consumers = 3, stages = 4, order = overlap, slice = 32, staged = true>)
+// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 128, consumers = 3, stages = 4, order = overlap, persistent = true, slice = 32, staged = true>)
 // OVERRIDE: tile.kernel @d64_attention
 // OVERRIDE-SAME: schedule(#tile.schedule<block_m = 32, block_n = 16>)
 // CPU: tile.kernel @d64_attention
@@ -22,7 +22,7 @@ func.func @d64(%q: tensor<?x?x?x64xbf16>) -> tensor<?x?x?x64xbf16> {
 }
 
 // HOPPER: tile.kernel @d128_attention
-// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 80, consumers = 3, stages = 4, order = overlap, slice = 40, staged = true>)
+// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 80, consumers = 3, stages = 4, order = overlap, persistent = true, slice = 40, staged = true>)
 func.func @d128(%q: tensor<?x?x?x128xbf16>) -> tensor<?x?x?x128xbf16> {
   %o = attn.fused %q, %q, %q : tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16> -> tensor<?x?x?x128xbf16>
   return %o : tensor<?x?x?x128xbf16>

@@ -42,7 +42,7 @@ struct Kernel {
   tile::ScheduleProblem problem;
   tile::ScheduleAttr schedule = nullptr;
   /// In the loop over keys, for each logit.
-  double functions = 0, arithmetic = 0;
+  double functions = 0, arithmetic = 0, issued = 0;
   bool hasMask = false;
 };
 
@@ -57,6 +57,7 @@ private:
   Error setSizes();
   void print(const Kernel &kernel, Target target);
   void printFootprint(const Kernel &kernel, Target target);
+  void printClocks(const Kernel &kernel);
   void printLadder(const Kernel &kernel, Target target);
   void printCost(const Kernel &kernel, Target target);
 
@@ -124,6 +125,22 @@ static bool isSlowFunction(mlir::Operation *op) {
              mlir::math::TanhOp, mlir::arith::DivFOp>(op);
 }
 
+/// Instructions that a GPU issues for an op on one element.
+static int issuedFor(mlir::Operation *op) {
+  if (op->hasTrait<mlir::OpTrait::IsTerminator>() ||
+      op->hasTrait<mlir::OpTrait::ConstantLike>() ||
+      isa<mlir::arith::NegFOp>(op)) // a sign of an operand
+    return 0;
+  auto mul = dyn_cast<mlir::arith::MulFOp>(op);
+  bool fused =
+      mul && mul->hasOneUse() &&
+      isa<mlir::arith::AddFOp, mlir::arith::SubFOp>(*mul->user_begin()) &&
+      bitEnumContainsAll(mul.getFastmath(),
+                         mlir::arith::FastMathFlags::contract);
+  // A quotient is a product with an inverse.
+  return fused ? 0 : isa<mlir::arith::DivFOp>(op) ? 2 : 1;
+}
+
 /// Counts what the loop over keys computes for each logit.
 static void countElementwise(tile::KernelOp op, Kernel &kernel) {
   op.walk([&](tile::ForKeysOp loop) {
@@ -134,6 +151,7 @@ static void countElementwise(tile::KernelOp op, Kernel &kernel) {
         return;
       double share = 1.0 / map.getWidth();
       map.getBody().walk([&](mlir::Operation *inner) {
+        kernel.issued += share * issuedFor(inner);
         if (isSlowFunction(inner))
           kernel.functions += share;
         else if (!inner->hasTrait<mlir::OpTrait::IsTerminator>() &&
@@ -144,12 +162,17 @@ static void countElementwise(tile::KernelOp op, Kernel &kernel) {
     loop.walk([&](tile::SpeculateOp op) {
       for (mlir::Region *region : {&op.getCommon(), &op.getFast().front()})
         region->walk([&](mlir::Operation *inner) {
+          kernel.issued += issuedFor(inner);
           if (isSlowFunction(inner))
             ++kernel.functions;
           else if (!inner->hasTrait<mlir::OpTrait::IsTerminator>())
             ++kernel.arithmetic;
         });
     });
+    // A maximum of guards takes three, a rounding two elements at once.
+    loop.walk([&](tile::SpeculateOp) { kernel.issued += 0.5; });
+    loop.walk([&](tile::CastOp) { kernel.issued += 0.5; });
+    loop.walk([&](tile::ReduceOp) { kernel.issued += 1; });
     loop.walk([&](tile::MaskOp) { kernel.hasMask = true; });
   });
 }
@@ -247,6 +270,22 @@ void ExplainCommand::printFootprint(const Kernel &kernel, Target target) {
   if (footprint.registers)
     outs() << "  registers   " << footprint.registers
            << " a thread for logits, weights and output\n";
+  if (target == Target::SM90a)
+    printClocks(kernel);
+}
+
+/// What each pipe of an SM is busy for, from the model that chooses schedules.
+void ExplainCommand::printClocks(const Kernel &kernel) {
+  tile::PipeClocks clocks = tile::getPipeClocks(
+      kernel.problem, kernel.schedule, {kernel.functions, kernel.issued});
+  outs() << format("  clocks      %.0f products, %.0f functions, %.0f issue, "
+                   "%.0f shared memory, %.0f second-\n"
+                   "              level cache: of one SM for %d queries by %d "
+                   "keys, each pipe alone\n",
+                   clocks.tensor, clocks.functions, clocks.issue,
+                   clocks.sharedMemory, clocks.cache,
+                   int(kernel.schedule.getBlockM()),
+                   int(kernel.schedule.getBlockN()));
 }
 
 /// What a compile would try if the assembler rejected the schedule.
