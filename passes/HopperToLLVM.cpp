@@ -2137,7 +2137,8 @@ LogicalResult KernelLowering::lowerStore(StoreOp op) {
     Value unaligned = andi(address, constant(count * bits / 8 - 1, i64));
     return andi(equals(arith::OrIOp::create(b, loc, odd, unaligned), 0), dense);
   };
-  if (!op.getThrough())
+  // What comes in groups would be computed for each way.
+  if (!op.getThrough() || isStreamed(getUnrounded(op.getFrag())))
     return storeRows(op, colDim, allows(2));
   Block *wide = newBlock(), *narrow = newBlock(), *done = newBlock();
   branchIf(allows(128 / bits), wide, narrow);

@@ -620,7 +620,9 @@ LogicalResult Scheduler::emitRole(bool producer) {
       return failure();
     SmallVector<Value> ends = llvm::to_vector(
         llvm::map_range(role.cursors, [](auto &p) { return p.second; }));
-    scf::YieldOp::create(b, loc, ends);
+    // A loop that carries nothing has its end already.
+    if (!ends.empty())
+      scf::YieldOp::create(b, loc, ends);
   }
   // Both roles emit all index arithmetic; remove what each does not use.
   eraseUnused(op->getRegion(0).front());

@@ -187,3 +187,23 @@ tile.kernel @kernel(%q: !tile.view<?x?x?x64xbf16> {tile.name = "query"}, %k: !ti
     tile.store %out, %o[%b, %h, %i0] by #row : !tile.tile<128x64xbf16>, !tile.view<?x?x?x64xbf16>
   }
 }
+
+// A kernel without copies loops over its items too.
+
+// PERSISTENT: hopper.kernel @rows
+// PERSISTENT: hopper.consumers
+// PERSISTENT: scf.for
+// PERSISTENT: hopper.load
+// PERSISTENT: hopper.store
+
+tile.kernel @rows(%x: !tile.view<?x64xf32>, %o: !tile.view<?x64xf32>)
+    schedule(#tile.schedule<block_m = 128, block_n = 128, consumers = 2, stages = 2>) {
+  %bm = arith.constant 128 : index
+  %n = tile.dim %x, 0 : !tile.view<?x64xf32>
+  %nm = arith.ceildivui %n, %bm : index
+  tile.items (%m) in (%nm) {
+    %i = arith.muli %m, %bm : index
+    %t = tile.load %x[%i] by affine_map<(r, c)[i] -> (i + r, c)> : !tile.view<?x64xf32> -> !tile.tile<128x64xf32>
+    tile.store %t, %o[%i] by affine_map<(r, c)[i] -> (i + r, c)> : !tile.tile<128x64xf32>, !tile.view<?x64xf32>
+  }
+}
