@@ -83,16 +83,6 @@ int64_t sm90BlockN(const ScheduleProblem &p, int64_t consumers) {
   return blockN;
 }
 
-/// Columns that one speculation decides on. The guards of two slices are on
-/// their way while one is decided on: wide slices need registers, narrow ones
-/// branch more.
-int64_t sm90Slice(int64_t blockN) {
-  int64_t slice = 40;
-  while (blockN % slice)
-    slice -= 8;
-  return slice;
-}
-
 /// The narrowest key block that three consumers are worth. Products of 64 x 80
 /// still feed the tensor cores from shared memory; where rows are reduced, each
 /// block costs a product for each element of the accumulators besides, which
@@ -128,7 +118,7 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p) {
       consumers == 3 && !p.unevenKeys && !p.rowReductions && !p.cooperative;
   return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
                            Order::Overlap, pingpong, false, persistent, 1,
-                           sm90Slice(blockN), /*staged=*/true);
+                           getWidestSlice(blockN), /*staged=*/true);
 }
 
 /// `s` with key blocks of at most `blockN` keys and a check for every 16
@@ -159,6 +149,13 @@ ScheduleAttr serialised(ScheduleAttr s) {
 }
 
 } // namespace
+
+int64_t attnc::tile::getWidestSlice(int64_t blockN) {
+  int64_t slice = 40;
+  while (blockN % slice)
+    slice -= 8;
+  return slice;
+}
 
 PipeClocks attnc::tile::getPipeClocks(const ScheduleProblem &p,
                                       ScheduleAttr schedule, ElementCost cost) {

@@ -58,6 +58,11 @@ PipeClocks getPipeClocks(const ScheduleProblem &problem, ScheduleAttr schedule,
 /// The names `chooseSchedule` accepts.
 bool isKnownTarget(llvm::StringRef target);
 
+/// Columns that one speculation on sm_90a decides on, of `blockN`. The guards
+/// of two slices are on their way while one is decided on: wide slices need
+/// registers, narrow ones branch more.
+int64_t getWidestSlice(int64_t blockN);
+
 /// `target` must be known.
 ScheduleAttr chooseSchedule(mlir::MLIRContext *context, llvm::StringRef target,
                             const ScheduleProblem &problem);

@@ -61,7 +61,7 @@ private:
       for (int64_t blockN : {16, 32, 64, 128}) {
         auto schedule = tile::ScheduleAttr::get(context, blockM, blockN, 0, 0,
                                                 tile::Order::Serial, false,
-                                                false, false, 1, 0);
+                                                false, false, 1, 0, false);
         if (fits(schedule, 2, INT64_MAX))
           found.push_back(
               llvm::formatv("block_m={0},block_n={1}", blockM, blockN).str());
@@ -79,7 +79,7 @@ private:
   /// All variants of one block; false if none fits.
   bool addWidth(int64_t consumers, int64_t blockN) {
     size_t before = found.size();
-    int64_t slice = consumers == 3 ? 16 : blockN;
+    int64_t slice = tile::getWidestSlice(blockN);
     // What is left of the registers for tiles; see ScheduleChoice.
     int64_t registers = consumers == 3 ? 128 : 216;
     for (int64_t stages : {2, 3, 4})
@@ -89,13 +89,14 @@ private:
             continue;
           auto schedule = tile::ScheduleAttr::get(
               context, 64 * consumers, blockN, consumers, stages,
-              tile::Order::Overlap, pingpong, false, persistent, 1, slice);
+              tile::Order::Overlap, pingpong, false, persistent, 1, slice,
+              /*staged=*/true);
           if (!fits(schedule, 1, registers))
             continue;
           found.push_back(
               llvm::formatv("block_m={0},block_n={1},consumers={2},stages={3},"
                             "order=overlap,pingpong={4},persistent={5},"
-                            "slice={6}",
+                            "slice={6},staged=true",
                             64 * consumers, blockN, consumers, stages,
                             pingpong ? "true" : "false",
                             persistent ? "true" : "false", slice)
