@@ -6,8 +6,11 @@
 
 Q, K, V ~ N(0, 1), scale 1/sqrt(d), b = -ln n, batch * n = 16384 tokens,
 heads * d = 2048. The peer is SDPA with its cuDNN backend forced, and the name
-of the kernel it ran is asserted. Order A-B-A-B; each reading is the median of
-single launches with the L2 cache flushed between them.
+of the kernel it ran is asserted. Each reading is the median of single launches
+with the L2 cache flushed between them; the card runs at its power limit, so it
+is warmed up before the first reading, readings are short, and each pass takes
+the kernels in another order: A-B-C, B-C-A, ... What counts are medians over the
+passes.
 """
 
 import argparse
@@ -222,30 +225,42 @@ def contenders(args, library, configuration):
     return launches, facts
 
 
+def warm_up(launch, seconds):
+    """Until the clock is what the power limit leaves."""
+    end = time.time() + seconds
+    while time.time() < end:
+        for _ in range(10):
+            launch()
+        torch.cuda.synchronize()
+
+
 def measure(args, library, monitor, configuration):
     launches, facts = contenders(args, library, configuration)
     readings = {name: [] for name in launches}
-    for _ in range(args.passes):
-        for name, launch in launches.items():
-            readings[name].append(read(monitor, launch, configuration,
+    names = list(launches)
+    warm_up(launches[PEER], args.warm_up)
+    for turn in range(args.passes):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            readings[name].append(read(monitor, launches[name], configuration,
                                        args.seconds))
     return {"configuration": configuration.name, "facts": facts,
             "readings": readings}
 
 
 def summarise(result):
-    """TFLOP/s of each pass and the ratio of medians to the peer's."""
+    """TFLOP/s, the quartiles over passes, the ratio of medians to the peer's."""
     lines, peer = [], None
     for name, readings in result["readings"].items():
         values = [r["teraflops"] for r in readings]
         middle = statistics.median(values)
+        low, _, high = statistics.quantiles(values, n=4)
         peer = peer or middle
         error = result["facts"][name].get("error")
         state = [r["clock_power_temperature"] for r in readings
                  if r["clock_power_temperature"]]
-        lines.append("{:18} {:42} {} ratio {:.3f}{}{}".format(
-            result["configuration"], name,
-            " ".join(f"{x:6.1f}" for x in values), middle / peer,
+        lines.append("{:18} {:42} {:6.1f} ({:.0f}-{:.0f}) ratio {:.3f}{}{}".format(
+            result["configuration"], name, middle, low, high, middle / peer,
             "" if error is None else f" error {error:.1e}",
             " {:.0f} MHz {:.0f} W".format(*state[-1]) if state else ""))
     return lines
@@ -309,8 +324,12 @@ def main():
                         help="seconds after which no other configuration "
                         "begins")
     parser.add_argument("--dtype", default="bf16")
-    parser.add_argument("--passes", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=0.12)
+    parser.add_argument("--passes", type=int, default=6,
+                        help="at least 2")
+    parser.add_argument("--seconds", type=float, default=0.03,
+                        help="of each reading")
+    parser.add_argument("--warm-up", type=float, default=0.5,
+                        help="seconds before the readings of a configuration")
     parser.add_argument("--json")
     args = parser.parse_args()
     args.planned = {}

@@ -6,24 +6,25 @@ to cuDNN's softmax of the same run above the bars. No dependencies.
 """
 import argparse
 import json
-import re
+import statistics
 
-ROW = re.compile(r"(d\d+ n=\d+k \w+)\s+(.+?)\s+([\d.]+)\s+([\d.]+) ratio ([\d.]+)")
-COLOURS = {"SDPA cuDNN (softmax)": "#9aa5b1", "attnc softmax": "#5b8dbe",
+PEER = "SDPA cuDNN (softmax)"
+COLOURS = {PEER: "#9aa5b1", "attnc softmax": "#5b8dbe",
            "attnc sigmoid": "#d1663c"}
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 980, 360, 50, 40, 46
 
 
 def read(path):
+    """where -> kernel -> (TFLOP/s, ratio), medians over the passes."""
     with open(path) as file:
         run = json.load(file)
     table = {}
-    for line in run["table"]:
-        match = ROW.match(line)
-        if match:
-            where, kernel, first, again, ratio = match.groups()
-            mean = (float(first) + float(again)) / 2
-            table.setdefault(where, {})[kernel] = (mean, float(ratio))
+    for result in run["results"]:
+        middle = {kernel: statistics.median(r["teraflops"] for r in readings)
+                  for kernel, readings in result["readings"].items()}
+        table[result["configuration"]] = {
+            kernel: (value, value / middle[PEER])
+            for kernel, value in middle.items()}
     return run["device"], table
 
 

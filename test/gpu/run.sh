@@ -74,7 +74,7 @@ bench() {
 variants() {
   python3 "$here/benchmarks/attention.py" $tools \
     --json "$out/variants.json" --plan "$here/benchmarks/variants.json" \
-    --seconds 0.06 --passes 2 --budget 140 $VARIANTS
+    --passes 4 --budget 140 $VARIANTS
 }
 
 set -f # patterns of cases are not file names
