@@ -18,7 +18,7 @@ for file in bin/attnc lib/libattnc-gpu-harness.so lib/libattnc.so \
   packed=$folder/$(basename "$file").xz
   if [ ! "$packed" -nt "$file" ]; then
     strip -o "$packed.tmp" "$file"
-    xz -1 -T0 -c "$packed.tmp" >"$packed"
+    xz -5 -T0 -c "$packed.tmp" >"$packed"
     rm "$packed.tmp"
   fi
 done
