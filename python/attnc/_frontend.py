@@ -45,6 +45,20 @@ def _make_text(activation, normalize, causal, layout, lse, ordered, bias, names,
         ordered=ordered, operands=list(zip(names, kinds)), **fields)
 
 
+def _plain_texts(activation, normalize, kind, names):
+    """The texts of calls without further arguments, by (causal, layout)."""
+    return {(causal, layout): _text((
+        activation, normalize, {True: "bottom_right", False: ""}.get(
+            causal, causal), layout, False, causal is True, kind, names,
+        ("scalar",) * len(names), ""))
+        for causal in (False, True, "bottom_right", "top_left")
+        for layout in ("bhsd", "bshd")}
+
+
+_plain_sigmoid = _plain_texts(_SIGMOID, "none", "value", ("bias",))
+_plain_softmax = _plain_texts(None, "softmax", "", ())
+
+
 def sigmoid_attention(q, k, v, *, bias, scale=None, causal=False, window=None,
                       alibi_slopes=None, attn_mask=None, kv_len=None,
                       layout="bhsd", deterministic=False, dropout_p=0.0):
@@ -59,6 +73,14 @@ def sigmoid_attention(q, k, v, *, bias, scale=None, causal=False, window=None,
     `attn_mask` is True where a query attends, a float one is added; `kv_len`
     has each sequence's number of keys. `scale` is 1 / sqrt(D) by default.
     """
+    if (scale is window is alibi_slopes is attn_mask is kv_len is None
+            and bias.__class__ is float and deterministic is False
+            and not dropout_p and dropout_p is not None
+            and not settings.schedule):
+        run = _backend.RUN.get(q.__class__)
+        text = _plain_sigmoid.get((causal, layout))
+        if run is not None and text is not None:
+            return run(text, q, k, v, (bias,))
     return _run(q, k, v, _SIGMOID, "none", bias, scale, causal, window,
                 alibi_slopes, attn_mask, kv_len, layout, False, deterministic,
                 dropout_p, "sigmoid_attention")
@@ -74,6 +96,14 @@ def softmax_attention(q, k, v, *, bias=None, scale=None, causal=False,
     natural logarithm of the sum of exp of the logits; -inf for a row without
     keys, whose output is 0.
     """
+    if (scale is window is alibi_slopes is attn_mask is kv_len is bias is None
+            and deterministic is return_lse is False
+            and not dropout_p and dropout_p is not None
+            and not settings.schedule):
+        run = _backend.RUN.get(q.__class__)
+        text = _plain_softmax.get((causal, layout))
+        if run is not None and text is not None:
+            return run(text, q, k, v, ())
     return _run(q, k, v, None, "softmax", bias, scale, causal, window,
                 alibi_slopes, attn_mask, kv_len, layout, return_lse,
                 deterministic, dropout_p, "softmax_attention")

@@ -218,6 +218,8 @@ def run(text, q, k, v, rest):
         state = inspect(operands, _Tensor, _Parameter)
         if state == 1 or (state and not _grad_enabled()):
             return _execute(_spec.of(text), operands)
+        if state:
+            return _with_grad(text, operands)
     if _grad_enabled() and _needs_grad(operands):
         return _with_grad(text, operands)
     if not q.is_meta and _is_plain(operands):
@@ -253,42 +255,61 @@ def _parts(q, rest):
 
 # --- gradients ----------------------------------------------------------------
 
+def _forward_results(text, scalars, q, k, v, tensors):
+    if not q.is_meta and _is_plain((q, k, v) + tensors):
+        spec = _spec.of(text)
+        return _execute(spec, (q, k, v) + _join(spec, tensors, scalars))
+    results = _op(text, q, k, v, list(tensors), list(scalars))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def _keep(ctx, backward_text, scalars, operands, results):
+    ctx.text, ctx.scalars, ctx.count = backward_text, scalars, len(operands)
+    # A softmax's backward needs what its forward gave: output and LSE.
+    if isinstance(results, tuple):
+        ctx.mark_non_differentiable(results[1])
+        ctx.save_for_backward(*operands, *results)
+    else:
+        ctx.save_for_backward(*operands)
+
+
+def _backward_results(ctx, doutput, *_):
+    tensors = ctx.saved_tensors
+    run = _gradients
+    if not is_compiling() and _grad_enabled():
+        run = _Gradients.apply  # which has no gradient itself, and says so
+    found = iter(run(ctx.text, ctx.scalars, ctx.count, doutput, *tensors))
+    gradients = [next(found).view(x.shape) if needed else None
+                 for x, needed in zip(tensors, ctx.needs_input_grad[3:])]
+    return (None, None, None, *gradients)
+
+
 class _Attention(torch.autograd.Function):
     """(forward's text, backward's text, numbers, q, k, v, tensors) -> results.
     """
 
     @staticmethod
+    def forward(ctx, text, backward_text, scalars, q, k, v, *tensors):
+        results = _forward_results(text, scalars, q, k, v, tensors)
+        _keep(ctx, backward_text, scalars, (q, k, v) + tensors, results)
+        return results
+
+    backward = staticmethod(_backward_results)
+
+
+class _TransformedAttention(torch.autograd.Function):
+    """The same in the form that torch.func needs, which costs 9 us more."""
+
+    @staticmethod
     def forward(text, backward_text, scalars, q, k, v, *tensors):
-        operands = (q, k, v) + tensors
-        if not q.is_meta and _is_plain(operands):
-            spec = _spec.of(text)
-            result = _execute(spec, (q, k, v) + _join(spec, tensors, scalars))
-        else:
-            result = _op(text, q, k, v, list(tensors), list(scalars))
-        return (result,) if isinstance(result, torch.Tensor) else tuple(result)
+        return _forward_results(text, scalars, q, k, v, tensors)
 
     @staticmethod
     def setup_context(ctx, inputs, results):
-        text, backward_text, scalars, *operands = inputs
-        ctx.text, ctx.scalars = backward_text, scalars
-        ctx.count = len(operands)
-        # A softmax's backward needs what its forward gave: output and LSE.
-        saved = results if len(results) == 2 else ()
-        if saved:
-            ctx.mark_non_differentiable(results[1])
-        ctx.save_for_backward(*operands, *saved)
+        _, backward_text, scalars, *operands = inputs
+        _keep(ctx, backward_text, scalars, tuple(operands), results)
 
-    @staticmethod
-    def backward(ctx, doutput, *_):
-        tensors = ctx.saved_tensors
-        operands = tensors[:ctx.count]
-        run = _gradients
-        if not is_compiling() and torch.is_grad_enabled():
-            run = _Gradients.apply  # which has no gradient itself, and says so
-        found = iter(run(ctx.text, ctx.scalars, ctx.count, doutput, *tensors))
-        gradients = [next(found).view(x.shape) if needed else None
-                     for x, needed in zip(operands, ctx.needs_input_grad[3:])]
-        return (None, None, None, *gradients)
+    backward = staticmethod(_backward_results)
 
 
 def _gradients(text, scalars, count, doutput, *tensors):
@@ -318,18 +339,30 @@ class _Gradients(torch.autograd.Function):
 
 def _with_grad(text, operands):
     """Conversions are torch's own, so that it differentiates them."""
-    q, k, v = operands[:3]
-    tensors, scalars = _parts(q, operands[3:])
+    q, k, v, *rest = operands
+    tensors, scalars = _parts(q, rest)
     slots = _tensor_names(text)
-    tensors = [_narrowed(text, name, _converted(name, x), q, k, v)
-               for name, x in zip(slots, tensors)]
-    names = tuple(name for name, x in zip(
-        ("query", "key", "value") + slots, [q, k, v] + tensors)
-        if x.requires_grad)
-    results = _Attention.apply(
+    names = ()
+    if q.requires_grad:
+        names += ("query",)
+    if k.requires_grad:
+        names += ("key",)
+    if v.requires_grad:
+        names += ("value",)
+    for at, name in enumerate(slots):
+        x = tensors[at]
+        tensors[at] = _narrowed(text, name, _converted(name, x), q, k, v)
+        if x.requires_grad:
+            names += (name,)
+    function = _Attention
+    if not is_compiling() and _transforms() is not None:
+        function = _TransformedAttention
+    results = function.apply(
         _spec.for_training(text), _spec.backward(text, names), tuple(scalars),
         q, k, v, *tensors)
-    return results if _wants_lse(text) else results[0]
+    if isinstance(results, tuple) and not _wants_lse(text):
+        return results[0]
+    return results
 
 
 def _tensor_names(text):
