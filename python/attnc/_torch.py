@@ -219,7 +219,7 @@ def run(text, q, k, v, rest):
         if state == 1 or (state and not _grad_enabled()):
             return _execute(_spec.of(text), operands)
         if state:
-            return _with_grad(text, operands)
+            return _with_grad(text, operands, True)
     if _grad_enabled() and _needs_grad(operands):
         return _with_grad(text, operands)
     if not q.is_meta and _is_plain(operands):
@@ -256,6 +256,9 @@ def _parts(q, rest):
 # --- gradients ----------------------------------------------------------------
 
 def _forward_results(text, scalars, q, k, v, tensors):
+    if text.__class__ is _spec.Spec:  # known to be plain
+        return _execute(text, (q, k, v) + (_join(
+            text, tensors, scalars) if tensors else scalars))
     if not q.is_meta and _is_plain((q, k, v) + tensors):
         spec = _spec.of(text)
         return _execute(spec, (q, k, v) + _join(spec, tensors, scalars))
@@ -337,7 +340,10 @@ class _Gradients(torch.autograd.Function):
             "attnc.reference.attention for the second")
 
 
-def _with_grad(text, operands):
+_apply = super(torch.autograd.Function, _Attention).apply
+
+
+def _with_grad(text, operands, plain=False):
     """Conversions are torch's own, so that it differentiates them."""
     q, k, v, *rest = operands
     tensors, scalars = _parts(q, rest)
@@ -354,12 +360,16 @@ def _with_grad(text, operands):
         tensors[at] = _narrowed(text, name, _converted(name, x), q, k, v)
         if x.requires_grad:
             names += (name,)
-    function = _Attention
-    if not is_compiling() and _transforms() is not None:
-        function = _TransformedAttention
-    results = function.apply(
-        _spec.for_training(text), _spec.backward(text, names), tuple(scalars),
-        q, k, v, *tensors)
+    training, backward = _spec.for_training(text), _spec.backward(text, names)
+    if plain:
+        results = _apply(_spec.of(training), backward, tuple(scalars), q, k, v,
+                         *tensors)
+    elif not is_compiling() and _transforms() is not None:
+        results = _TransformedAttention.apply(
+            training, backward, tuple(scalars), q, k, v, *tensors)
+    else:
+        results = _Attention.apply(training, backward, tuple(scalars), q, k, v,
+                                   *tensors)
     if isinstance(results, tuple) and not _wants_lse(text):
         return results[0]
     return results
