@@ -435,6 +435,12 @@ static PyObject *take_results(call_state *state) {
 static PyObject *run_kernel(call_state *state, PyObject *allocate) {
   PyObject *found = NULL;
   memset(state->results, 0, sizeof(state->results));
+  if (state->views[0].device.type != DL_CPU && !state->views[0].exchange) {
+    PyErr_SetString(PyExc_NotImplementedError,
+                    "argument 'q': arrays on a GPU need a library that shares "
+                    "its stream and allocator: torch 2.10 or newer");
+    return NULL;
+  }
   if (!make_results(state, allocate) && !run(state))
     found = take_results(state);
   for (size_t k = state->operands; k < state->kernel->count; ++k)
