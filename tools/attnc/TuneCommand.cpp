@@ -34,6 +34,9 @@ public:
                "Where times are kept; TABLE.json.journal by default. A run "
                "that was ended goes on from it.");
     flags.number("budget", budget, "Seconds to measure for; 60 by default.");
+    flags.integer("most", most, 1, 1000,
+                  "Tries no more schedules than this; by default all that "
+                  "fit.");
     flags.integer("device", device, 0, 1 << 20, "The GPU to measure on.");
     flags.text("package", "FILE", package,
                "Only compiles the candidates, into a package: for a machine "
@@ -68,7 +71,7 @@ private:
   std::vector<std::string> attentions;
   std::string output, journal, package;
   double budget = 60;
-  std::optional<int64_t> device;
+  std::optional<int64_t> device, most;
 };
 
 /// A bar on a terminal, nothing elsewhere.
@@ -115,6 +118,8 @@ Expected<TuneCommand::Task> TuneCommand::prepare(StringRef attention) {
   if (!schedules)
     return schedules.takeError();
   task.schedules = std::move(*schedules);
+  if (most && size_t(*most) < task.schedules.size())
+    task.schedules.resize(size_t(*most));
   return task;
 }
 

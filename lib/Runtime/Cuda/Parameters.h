@@ -11,6 +11,7 @@
 
 #include <deque>
 #include <optional>
+#include <type_traits>
 
 namespace attnc {
 
@@ -51,8 +52,12 @@ int swizzleCode(unsigned bytes);
 struct TensorMapKey {
   uint64_t base = 0, sizes[5] = {}, strides[5] = {};
   uint32_t box[5] = {};
-  int32_t type = 0, rank = 0, swizzle = 0, padding = 0;
+  int32_t type = 0, rank = 0, swizzle = 0;
+  /// Compared as bytes: nothing may be left unset.
+  int32_t padding[2] = {};
 };
+
+static_assert(std::has_unique_object_representations_v<TensorMapKey>);
 
 /// The tensor map of a key: kept for each thread, since models repeat their
 /// calls and the driver takes its time to encode one.
