@@ -12,6 +12,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "passes/AttnKernelParts.h"
+#include "passes/ScheduleChoice.h"
 
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
@@ -152,11 +153,16 @@ protected:
 
   /// Captured operands that change along the columns, or those that do not.
   void loadCaptures(bool byColumn) {
+    loadCapturesIf([&](const attn::Capture &capture) {
+      return loader.usesColumns(capture) == byColumn;
+    });
+  }
+  void loadCapturesIf(function_ref<bool(const attn::Capture &)> wanted) {
     BlockOrigin at = {batch, h, i0, j0};
     auto load = [&](ArrayRef<attn::Capture> captures,
                     MutableArrayRef<Element> loaded) {
       for (auto [capture, element] : llvm::zip_equal(captures, loaded))
-        if (loader.usesColumns(capture) == byColumn)
+        if (wanted(capture))
           element = loader.load(capture, at);
     };
     load(op.captures, elements);
@@ -183,6 +189,7 @@ protected:
 
   /// `stays` and `passes` are queries and keys, or the other way round; so are
   /// `dstays` and `dpasses` of dO and V.
+  /// Without `dstays` the weight only.
   Pair makePair(Value stays, Value passes, Value dstays, Value dpasses) {
     auto product = [&](Value a, Value c) -> Value {
       return tile::DotOp::create(b, scores, a, c, Value(),
@@ -191,7 +198,8 @@ protected:
     Pair pair;
     pair.dots = product(stays, passes);
     pair.weights = mask(map(op.weight, {pair.dots}));
-    pair.dweights = product(dstays, dpasses);
+    if (dstays)
+      pair.dweights = product(dstays, dpasses);
     return pair;
   }
 
@@ -436,6 +444,10 @@ SmallVector<CaptureGradient> gradientsOf(attn::BackwardOp op,
   return gradients;
 }
 
+int64_t headDim(Value tensor) {
+  return cast<RankedTensorType>(tensor.getType()).getShape().back();
+}
+
 /// Whether two regions compute the same: a bias' gradient is that of the
 /// logit.
 bool isSameRegion(Region &a, Region &b) {
@@ -557,13 +569,18 @@ private:
 
 class KeyKernel : public PairKernel {
 public:
+  /// What the kernel writes of the gradients that are used.
+  enum Part { OfKey = 1, OfValue = 2, All = 3 };
+
   KeyKernel(ImplicitLocOpBuilder &builder, StringRef name, attn::BackwardOp op,
-            const ViewOrders &orders, tile::ScheduleAttr schedule)
+            const ViewOrders &orders, tile::ScheduleAttr schedule, Part part)
       : PairKernel(builder, name, PairOperands(op), orders, schedule,
                    BlockRows::Keys),
-        backward(op), sums(gradientsOf(op, attn::CaptureKind::Keys)),
-        wantsKey(!op.getDkey().use_empty()),
-        wantsValue(!op.getDvalue().use_empty()) {}
+        backward(op), wantsKey((part & OfKey) && !op.getDkey().use_empty()),
+        wantsValue((part & OfValue) && !op.getDvalue().use_empty()) {
+    if (part & OfKey)
+      sums = gradientsOf(op, attn::CaptureKind::Keys);
+  }
 
   AttnKernel build() {
     if (wantsKey)
@@ -579,12 +596,7 @@ public:
     if (wantsValue)
       inits.push_back(zeros(op.value));
     // S-gqa: the heads of the group, one after the other.
-    Value first = arith::MulIOp::create(b, hk, group);
-    Value end = arith::AddIOp::create(b, first, group);
-    SmallVector<Value> ends =
-        forEach(first, end, inits, [&](Value head, ValueRange carried) {
-          return oneHead(head, carried);
-        });
+    SmallVector<Value> ends = sums.empty() ? allHeads(inits) : eachHead(inits);
     if (wantsKey)
       storeRows(times(ends.front(), scale()), backward.getDkey(), hk);
     if (wantsValue)
@@ -602,7 +614,60 @@ private:
     hk = at[1];
     setKeys(arith::MulIOp::create(b, at[2], constantIndex(b, blockRows)));
     key = loadKeys(op.key, hk);
-    value = loadKeys(op.value, hk);
+    if (wantsKey || !sums.empty())
+      value = loadKeys(op.value, hk);
+  }
+
+  Value firstHead() { return arith::MulIOp::create(b, hk, group); }
+
+  /// One loop over the blocks of all heads: head after head, the blocks that
+  /// attend. Where there is one head, full blocks need no mask.
+  SmallVector<Value> allHeads(ArrayRef<Value> inits) {
+    Value first = firstHead(), step = constantIndex(b, blockCols);
+    setHead(first);
+    auto perHead = [&](const attn::Capture &capture) {
+      return loader.usesColumns(capture) || capture.map.isFunctionOfDim(1);
+    };
+    loadCapturesIf(
+        [&](const attn::Capture &capture) { return !perHead(capture); });
+    attn::QueryRange range = queryRange();
+    auto times = [&](Value x, Value y) -> Value {
+      return arith::MulIOp::create(b, x, y);
+    };
+    auto minus = [&](Value x, Value y) -> Value {
+      return arith::SubIOp::create(b, x, y);
+    };
+    Value zero = constantIndex(b, 0), one = constantIndex(b, 1);
+    // A key range may start before 0 where nothing attends.
+    Value lo = arith::MaxSIOp::create(b, range.lo, zero);
+    Value start = times(arith::DivUIOp::create(b, lo, step), step);
+    Value rows = arith::MaxSIOp::create(b, minus(range.hi, start), zero);
+    Value perHeadRows = times(arith::CeilDivUIOp::create(b, rows, step), step);
+    Value all = times(perHeadRows, group);
+    Value single =
+        arith::CmpIOp::create(b, arith::CmpIPredicate::eq, group, one);
+    Value fullHi =
+        arith::SelectOp::create(b, single, minus(range.fullHi, start), zero);
+    attn::QueryRange flat = {zero, minus(range.fullLo, start), fullHi, all};
+    Value divisor = arith::MaxUIOp::create(b, perHeadRows, one);
+    return loop(flat, inits, [&](Value at, ValueRange carried) {
+      Value g = arith::DivUIOp::create(b, at, divisor);
+      setHead(arith::AddIOp::create(b, first, g));
+      loadCapturesIf([&](const attn::Capture &capture) {
+        return perHead(capture) && !loader.usesColumns(capture);
+      });
+      Value within = arith::RemUIOp::create(b, at, divisor);
+      return oneBlock(arith::AddIOp::create(b, start, within), carried);
+    });
+  }
+
+  /// A loop for each head, whose sums are stored one by one.
+  SmallVector<Value> eachHead(ArrayRef<Value> inits) {
+    Value first = firstHead();
+    Value end = arith::AddIOp::create(b, first, group);
+    return forEach(first, end, inits, [&](Value head, ValueRange carried) {
+      return oneHead(head, carried);
+    });
   }
 
   SmallVector<Value> oneHead(Value head, ValueRange carried) {
@@ -625,10 +690,11 @@ private:
     setQueries(first);
     Value query = loadQueries(op.query), doutput = loadQueries(op.doutput);
     loadCaptures(/*byColumn=*/true);
-    Pair pair = makePair(key, query, value, doutput);
+    bool wantsGradient = wantsKey || !sums.empty();
+    Pair pair = makePair(key, query, wantsGradient ? value : Value(), doutput);
     SmallVector<Value> next;
     Value ds;
-    if (wantsKey || !sums.empty())
+    if (wantsGradient)
       ds = gradientOf(pair, backward.getGradient());
     if (wantsKey)
       next.push_back(accumulate(ds, query, op.key, carried[0]));
@@ -748,12 +814,22 @@ attnc::buildBackwardKernels(ImplicitLocOpBuilder &builder,
       return QueryKernel(builder, name("query_gradient"), op, orders, schedule)
           .build(op);
     });
-  if (!op.getDkey().use_empty() || !op.getDvalue().use_empty() ||
-      !gradientsOf(op, attn::CaptureKind::Keys).empty())
+  bool key = !op.getDkey().use_empty() ||
+             !gradientsOf(op, attn::CaptureKind::Keys).empty();
+  bool value = !op.getDvalue().use_empty();
+  auto addKeyKernel = [&](StringRef what, KeyKernel::Part part) {
     add([&] {
-      return KeyKernel(builder, name("key_gradient"), op, orders, schedule)
-          .build();
+      return KeyKernel(builder, name(what), op, orders, schedule, part).build();
     });
+  };
+  if (key && value &&
+      splitsKeyGradients(schedule, headDim(op.getQuery()),
+                         headDim(op.getValue()))) {
+    addKeyKernel("key_gradient", KeyKernel::OfKey);
+    addKeyKernel("value_gradient", KeyKernel::OfValue);
+  } else if (key || value) {
+    addKeyKernel("key_gradient", KeyKernel::All);
+  }
   for (auto [number, index] : llvm::enumerate(op.getOf())) {
     AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
     if (attn::getCaptureKind(map) == attn::CaptureKind::Positions &&
@@ -794,16 +870,28 @@ AttnKernel attnc::buildRowDotKernel(ImplicitLocOpBuilder &b, StringRef name,
   SmallVector<Value> at = frame.openItems(
       {frame.dim(op.getLhs(), dims.b), frame.dim(op.getLhs(), dims.h), blocks});
   at[2] = arith::MulIOp::create(b, at[2], size);
-  auto load = [&](Value tensor) {
+  // Not more columns at a time than a thread of a GPU has registers for.
+  constexpr int64_t mostColumns = 128;
+  auto load = [&](Value tensor, int64_t first, int64_t columns) {
     auto type = cast<RankedTensorType>(tensor.getType());
-    Value tile = loadTile(
-        b, tileType(blockRows, type.getShape().back(), type.getElementType()),
-        frame.view(tensor), at, rowMap(frame, tensor, op.getLayout()));
+    AffineExpr r = b.getAffineDimExpr(0), c = b.getAffineDimExpr(1);
+    AffineMap map = rowMap(frame, tensor, op.getLayout());
+    map = map.replaceDimsAndSymbols({r, c + first}, {}, 2, 3);
+    Value tile =
+        loadTile(b, tileType(blockRows, columns, type.getElementType()),
+                 frame.view(tensor), at, map);
     return castTile(b, tile, b.getF32Type());
   };
-  Value products = mulTiles(b, load(op.getLhs()), load(op.getRhs()));
-  tile::TileType row = withCols(cast<tile::TileType>(products.getType()), 1);
-  Value sum = tile::ReduceOp::create(b, row, tile::Reduction::Add, products);
+  Value sum;
+  int64_t width = headDim(op.getLhs());
+  tile::TileType row = tileType(blockRows, 1, b.getF32Type());
+  for (int64_t first = 0; first < width; first += mostColumns) {
+    int64_t columns = std::min(mostColumns, width - first);
+    Value products = mulTiles(b, load(op.getLhs(), first, columns),
+                              load(op.getRhs(), first, columns));
+    Value part = tile::ReduceOp::create(b, row, tile::Reduction::Add, products);
+    sum = sum ? addTiles(b, sum, part) : part;
+  }
   tile::StoreOp::create(b, sum, frame.view(op.getResult()), at,
                         statMap(b.getContext()), Value());
   return frame.finish();

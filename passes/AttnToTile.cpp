@@ -53,19 +53,44 @@ static void countLoopValues(attn::FusedOp op, tile::ScheduleProblem &problem) {
     problem.keyValues += 2;
 }
 
+/// The same for gradients: rows are queries in one kernel, keys in another.
+static void countPairValues(attn::BackwardOp op,
+                            tile::ScheduleProblem &problem) {
+  auto count = [&](Value value, AffineMap map) {
+    if (!isa<RankedTensorType>(value.getType()))
+      return;
+    if (attn::getCaptureKind(map) == attn::CaptureKind::Positions)
+      ++problem.positionValues;
+    else if (map.isFunctionOfDim(2) || map.isFunctionOfDim(3))
+      ++problem.keyValues;
+  };
+  for (auto [value, map] : llvm::zip_equal(
+           op.getCaptures(), op.getMaps().getAsValueRange<AffineMapAttr>()))
+    count(value, map);
+  for (Value mask : op.getMasks())
+    for (const attn::Capture &capture :
+         cast<attn::MaskOpInterface>(mask.getDefiningOp()).getMaskCaptures())
+      count(capture.value, capture.map);
+}
+
 tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
   auto fused = dyn_cast<attn::FusedOp>(op);
   Value query = fused ? fused.getQuery() : op->getOperand(0);
   Value value = fused ? fused.getValue() : query;
-  if (isa<attn::BackwardOp, attn::RowSumsOp>(op))
+  bool gradients = isa<attn::BackwardOp, attn::RowSumsOp>(op);
+  if (gradients)
     value = op->getOperand(2);
   auto type = cast<RankedTensorType>(query.getType());
   tile::ScheduleProblem problem = {
       type.getShape().back(),
       cast<RankedTensorType>(value.getType()).getShape().back(),
       type.getElementType()};
+  // A row's products take as many registers as the sums of a block.
+  problem.gradients = gradients || isa<attn::RowDotOp>(op);
   if (fused)
     countLoopValues(fused, problem);
+  if (auto backward = dyn_cast<attn::BackwardOp>(op))
+    countPairValues(backward, problem);
   // Dense rows that are no multiple of 16 bytes are no operands of bulk copies.
   int64_t bits = problem.elementType.getIntOrFloatBitWidth();
   problem.cooperative = anyLayout || problem.headDim * bits % 128 ||

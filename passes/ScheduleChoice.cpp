@@ -17,6 +17,8 @@ constexpr int64_t kCpuCacheBudget = 256 * 1024;
 /// Shared memory one block may have, less the barriers.
 constexpr int64_t kSharedMemory = 227 * 1024 - 1024;
 constexpr int64_t kRowsPerConsumer = 64;
+/// Of 64 rows of f32 sums, in half the registers of a thread.
+constexpr int64_t kMostGradientColumns = 256;
 
 /// What an SM does a clock. The last is the share of an SM of what the second-
 /// level cache of an H200 delivers to all at once.
@@ -148,6 +150,40 @@ ScheduleAttr serialised(ScheduleAttr s) {
                            false, false, false, 1, s.getSlice(), s.getStaged());
 }
 
+/// Registers for two products of 64 rows, the weights of one as an operand, and
+/// the sums; shared memory for the operands that stay and those that pass.
+bool sm90GradientsFit(const ScheduleProblem &p, int64_t consumers,
+                      int64_t blockN, int64_t stages) {
+  int64_t d = roundUp(p.headDim, 16), dv = roundUp(p.valueHeadDim, 16);
+  bool split = d + dv > kMostGradientColumns;
+  int64_t columns = split ? std::max(d, dv) : d + dv;
+  // Two values a column, such as an LSE, fit beside what is counted.
+  int64_t values = std::max<int64_t>(p.keyValues - 2, 0);
+  constexpr int64_t addresses = 8;
+  int64_t registers = columns / 2 + blockN + blockN / 4 + values * blockN / 4 +
+                      p.positionValues * blockN / 2 + addresses;
+  int64_t element = bytesOf(p.elementType), panel = 128 / element;
+  int64_t rows = consumers * kRowsPerConsumer + stages * blockN;
+  int64_t bytes = rows * (roundUp(d, panel) + roundUp(dv, panel)) * element;
+  return registers <= sm90RegisterBudget(p, consumers) &&
+         bytes <= kSharedMemory;
+}
+
+/// One product after the other: an operand that passes is in two of them.
+ScheduleAttr chooseSm90aGradients(MLIRContext *context,
+                                  const ScheduleProblem &p) {
+  int64_t consumers = 2, blockN = 64, stages = 2;
+  while (blockN > 16 && !sm90GradientsFit(p, consumers, blockN, stages))
+    blockN -= 16;
+  if (!sm90GradientsFit(p, consumers, blockN, stages))
+    consumers = 1;
+  while (stages < 3 && sm90GradientsFit(p, consumers, blockN, stages + 1))
+    ++stages;
+  return ScheduleAttr::get(context, consumers * kRowsPerConsumer, blockN,
+                           consumers, stages, Order::Serial, false, false,
+                           false, 1, 0, /*staged=*/false);
+}
+
 } // namespace
 
 int64_t attnc::tile::getWidestSlice(int64_t blockN) {
@@ -183,6 +219,8 @@ bool attnc::tile::isKnownTarget(StringRef target) {
 
 ScheduleAttr attnc::tile::chooseSchedule(MLIRContext *context, StringRef target,
                                          const ScheduleProblem &problem) {
+  if (target == kSm90a && problem.gradients)
+    return chooseSm90aGradients(context, problem);
   return target == kSm90a ? chooseSm90a(context, problem)
                           : chooseCpu(context, problem);
 }
@@ -220,4 +258,11 @@ ScheduleFootprint attnc::tile::getFootprint(StringRef target,
   int64_t stages = std::max<int64_t>(schedule.getStages(), 1);
   return {sm90Bytes(problem, m, n, stages), kSharedMemory,
           sm90Registers(problem, n)};
+}
+
+bool attnc::splitsKeyGradients(tile::ScheduleAttr schedule, int64_t headDim,
+                               int64_t valueHeadDim) {
+  return schedule.getConsumers() > 0 &&
+         roundUp(headDim, 16) + roundUp(valueHeadDim, 16) >
+             kMostGradientColumns;
 }

@@ -28,6 +28,9 @@ struct ScheduleProblem {
   int64_t rowReductions = 0;
   /// A mask may give some queries fewer keys than others.
   bool unevenKeys = false;
+  /// Gradients: a block of two operands stays while one of two others passes,
+  /// and up to two sums of its rows are kept.
+  bool gradients = false;
 };
 
 /// Why a schedule was chosen, for `attnc explain`.
@@ -82,9 +85,14 @@ ScheduleFootprint getFootprint(llvm::StringRef target,
 
 namespace attnc {
 
-/// What the schedule of an attn.fused or attn.row_norm is chosen for;
-/// `anyLayout`: operands may have any strides.
+/// What the schedule of an op that becomes kernels is chosen for; `anyLayout`:
+/// operands may have any strides.
 tile::ScheduleProblem getScheduleProblem(mlir::Operation *op, bool anyLayout);
+
+/// Whether the gradients of key and value are two kernels: the sums of both do
+/// not fit in the registers of a GPU's thread.
+bool splitsKeyGradients(tile::ScheduleAttr schedule, int64_t headDim,
+                        int64_t valueHeadDim);
 
 /// The attribute of such an op that holds a schedule of its own.
 inline constexpr llvm::StringLiteral kScheduleAttr = "tile.schedule";

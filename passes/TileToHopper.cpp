@@ -991,8 +991,13 @@ LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
                             rows, getStaging(role, store));
     return success();
   }
+  if (isa<scf::ForOp>(op))
+    return op->emitOpError(
+        "cannot be scheduled on Hopper, which has one loop a kernel; gradients "
+        "of captured operands (bias, slopes) are for the CPU so far "
+        "(docs/backward.md)");
   if (op->getNumResults() != 1)
-    return op->emitError("cannot be scheduled on Hopper");
+    return op->emitOpError("cannot be scheduled on Hopper");
   // Only ever read by products: packed when it is read.
   if (isa<tile::CastOp>(op) && llvm::all_of(op->getUses(), [](OpOperand &use) {
         auto dot = dyn_cast<tile::DotOp>(use.getOwner());
@@ -1039,7 +1044,7 @@ LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
   } else if (isa<tile::CastOp>(op)) {
     result = hopper::ConvertOp::create(b, loc, *type, inputs[0]);
   } else {
-    return op->emitError("cannot be scheduled on Hopper");
+    return op->emitOpError("cannot be scheduled on Hopper");
   }
   role.map.map(op->getResult(0), result);
   return success();

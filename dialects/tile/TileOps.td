@@ -158,6 +158,10 @@ def Tile_ForKeysOp : Tile_Op<"for_keys",
     (no iteration where lo >= hi). A block [j, j + step) inside
     [fullLo, fullHi) is full: in it `tile.mask` is the identity. Targets may
     peel; the body is written once. lo is at least 0.
+
+    In the kernel of a key's gradients keys stay and queries pass: there the
+    loop is over blocks of query rows, those of several heads one after the
+    other, with the same four bounds.
   }];
   let arguments = (ins Index:$lo, Index:$full_lo, Index:$full_hi, Index:$hi,
     ConfinedAttr<I64Attr, [IntPositive]>:$step, Variadic<AnyType>:$inits);

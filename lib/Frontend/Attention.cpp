@@ -293,6 +293,8 @@ Error Completer::run() {
   if (Error error = checkSizes())
     return error;
   const ScoreFunction &score = *request.function;
+  // The gradients of a softmax need it.
+  request.lse |= !request.backward.empty() && score.activation.empty();
   if (request.lse && !score.activation.empty())
     return makeError(named("lse") +
                      ": expected a softmax score (softmax, softcap or "
@@ -331,6 +333,10 @@ std::string attnc::flagsOf(const AttentionDescription &description) {
   flag("scale", description.scale);
   flag("gate", description.gate);
   flag("lse", description.lse);
+  if (description.backward == "operands")
+    text += " --backward";
+  else
+    value("backward", description.backward, usual.backward);
   if (description.causal == "bottom_right")
     text += " --causal";
   else
@@ -449,6 +455,11 @@ void Writer::argument(StringRef name, StringRef type, StringRef comment,
                name.str() + "\"";
   if (!initial.empty())
     arguments += ", attn.default = " + initial.str();
+  bool isOperand = name == "query" || name == "key" || name == "value";
+  bool isCaptured = name == "bias" || name == "slopes";
+  if (isOperand ? !request.backward.empty()
+                : isCaptured && request.backward == "all")
+    arguments += ", attn.gradient";
   arguments += "}";
 }
 
@@ -740,9 +751,12 @@ std::string Writer::write() {
     returned += ", %lse";
     types += ", !lse";
   }
+  // The pass attn-differentiate makes such a function its own gradient.
+  std::string attributes =
+      request.backward.empty() ? "" : " attributes {attn.differentiate}";
   return head() + "\nfunc.func @attention(\n" + arguments + ")\n    -> (" +
-         results + ") {" + body + "\n  return " + returned + " : " + types +
-         "\n}\n";
+         results + ")" + attributes + " {" + body + "\n  return " + returned +
+         " : " + types + "\n}\n";
 }
 
 Expected<std::string> attnc::writeAttention(AttentionDescription description,

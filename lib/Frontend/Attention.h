@@ -40,6 +40,8 @@ struct AttentionDescription {
       kvSeq;
   bool gate = false, alibi = false, qLen = false, kvLen = false, lse = false,
        scale = false;
+  /// "operands" or "all": the function is to be its own gradient.
+  std::string backward;
 };
 
 /// The names that `score` may have.

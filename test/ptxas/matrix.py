@@ -66,6 +66,21 @@ COPIES = {
 }
 
 
+# Gradients: what their kernels hold differs most from the forward's.
+GRADIENTS = {
+    **{f"{score}-d{d}{mask}": f"--score={score} --head-dim={d} {flag}"
+       for score in ("sigmoid", "softmax") for d in (64, 128, 256)
+       for mask, flag in (("", ""), ("-causal", "--causal"))},
+    "sigmoid-d192-lengths": "--score=sigmoid --head-dim=192 --kv-len --q-len",
+    "sigmoid-d59": "--score=sigmoid --head-dim=59",
+    "softmax-alibi-groups": "--score=softmax --alibi --heads=8 --kv-heads=2 "
+                            "--causal --layout=bshd",
+    "sigmoid-bias": "--score=sigmoid --head-dim=128 --bias=full",
+    "softplus": "--score=softplus --head-dim=128 --mask documents",
+    "relu2-mask": "--score=relu2 --mask tensor --dtype=f16",
+}
+
+
 def full_matrix():
     for d, dtype, (mask, flag), score in itertools.product(
             DIMS, ("bf16", "f16"), MASKS.items(), ("sigmoid", "softmax")):
@@ -111,6 +126,12 @@ def copy_cases():
         yield f"copies-{name}", f"--dtype=bf16 {flags}"
 
 
+def gradient_cases():
+    for name, flags in GRADIENTS.items():
+        dtype = "" if "--dtype" in flags else "--dtype=bf16"
+        yield f"backward-{name}", f"--backward {dtype} {flags}"
+
+
 def file_cases():
     for name in sorted(os.listdir(FOLDER)):
         if name.endswith(".mlir"):
@@ -118,7 +139,8 @@ def file_cases():
 
 
 def cases():
-    return [*full_matrix(), *pair_cases(), *copy_cases(), *file_cases()]
+    return [*full_matrix(), *pair_cases(), *copy_cases(),
+            *gradient_cases(), *file_cases()]
 
 
 def statistics(attnc, flags):

@@ -51,6 +51,10 @@ void attnc::addAttentionOptions(OptionTable &options,
   options.flag("gate", request.gate, "Multiplies the output by sigmoid(gate).");
   options.flag("lse", request.lse,
                "Also returns log sum exp of the logits (softmax only).");
+  options.choice("backward", {"operands", "all"}, request.backward,
+                 "The function of the gradients of query, key and value, or of "
+                 "bias and slopes too (docs/backward.md).",
+                 "operands");
   options.section("mask");
   options.choice("causal", {"bottom_right", "top_left"}, request.causal,
                  "No key after the query; the diagonal ends in the bottom "

@@ -33,6 +33,8 @@ public:
   std::vector<Argument> programArguments();
 
   const Sizes &sizes() const { return named; }
+  /// Whether a file was given for it.
+  bool isGiven(size_t parameter) const { return given[parameter]; }
   HostTensor &tensor(size_t parameter) { return tensors[parameter]; }
   /// Conversions that were made, a line each.
   const std::string &notes() const { return noteText; }

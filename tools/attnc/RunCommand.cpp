@@ -2,6 +2,7 @@
 
 #include "tools/attnc/Commands.h"
 
+#include "dialects/attn/Attn.h"
 #include "lib/Compiler/Compiler.h"
 #include "lib/Oracle/Oracle.h"
 #include "lib/Support/File.h"
@@ -29,6 +30,8 @@ public:
 
 private:
   Error findFunction(Artifact &artifact);
+  Error differentiate(Artifact &artifact, StringRef name);
+  Error handOver(Call &call);
   Error runReference(Call &call);
   Error runTarget(Artifact &artifact, Call &call);
   Error bench(Executor &executor, Call &call);
@@ -52,6 +55,10 @@ private:
   TargetFlags flags;
 
   std::unique_ptr<mlir::MLIRContext> context;
+  /// Whether what is called are the gradients of the function.
+  bool isGradient() {
+    return function && function->hasAttr(attn::kDifferentiateAttr);
+  }
   /// The attn function, kept for the oracle; none for tile programs.
   mlir::OwningOpRef<mlir::ModuleOp> referenceModule;
   mlir::func::FuncOp function;
@@ -121,7 +128,50 @@ Error RunCommand::findFunction(Artifact &artifact) {
   std::string name = functions.front().getName().str();
   referenceModule = artifact.module.get().clone();
   function = referenceModule->lookupSymbol<mlir::func::FuncOp>(name);
+  if (isGradient())
+    return differentiate(artifact, name);
   signature = readSignature(function);
+  return Error::success();
+}
+
+/// A function of gradients is called with what the compiler makes of it; the
+/// reference keeps the forward.
+Error RunCommand::differentiate(Artifact &artifact, StringRef name) {
+  auto compileOptions = flags.get();
+  if (!compileOptions)
+    return compileOptions.takeError();
+  if (Error error = compile(artifact, *compileOptions, Phase::Fused))
+    return error;
+  signature =
+      readSignature(artifact.module->lookupSymbol<mlir::func::FuncOp>(name));
+  return Error::success();
+}
+
+/// Of random arguments, what the forward hands over must be what it makes of
+/// the others.
+Error RunCommand::handOver(Call &call) {
+  size_t count = function.getNumArguments();
+  auto results = oracle::evaluate(
+      function, ArrayRef(call.referenceArguments()).take_front(count));
+  if (!results)
+    return results.takeError();
+  // All arguments but the last, the gradient of the output.
+  size_t last = 0;
+  while (last < signature.parameters.size() &&
+         !signature.parameters[last].isResult)
+    ++last;
+  for (size_t k = count; k + 1 < last; ++k) {
+    if (call.isGiven(k))
+      continue;
+    if (k - count >= results->size())
+      return makeError("--random: '" + signature.parameters[k].name +
+                       "' is not returned by the forward; return it, or pass "
+                       "--input " +
+                       signature.parameters[k].name + "=FILE.npy");
+    const oracle::Tensor &result = (*results)[k - count];
+    for (int64_t at = 0; at < call.tensor(k).elements(); ++at)
+      call.tensor(k).set(at, result.data[at]);
+  }
   return Error::success();
 }
 
@@ -129,7 +179,9 @@ Error RunCommand::runReference(Call &call) {
   if (!function)
     return makeError("--target=reference: expected a function of attn ops; "
                      "the reference evaluates phases attn and fused");
-  auto results = oracle::evaluate(function, call.referenceArguments());
+  auto arguments = call.referenceArguments();
+  auto results = isGradient() ? oracle::differentiate(function, arguments)
+                              : oracle::evaluate(function, arguments);
   if (!results)
     return results.takeError();
   size_t next = 0;
@@ -219,7 +271,10 @@ Expected<bool> RunCommand::check(Call &call) {
   auto checks = checkResults(function, signature, call, rows);
   if (!checks)
     return checks.takeError();
-  outs() << "check against float64 (" << rows << " rows of each head):\n"
+  outs() << "check against float64 ("
+         << (isGradient() ? "all rows"
+                          : std::to_string(rows) + " rows of each head")
+         << "):\n"
          << "  result        error  reference      limit\n";
   bool passes = true;
   for (const ResultCheck &check : *checks) {
@@ -291,6 +346,9 @@ Expected<int> RunCommand::run() {
   if (!call)
     return call.takeError();
   errs() << call->notes();
+  if (isGradient())
+    if (Error error = handOver(*call))
+      return std::move(error);
   bool reference = flags.target == "reference";
   if (Error error =
           reference ? runReference(*call) : runTarget(*artifact, *call))

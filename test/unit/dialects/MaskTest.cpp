@@ -67,6 +67,14 @@ public:
     return {get(keys.lo), get(keys.fullLo), get(keys.fullHi), get(keys.hi)};
   }
 
+  Range queryRange(const Call &call, int64_t j0, int64_t count) {
+    start(call);
+    set(keyRows.j0, j0);
+    set(keyRows.count, count);
+    return {get(queries.lo), get(queries.fullLo), get(queries.fullHi),
+            get(queries.hi)};
+  }
+
 private:
   void emit(MaskOpInterface mask) {
     OpBuilder builder(&context);
@@ -77,12 +85,17 @@ private:
                 argument(i32), argument(i32), argument(i32)};
     rows = {argument(index), argument(index), argument(index),
             argument(index), argument(index), argument(index)};
+    keyRows = {argument(index), argument(index), argument(index),
+               argument(index), argument(index), argument(index)};
     builder.setInsertionPointToEnd(&block);
     keep = mask.buildPredicate(builder, loc, position, {});
     // What every kernel starts from: the keys of the sequence.
     Value zero = arith::ConstantIndexOp::create(builder, loc, 0);
     KeyRange all = {zero, zero, rows.kLen, rows.kLen};
     keys = intersect(builder, loc, all, mask.buildKeyRange(builder, loc, rows));
+    all = {zero, zero, keyRows.qLen, keyRows.qLen};
+    queries = intersect(builder, loc, all,
+                        mask.buildQueryRange(builder, loc, keyRows));
   }
 
   void start(const Call &call) {
@@ -95,6 +108,8 @@ private:
     set(position.kLen, call.kLen);
     set(rows.qLen, call.qLen);
     set(rows.kLen, call.kLen);
+    set(keyRows.qLen, call.qLen);
+    set(keyRows.kLen, call.kLen);
   }
 
   void set(Value value, int64_t number) {
@@ -135,9 +150,46 @@ private:
   Value left, right, keep;
   MaskPosition position;
   QueryRows rows;
+  KeyRows keyRows;
   KeyRange keys;
+  QueryRange queries;
   DenseMap<Value, Attribute> known;
 };
+
+/// The same for the queries of every block of keys.
+void compareQueries(Evaluator &evaluator, const Keep &wanted, bool exact,
+                    const Call &call, int64_t block) {
+  for (int64_t j0 = 0; j0 < call.kLen; j0 += block) {
+    SCOPED_TRACE(testing::Message() << "j0 " << j0);
+    Range range = evaluator.queryRange(call, j0, block);
+    int64_t first = call.qLen, last = -1;
+    for (int64_t i = 0; i < call.qLen; ++i) {
+      bool any = false, all = true;
+      for (int64_t j = j0; j < std::min(j0 + block, call.kLen); ++j) {
+        bool keep = wanted(call, i, j);
+        any |= keep;
+        all &= keep;
+      }
+      bool full = range.fullLo <= i && i < range.fullHi;
+      ASSERT_TRUE(!any || (range.lo <= i && i < range.hi)) << "query " << i;
+      ASSERT_TRUE(!full || all) << "query " << i;
+      if (exact)
+        ASSERT_EQ(full, all) << "query " << i;
+      if (any) {
+        first = std::min(first, i);
+        last = i;
+      }
+    }
+    if (exact && last >= 0) {
+      ASSERT_EQ(range.lo, first);
+      ASSERT_EQ(range.hi, last + 1);
+    } else if (exact) {
+      ASSERT_GE(range.lo, range.hi);
+    }
+    ASSERT_GE(range.lo, 0);
+    ASSERT_LE(range.hi, call.qLen);
+  }
+}
 
 /// Every key of every row of every block; `exact` also asks for the tightest
 /// ranges.
@@ -146,6 +198,8 @@ void compare(StringRef mask, const Keep &wanted, bool exact,
   Evaluator evaluator(mask);
   ASSERT_TRUE(evaluator.isValid()) << mask.str();
   constexpr int64_t block = 4;
+  for (const Call &call : calls)
+    compareQueries(evaluator, wanted, exact, call, block);
   for (const Call &call : calls)
     for (int64_t i0 = 0; i0 < call.qLen; i0 += block) {
       SCOPED_TRACE(testing::Message()

@@ -1,0 +1,346 @@
+#!/usr/bin/env python3
+"""Checks the kernels of gradients on this machine's GPU against float64, and
+times them against torch's cuDNN softmax backward.
+
+    backward.py --attnc build/bin/attnc
+                --harness build/lib/libattnc-gpu-harness.so
+                [--only PATTERN...] [--json OUT] [--bench [SECONDS]]
+
+A case: bf16 or f16 operands, keys beyond the length NaN, f32 gradients into
+poisoned memory, two runs bit-identical, error at most 1.15 of that of the model
+with P and dS each rounded once (docs/semantics.md), rows beyond a length exactly
+0. The last line is `N passed, N failed`.
+"""
+
+import argparse
+import dataclasses
+import fnmatch
+import json
+import math
+import statistics
+import subprocess
+import sys
+import traceback
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import harness
+
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
+
+
+@dataclasses.dataclass
+class Case:
+    name: str
+    score: str = "sigmoid"
+    dtype: str = "bf16"
+    batch: int = 1
+    heads: int = 2
+    kv_heads: int = 0
+    rows: int = 256
+    keys: int = 0
+    d: int = 128
+    dv: int = 0
+    causal: bool = False
+    window: tuple = None
+    k_len: tuple = None
+    q_len: tuple = None
+    layout: str = "bhsd"
+    std: float = 1.0
+
+    def __post_init__(self):
+        self.kv_heads = self.kv_heads or self.heads
+        self.keys = self.keys or self.rows
+        self.dv = self.dv or self.d
+
+
+def cases():
+    result = []
+
+    def add(name, **fields):
+        result.append(Case(name, **fields))
+
+    for d in (64, 128, 256):
+        for score in ("sigmoid", "softmax"):
+            for causal in (False, True):
+                add(f"{score}-d{d}{'-causal' if causal else ''}", score=score,
+                    d=d, rows=640, causal=causal)
+            add(f"{score}-d{d}-200x333", score=score, d=d, rows=200, keys=333)
+            add(f"{score}-d{d}-1x1", score="sigmoid", d=d, rows=1, keys=1)
+            add(f"{score}-d{d}-f16", score=score, d=d, dtype="f16", rows=300)
+            add(f"{score}-d{d}-gqa-bshd", score=score, d=d, heads=8,
+                kv_heads=2, rows=260, batch=2, layout="bshd", causal=True)
+            add(f"{score}-d{d}-lengths", score=score, d=d, batch=3, rows=200,
+                keys=500, k_len=(0, 137, 500), q_len=(200, 77, 0))
+        add(f"sigmoid-d{d}-window", d=d, rows=700, window=(100, 30))
+        add(f"sigmoid-d{d}-std4", d=d, rows=1024, std=4.0)
+        add(f"softplus-d{d}", d=d, rows=300, score="softplus")
+    for d in (32, 59, 80, 96, 192):
+        add(f"sigmoid-d{d}", d=d, rows=300, causal=True)
+    add("sigmoid-dv", d=128, dv=64, rows=300)
+    add("relu2-d128", score="relu2", rows=300)
+    add("sigmoid-n8192", rows=8192, heads=1, causal=True)
+    add("softmax-n8192", rows=8192, heads=1, score="softmax")
+    return result
+
+
+def generate(attnc, case, gradients):
+    """The IR of the forward or of the gradients, which are f32."""
+    flags = [f"--score={case.score}", f"--head-dim={case.d}",
+             f"--value-head-dim={case.dv}", f"--dtype={case.dtype}",
+             f"--layout={case.layout}"]
+    flags += ["--causal"] * case.causal
+    if case.window:
+        flags.append("--window={},{}".format(*case.window))
+    flags += ["--kv-len"] * (case.k_len is not None)
+    flags += ["--q-len"] * (case.q_len is not None)
+    if gradients:
+        flags.append("--backward")
+    elif case.score == "softmax":
+        flags.append("--lse")
+    text = subprocess.run([attnc, "gen", *flags], capture_output=True,
+                          text=True, check=True).stdout
+    return text.replace("{attn.differentiate}", "{attn.differentiate = f32}")
+
+
+def make_operands(case):
+    torch.manual_seed(len(case.name) + case.rows)
+
+    def normal(heads, rows, width, std=1.0):
+        x = torch.randn(case.batch, heads, rows, width, device="cuda") * std
+        return x.to(DTYPES[case.dtype])
+
+    q = normal(case.heads, case.rows, case.d, case.std)
+    k = normal(case.kv_heads, case.keys, case.d)
+    v = normal(case.kv_heads, case.keys, case.dv)
+    do = normal(case.heads, case.rows, case.dv)
+    return q, k, v, do
+
+
+def lengths(case):
+    k_len = case.k_len or (case.keys,) * case.batch
+    q_len = case.q_len or (case.rows,) * case.batch
+    return (torch.tensor(x, device="cuda") for x in (q_len, k_len))
+
+
+def attended(case):
+    """(B, 1, Sq, Sk): which positions are neither masked nor beyond."""
+    q_len, k_len = lengths(case)
+    i = torch.arange(case.rows, device="cuda").view(1, 1, -1, 1)
+    j = torch.arange(case.keys, device="cuda").view(1, 1, 1, -1)
+    ql, kl = q_len.view(-1, 1, 1, 1), k_len.view(-1, 1, 1, 1)
+    keep = (i < ql) & (j < kl)
+    diagonal = i + kl - ql
+    if case.causal:
+        keep &= j <= diagonal
+    if case.window:
+        keep &= (diagonal - j <= case.window[0]) & (
+            j - diagonal <= case.window[1])
+    return keep
+
+
+def expected(case, q, k, v, do, model):
+    """dq, dk, dv in float64; `model`: P and dS rounded once."""
+    group = case.heads // case.kv_heads
+    dtype = DTYPES[case.dtype]
+    grow = [x.double().repeat_interleave(group, 1) for x in (k, v)]
+    q, do, (k, v) = q.double(), do.double(), grow
+    scale, keep = 1 / math.sqrt(case.d), attended(case)
+    s = q @ k.transpose(2, 3) * scale
+    dp = do @ v.transpose(2, 3)
+    zero = torch.zeros((), dtype=torch.float64, device="cuda")
+    if case.score == "softmax":
+        p = torch.softmax(s.masked_fill(~keep, -math.inf), 3).nan_to_num(0)
+        o = p @ v
+        if model:
+            o = o.to(dtype).double()
+        ds = p * (dp - (do * o).sum(3, keepdim=True))
+    elif case.score == "softplus":
+        w = torch.where(keep, F.softplus(s), zero)
+        total = w.sum(3, keepdim=True)
+        inverse = torch.where(total == 0, zero, 1 / total)
+        p = w * inverse
+        delta = (p * dp).sum(3, keepdim=True)
+        ds = (dp - delta) * inverse * torch.sigmoid(s)
+    elif case.score == "relu2":
+        p = s.clamp(min=0) ** 2 / case.keys
+        ds = dp * 2 * s.clamp(min=0) / case.keys
+    else:
+        p = torch.sigmoid(s - math.log(case.keys))
+        ds = dp * p * (1 - p)
+    p, ds = torch.where(keep, p, zero), torch.where(keep, ds, zero)
+    if model:
+        p, ds = p.to(dtype).double(), ds.to(dtype).double()
+    dq = ds @ k * scale
+    dk = ds.transpose(2, 3) @ q * scale
+    dv = p.transpose(2, 3) @ do
+
+    def shrink(x):
+        return x.unflatten(1, (case.kv_heads, group)).sum(2)
+    return dq, shrink(dk), shrink(dv)
+
+
+def to_layout(case, x):
+    return x.transpose(1, 2).contiguous() if case.layout == "bshd" else x
+
+
+def plant(case, x, own):
+    """A copy with NaN in the rows at or beyond each length."""
+    x = x.clone()
+    for b, length in enumerate(own.tolist()):
+        x[b, :, length:] = float("nan")
+    return x
+
+
+def launch_values(case, q, k, v, do):
+    q_len, k_len = lengths(case)
+    tensors = {"query": plant(case, q, q_len), "key": plant(case, k, k_len),
+               "value": plant(case, v, k_len), "doutput": plant(case, do, q_len)}
+    values = {name: to_layout(case, x) for name, x in tensors.items()}
+    values.update(bias=-math.log(case.keys), weight_scale=1 / case.keys,
+                  q_len=q_len.int(), k_len=k_len.int())
+    if case.window:
+        values.update(window_left=case.window[0], window_right=case.window[1])
+    return values
+
+
+def call(program, values):
+    names = [a["name"] for a in program.arguments]
+    program.bind(**{name: values[name] for name in names})()
+    torch.cuda.synchronize()
+
+
+def check(args, library, case):
+    q, k, v, do = make_operands(case)
+    values = launch_values(case, q, k, v, do)
+    if case.score == "softmax":
+        program = harness.Program(library, generate(args.attnc, case, False))
+        output = torch.empty_like(values["doutput"])
+        lse = torch.empty(case.batch, case.heads, case.rows, device="cuda")
+        call(program, {**values, "output": output, "lse": lse})
+        values.update(output=output, lse=lse)
+    program = harness.Program(library, generate(args.attnc, case, True))
+    runs = []
+    for poison in (float("nan"), 7.0):
+        for name in ("query", "key", "value"):
+            values["d" + name] = torch.full_like(values[name], poison,
+                                                 dtype=torch.float32)
+        call(program, values)
+        runs.append([values["d" + name].clone()
+                     for name in ("query", "key", "value")])
+    exact = expected(case, q, k, v, do, model=False)
+    model = expected(case, q, k, v, do, model=True)
+    q_len, k_len = lengths(case)
+    worst = 0
+    for index, name in enumerate(("dq", "dk", "dv")):
+        one, two = (to_layout(case, run[index]) for run in runs)
+        if not torch.equal(one, two):
+            raise AssertionError(f"{name}: two runs differ")
+        for b, length in enumerate((k_len if index else q_len).tolist()):
+            if one[b, :, length:].count_nonzero():
+                raise AssertionError(f"{name}: not 0 beyond the length")
+        norm = exact[index].norm().item() or 1.0
+        error = (one.double() - exact[index]).norm().item() / norm
+        bound = 1.15 * (model[index] - exact[index]).norm().item() / norm
+        bound += 2.0 ** -20
+        worst = max(worst, error / bound)
+        if not error <= bound:
+            raise AssertionError(f"{name}: error {error:.3g}, bound {bound:.3g}")
+    return worst
+
+
+def median_ms(launch, seconds):
+    flush = torch.empty(1 << 28, dtype=torch.int8, device="cuda")
+    for _ in range(3):
+        launch()
+    times = []
+    while sum(times) < seconds * 1e3 or len(times) < 5:
+        flush.zero_()
+        pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        pair[0].record()
+        launch()
+        pair[1].record()
+        torch.cuda.synchronize()
+        times.append(pair[0].elapsed_time(pair[1]))
+    return statistics.median(times)
+
+
+def bench(args, library):
+    """bf16, 16k tokens, hidden 2048; 2.5 times the forward's operations."""
+    results = []
+    for d in (64, 128, 256):
+        for n in (2048, 16384):
+            for causal in (False, True):
+                results.append(bench_one(args, library, d, n, causal))
+    return results
+
+
+def bench_one(args, library, d, n, causal):
+    case = Case("bench", d=d, rows=n, batch=16384 // n, heads=2048 // d,
+                causal=causal)
+    q, k, v, do = make_operands(case)
+    flops = 10 * case.batch * case.heads * n * n * d / (2 if causal else 1)
+    line = {"d": d, "n": n, "causal": causal}
+    if d <= 128:
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+            out = F.scaled_dot_product_attention(*leaves, is_causal=causal)
+            ms = median_ms(lambda: torch.autograd.grad(
+                out, leaves, do, retain_graph=True), args.bench)
+        line["cudnn"] = flops / ms * 1e-9
+    for score in ("sigmoid", "softmax"):
+        case.score = score
+        text = generate(args.attnc, case, True).replace(
+            "{attn.differentiate = f32}", "{attn.differentiate}")
+        program = harness.Program(library, text)
+        values = launch_values(case, q, k, v, do)
+        values.update({"d" + x: torch.empty_like(values[x])
+                       for x in ("query", "key", "value")})
+        values.update(output=torch.empty_like(do), lse=torch.zeros(
+            case.batch, case.heads, n, device="cuda"))
+        names = [a["name"] for a in program.arguments]
+        launch = program.bind(**{x: values[x] for x in names})
+        line[score] = flops / median_ms(launch, args.bench) * 1e-9
+    print("bench", " ".join(f"{key} {value:.0f}" if isinstance(value, float)
+                            else f"{key} {value}"
+                            for key, value in line.items()), "(TFLOP/s)",
+          flush=True)
+    return line
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--attnc", required=True)
+    parser.add_argument("--harness", required=True)
+    parser.add_argument("--only", nargs="*", default=["*"])
+    parser.add_argument("--json")
+    parser.add_argument("--bench", nargs="?", type=float, const=0.3)
+    args = parser.parse_args()
+    library = harness.load_library(args.harness)
+    report, failed = {"cases": {}}, 0
+    wanted = [case for case in cases()
+              if any(fnmatch.fnmatch(case.name, p) for p in args.only)]
+    for case in wanted:
+        try:
+            worst = check(args, library, case)
+            print(f"ok   {case.name}: {worst:.2f} of the bound", flush=True)
+            report["cases"][case.name] = worst
+        except Exception as error:  # one case must not take the others along
+            failed += 1
+            print(f"FAIL {case.name}: {error}", flush=True)
+            if not isinstance(error, AssertionError):
+                traceback.print_exc()
+            report["cases"][case.name] = str(error)
+    if args.bench:
+        report["bench"] = bench(args, library)
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(report, file, indent=1)
+    print(f"{len(wanted) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
