@@ -1,12 +1,12 @@
 #!/bin/sh
 # run.sh [STEP...]: on a GPU machine, in the folder that pack.sh made: checks
 # every case, runs the memory and race checkers on a small one, and times the
-# kernels against torch's. Steps: machine checks api python sanitize bench
-# (all of them by default), and variants: other schedules beside the defaults,
-# within 150 seconds. Reports go to $OUT, else ./out.
+# kernels against torch's. Steps: machine checks api gradients python sanitize
+# bench (all of them by default), variants: other schedules beside the defaults,
+# within 150 seconds, and copies: layouts without bulk copies. Reports go to $OUT, else ./out.
 here=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-$here/out}
-steps=${*:-machine checks api python sanitize bench}
+steps=${*:-machine checks api gradients python sanitize bench}
 mkdir -p "$out" "$here/bin"
 rm -f "$out/failed"
 for packed in "$here"/*.xz; do
@@ -40,6 +40,12 @@ checks() {
 api() {
   ATTNC_CACHE_DIR=$out/cache python3 "$here/test/gpu/api.py" \
     --library "$here/bin/libattnc.so" --launch "$here/bin/bench-launch"
+}
+
+# GRADIENTS='--only none --bench' times instead.
+gradients() {
+  python3 "$here/test/gpu/backward.py" $tools --json "$out/backward.json" \
+    $GRADIENTS
 }
 
 # The Python package, which looks for the library by its versioned name.
