@@ -45,7 +45,7 @@ libgtest-dev /usr/include/gtest/gtest.h
 libbenchmark-dev /usr/include/benchmark/benchmark.h
 libopenblas-dev libopenblas.so
 python3 python3
-python3-dev python3-config
+python3-dev /usr/bin/python3-config
 "
 
 # there PROBE: whether a command runs, a library is known, or a file exists.
