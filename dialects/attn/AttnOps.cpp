@@ -484,9 +484,12 @@ LogicalResult RowNormOp::verify() {
 // The whole
 //===----------------------------------------------------------------------===//
 
-static LogicalResult verifyFusedShapes(FusedOp op, const Sizes4 &query,
-                                       const Sizes4 &key, const Sizes4 &value) {
-  Sizes4 output = getSizes(op.getOutput(), op.getLayout(), "output");
+/// What all ops of a whole attention have in common: both products and the
+/// lengths fit the output, or its gradient.
+template <typename Op>
+static LogicalResult verifyProducts(Op op, const Sizes4 &query,
+                                    const Sizes4 &key, const Sizes4 &value,
+                                    const Sizes4 &output) {
   if (failed(verifyQueryKey(op, query, key, op.getQuery(), op.getKey())) ||
       failed(verifyHeadDim(op, value.d)) ||
       failed(verifySame(op, {{query.b, value.b},
@@ -498,6 +501,14 @@ static LogicalResult verifyFusedShapes(FusedOp op, const Sizes4 &query,
                              {output.d, value.d}})) ||
       failed(verifyLengths(op, op.getQLen(), "q_len", query.b)) ||
       failed(verifyLengths(op, op.getKLen(), "k_len", query.b)))
+    return failure();
+  return success();
+}
+
+static LogicalResult verifyFusedShapes(FusedOp op, const Sizes4 &query,
+                                       const Sizes4 &key, const Sizes4 &value) {
+  Sizes4 output = getSizes(op.getOutput(), op.getLayout(), "output");
+  if (failed(verifyProducts(op, query, key, value, output)))
     return failure();
   if (!op.getLse())
     return success();
@@ -581,17 +592,7 @@ static LogicalResult verifyBackwardOperands(Op op, const Sizes4 &query,
                                             const Sizes4 &value) {
   Sizes4 output = getSizes(op.getDoutput(), op.getLayout(), "doutput");
   Positions positions = {query.b, query.h, query.s, key.s};
-  if (failed(verifyQueryKey(op, query, key, op.getQuery(), op.getKey())) ||
-      failed(verifyHeadDim(op, value.d)) ||
-      failed(verifySame(op, {{query.b, value.b},
-                             {key.h, value.h},
-                             {key.s, value.s},
-                             {output.b, query.b},
-                             {output.h, query.h},
-                             {output.s, query.s},
-                             {output.d, value.d}})) ||
-      failed(verifyLengths(op, op.getQLen(), "q_len", query.b)) ||
-      failed(verifyLengths(op, op.getKLen(), "k_len", query.b)) ||
+  if (failed(verifyProducts(op, query, key, value, output)) ||
       failed(verifyCaptures(op, op.getCaptures(), op.getMaps(), "capture",
                             "b, h, i, j")) ||
       failed(verifyExtents(op, op.getCaptures(), op.getMaps(), positions,
