@@ -12,6 +12,7 @@ class Kernel:
     def warm_up(self) -> None: ...
 
 xla_handler: Any
+xla_gpu_handler: Any
 
 def call(table: dict[bytes, Kernel], operands: tuple[Any, ...],
          allocate: Callable[[tuple[int, ...], int], Any] | None) -> Any: ...

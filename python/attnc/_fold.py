@@ -6,6 +6,11 @@ def fold(spec, n, arrays, in_dims, move, broadcast, reshape):
     parts = [p for p in (spec.score_mod, spec.mask_mod, spec.epilogue) if p]
     names = ["query", "key", "value"] + [
         name for name, kind in spec.operands if kind == "tensor"]
+    if spec.computes_with("b"):
+        raise NotImplementedError(
+            "vmap over attention whose function computes with the number of "
+            "the sequence is not supported; fold the mapped dim into the "
+            "batch yourself")
     q_batch = _own_shape(arrays[0], in_dims[0])[0]
 
     def folded(x, dim, full):

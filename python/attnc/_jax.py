@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy
 
-from . import _attnc, _fold, _prepare, _spec
+from . import _attnc, _check, _fold, _prepare, _sharding, _spec
+from ._library import Kernel
 
 _TARGET = "attnc_run"
 jax.ffi.register_ffi_target(_TARGET, _attnc.xla_handler, platform="cpu")
+jax.ffi.register_ffi_target(_TARGET, _attnc.xla_gpu_handler, platform="CUDA")
 
 
 def check(text, q, k, v, rest):
@@ -18,6 +20,11 @@ def check(text, q, k, v, rest):
 
 def run(text, q, k, v, rest):
     operands = _prepared(_spec.of(text), (q, k, v) + rest)
+    device = _device(operands[0])
+    if device is not None and device.platform == "gpu":
+        _compile_ahead(text, device.local_hardware_id, tuple(
+            (str(x.dtype), x.shape) if hasattr(x, "dtype") else None
+            for x in operands))
     scalars = tuple(float(x) for x in operands if isinstance(x, (int, float)))
     arrays = [x for x in operands if not isinstance(x, (int, float))]
     results = _differentiable(text, scalars)(*arrays)
@@ -40,8 +47,31 @@ def _array(x):
 
 
 def _values(x):
-    """The numbers of an array, where they are known."""
-    return None if isinstance(x, jax.core.Tracer) else numpy.asarray(x).tolist()
+    """The numbers of an array, where they are known without waiting."""
+    device = _device(x)
+    if device is None or device.platform != "cpu":
+        return None
+    return numpy.asarray(x).tolist()
+
+
+def _device(x):
+    """The first that has an array; None: not known yet."""
+    if isinstance(x, jax.core.Tracer):
+        return None
+    return min(x.devices(), key=lambda device: device.id)
+
+
+@functools.lru_cache(maxsize=4096)
+def _compile_ahead(text, device, types):
+    """So that what cannot be compiled is an exception of the call, and not of
+    whoever waits for its result."""
+    spec = _spec.of(text)
+    operands = [_spec.Operand(*((_check._TYPES[x[0]], x[1]) if x else
+                                ("f32", None))) for x in types]
+    ir, slots = _spec.write(spec, operands)
+    size = 4 if types[0][0] == "float32" else 2
+    rows = [shape[-1] * size % 16 for _, shape in types[:3]]
+    Kernel(ir, slots, target="cuda", device=device, any_layout=any(rows))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -77,24 +107,41 @@ def _narrowed(spec, operands):
 
 
 def _call(spec, scalars, arrays):
-    q, v = arrays[0], arrays[2]
-    shapes = [jax.ShapeDtypeStruct(q.shape[:3] + v.shape[3:], q.dtype)]
-    if spec.lse:
-        rows = q.shape[:3] if spec.layout == "bhsd" else (
-            q.shape[0], q.shape[2], q.shape[1])
-        shapes.append(jax.ShapeDtypeStruct(rows, jnp.float32))
-    return _ffi_call(spec, scalars, arrays, shapes)
+    types = [arrays[0].dtype] + [jnp.float32] * spec.lse
+    return _ffi_call(spec, scalars, arrays, types)
 
 
-def _ffi_call(spec, scalars, arrays, shapes):
+def _ffi_call(spec, scalars, arrays, types):
+    """The results, of element types `types`, of the Spec's program."""
     operands = _operands(spec, arrays, scalars)
     ir, slots = _spec.write(spec, _prepare.operand_types(spec, operands))
-    dims = "".join("s," if slot is None else
-                   "".join(str(source) for source, _ in slot) + ","
-                   for slot in slots)
-    call = jax.ffi.ffi_call(_TARGET, tuple(shapes))
-    return tuple(call(*arrays, ir=ir, dims=dims, scalars=numpy.array(
-        scalars or (0.0,), numpy.float32)))
+    dims = [slot for slot in slots if slot is not None]
+    attributes = dict(
+        ir=ir, dims="".join(_digits(slot) + "," for slot in slots),
+        scalars=numpy.array(scalars or (0.0,), numpy.float32))
+
+    def call(*arrays):
+        results = _result_shapes(arrays, types, dims)
+        return tuple(jax.ffi.ffi_call(_TARGET, results)(*arrays, **attributes))
+
+    return _sharding.partitioned(
+        call, spec, arrays, _result_shapes(arrays, types, dims), dims)(*arrays)
+
+
+def _digits(slot):
+    return "s" if slot is None else "".join(str(source) for source, _ in slot)
+
+
+def _result_shapes(arrays, types, dims):
+    """As the sizes of the arrays' dims make them, whole or of shards."""
+    sizes = {letter.lower(): x.shape[source]
+             for x, own in zip(arrays, dims) for source, letter in own}
+    shapes = []
+    for dtype, own in zip(types, dims[len(arrays):]):
+        at = {source: sizes[letter] for source, letter in own}
+        shapes.append(jax.ShapeDtypeStruct(
+            tuple(at[k] for k in range(len(at))), dtype))
+    return tuple(shapes)
 
 
 def _operands(spec, arrays, scalars):
@@ -149,9 +196,9 @@ def _gradients(text, wanted, scalars):
     @jax.custom_batching.sequential_vmap
     def gradients(*arrays):
         operands = _operands(spec, arrays[:count], scalars)
-        types = dict(zip(["query", "key", "value"] + spec.slots, operands))
-        shapes = [jax.ShapeDtypeStruct(shape, types[name].dtype)
-                  for name, shape in _prepare.gradient_shapes(spec, operands)]
-        return _ffi_call(spec, scalars, arrays, shapes)
+        types = [x.dtype for name, x in zip(
+            ["query", "key", "value"] + spec.slots, operands)
+            if name in spec.gradient]
+        return _ffi_call(spec, scalars, arrays, types)
 
     return gradients

@@ -6,6 +6,7 @@ of a traced graph (`text`) and owns the table of kernels that `call` looks in.
 
 import functools
 import json
+import re
 
 # Letters of sizes, as the extension checks them: b sequences, h query heads,
 # g key heads, i queries, j keys, d and e the head dims, others anything. A
@@ -29,6 +30,17 @@ class Spec:
                 self.maps[name] = [
                     letters["bhi".find(m) if m in "bhi" else 3].upper()
                     if m in ("b", "h", "i", "j", "d") else "" for m in maps]
+
+    def computes_with(self, letter):
+        """Whether a function uses the number of a sequence (b) or head (h) for
+        more than to read an array at it."""
+        for part in (self.score_mod, self.mask_mod, self.epilogue):
+            if part and (
+                    re.search(rf"%{letter}\b", "\n".join(part["lines"])) or any(
+                        one != letter and re.search(rf"\b{letter}\b", one)
+                        for _, maps in part["captures"] for one in maps)):
+                return True
+        return False
 
     def __repr__(self):
         return f"<attention of {', '.join(self.slots)}>"

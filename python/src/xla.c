@@ -1,9 +1,14 @@
 /*===- xla.c - Programs as XLA custom calls -------------------------------===*\
 |*
-|* One handler runs every program. Its attributes say which: "ir", the text;
-|* "dims", for each argument of the program and in its order ',' for a scalar
-|* or the dims of the XLA buffer, as digits, then ','; "scalars", the numbers.
-|* It runs without Python.
+|* One handler a platform runs every program. Attributes say which: "ir", the
+|* text; "dims", for each argument of the program and in its order 's' for a
+|* scalar or the dims of the XLA buffer, as digits, then ','; "scalars", the
+|* numbers. It runs without Python.
+|*
+|* On a GPU the work is put on XLA's stream, and scratch memory is of XLA's
+|* allocator: given back once the launch is queued, since whoever gets it next
+|* is on the same stream. A command buffer would be replayed later than that,
+|* so the handler does not say that it may be captured into one.
 |*
 \*===----------------------------------------------------------------------===*/
 
@@ -25,9 +30,66 @@ static xla_error *fail(const xla_frame *frame, int code, const char *message) {
 }
 
 static xla_error *fail_status(const xla_frame *frame, attnc_status status) {
-  int invalid = status == ATTNC_INVALID_ARGUMENT;
-  return fail(frame, invalid ? XLA_ERROR_INVALID_ARGUMENT : XLA_ERROR_INTERNAL,
-              attnc_last_error());
+  int code = XLA_ERROR_INTERNAL;
+  if (status == ATTNC_INVALID_ARGUMENT)
+    code = XLA_ERROR_INVALID_ARGUMENT;
+  else if (status == ATTNC_UNSUPPORTED)
+    code = XLA_ERROR_UNIMPLEMENTED;
+  return fail(frame, code, attnc_last_error());
+}
+
+/*---- Where a call runs -----------------------------------------------------*/
+
+typedef struct place {
+  int on_gpu;
+  int32_t device;
+  void *stream;
+} place;
+
+static xla_error *find_place(const xla_frame *frame, place *found) {
+  const xla_api *api = frame->api;
+  xla_stream_get_args stream = {sizeof(stream), NULL, frame->context, NULL};
+  xla_error *error = api->get_stream(&stream);
+  if (error)
+    return error;
+  found->stream = stream.stream;
+  xla_device_ordinal_get_args device = {sizeof(device), NULL, frame->context,
+                                        0};
+  /* The last function of the table came last: a stream says where it is. */
+  if (api->struct_size >= sizeof(xla_api) && api->get_device_ordinal &&
+      (error = api->get_device_ordinal(&device)))
+    return error;
+  found->device = device.ordinal;
+  return NULL;
+}
+
+static xla_error *new_workspace(const xla_frame *frame, const place *place,
+                                size_t bytes, void **memory) {
+  *memory = NULL;
+  if (!bytes)
+    return NULL;
+  if (!place->on_gpu) {
+    *memory = aligned_alloc(ATTNC_WORKSPACE_ALIGNMENT, bytes);
+    return *memory ? NULL
+                   : fail(frame, XLA_ERROR_INTERNAL, "attnc: out of memory");
+  }
+  xla_memory_allocate_args args = {
+      sizeof(args), NULL, frame->context, bytes, ATTNC_WORKSPACE_ALIGNMENT,
+      NULL};
+  xla_error *error = frame->api->allocate(&args);
+  *memory = args.data;
+  return error;
+}
+
+static xla_error *free_workspace(const xla_frame *frame, const place *place,
+                                 size_t bytes, void *memory) {
+  if (!place->on_gpu)
+    free(memory);
+  if (!place->on_gpu || !memory)
+    return NULL;
+  xla_memory_free_args args = {sizeof(args), NULL, frame->context, bytes,
+                               memory};
+  return frame->api->free(&args);
 }
 
 /*---- Programs by text ------------------------------------------------------*/
@@ -35,9 +97,15 @@ static xla_error *fail_status(const xla_frame *frame, attnc_status status) {
 typedef struct entry {
   struct entry *next;
   attnc_program *program;
+  int kind; /* which of the programs of one text: see kind_of */
   size_t size;
   char text[];
 } entry;
+
+/* -1 for the host, else the GPU and whether any layout is taken there. */
+static int kind_of(const place *place, int any_layout) {
+  return place->on_gpu ? 2 * place->device + any_layout : -1;
+}
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static entry *buckets[256];
@@ -49,11 +117,11 @@ static unsigned bucket_of(const xla_span *text) {
   return hash % 256;
 }
 
-static attnc_program *find(unsigned bucket, const xla_span *text) {
+static attnc_program *find(unsigned bucket, const xla_span *text, int kind) {
   pthread_mutex_lock(&lock);
   entry *at = buckets[bucket];
-  while (at &&
-         (at->size != text->size || memcmp(at->text, text->data, text->size)))
+  while (at && (at->kind != kind || at->size != text->size ||
+                memcmp(at->text, text->data, text->size)))
     at = at->next;
   pthread_mutex_unlock(&lock);
   return at ? at->program : NULL;
@@ -61,12 +129,13 @@ static attnc_program *find(unsigned bucket, const xla_span *text) {
 
 /* Kept while the process lives, as the programs are. Two threads may both add
  * the same text: the handles share one program. */
-static void remember(unsigned bucket, const xla_span *text,
+static void remember(unsigned bucket, const xla_span *text, int kind,
                      attnc_program *program) {
   entry *added = malloc(sizeof(entry) + text->size);
   if (!added)
     return;
   added->program = program;
+  added->kind = kind;
   added->size = text->size;
   memcpy(added->text, text->data, text->size);
   pthread_mutex_lock(&lock);
@@ -75,16 +144,39 @@ static void remember(unsigned bucket, const xla_span *text,
   pthread_mutex_unlock(&lock);
 }
 
-static attnc_status get_program(const xla_span *text, attnc_program **program) {
+static attnc_status get_program(const xla_span *text, const place *place,
+                                int any_layout, attnc_program **program) {
   unsigned bucket = bucket_of(text);
-  *program = find(bucket, text);
+  int kind = kind_of(place, any_layout);
+  *program = find(bucket, text, kind);
   if (*program)
     return ATTNC_OK;
+  attnc_options options;
+  memset(&options, 0, sizeof(options));
+  options.struct_size = sizeof(options);
+  if (place->on_gpu) {
+    options.target = "cuda";
+    options.device = place->device;
+    options.any_layout = any_layout;
+  }
   attnc_status status =
-      attnc_program_from_ir(text->data, text->size, NULL, program);
+      attnc_program_from_ir(text->data, text->size, &options, program);
   if (!status)
-    remember(bucket, text, *program);
+    remember(bucket, text, kind, *program);
   return status;
+}
+
+/* Whether a GPU's bulk copies can read q, k and v: at multiples of 16 bytes,
+ * rows too. XLA's buffers are dense. */
+static int any_layout_needed(const xla_frame *frame) {
+  for (int64_t k = 0; k < frame->arguments.size && k < 3; ++k) {
+    const xla_buffer *buffer = frame->arguments.buffers[k];
+    int64_t bytes = buffer->dtype == XLA_F32 ? 4 : 2;
+    if (!buffer->rank || (uintptr_t)buffer->data % 16 ||
+        buffer->dims[buffer->rank - 1] * bytes % 16)
+      return 1;
+  }
+  return 0;
 }
 
 /*---- Arguments -------------------------------------------------------------*/
@@ -203,21 +295,23 @@ static int read_arguments(const xla_frame *frame, const attributes *given,
 /*---- The handler -----------------------------------------------------------*/
 
 static xla_error *run(const xla_frame *frame, const attnc_program *program,
-                      const arguments *arguments) {
-  size_t bytes = 0;
+                      const arguments *arguments, const place *place) {
+  size_t bytes = 0, unit = ATTNC_WORKSPACE_ALIGNMENT;
   attnc_status status = attnc_program_workspace_size(program, arguments->all,
                                                      arguments->count, &bytes);
   if (status)
     return fail_status(frame, status);
-  size_t unit = ATTNC_WORKSPACE_ALIGNMENT;
   bytes = (bytes + unit - 1) / unit * unit;
-  void *workspace = bytes ? aligned_alloc(unit, bytes) : NULL;
-  if (bytes && !workspace)
-    return fail(frame, XLA_ERROR_INTERNAL, "attnc: out of memory");
+  void *workspace;
+  xla_error *error = new_workspace(frame, place, bytes, &workspace);
+  if (error)
+    return error;
   status = attnc_program_run(program, arguments->all, arguments->count,
-                             workspace, bytes, NULL);
-  free(workspace);
-  return status ? fail_status(frame, status) : NULL;
+                             workspace, bytes, place->stream);
+  if (status)
+    error = fail_status(frame, status);
+  xla_error *freed = free_workspace(frame, place, bytes, workspace);
+  return error ? error : freed;
 }
 
 static xla_error *describe_handler(const xla_frame *frame,
@@ -232,7 +326,7 @@ static xla_error *describe_handler(const xla_frame *frame,
   return NULL;
 }
 
-static xla_error *handle(xla_frame *frame) {
+static xla_error *handle(xla_frame *frame, int on_gpu) {
   for (xla_extension *at = frame->extensions; at; at = at->next)
     if (at->type == XLA_EXTENSION_METADATA)
       return describe_handler(frame, ((xla_metadata_extension *)at)->metadata);
@@ -242,22 +336,38 @@ static xla_error *handle(xla_frame *frame) {
   if (!given.ir || !given.dims || !given.scalars)
     return fail(frame, XLA_ERROR_INVALID_ARGUMENT,
                 "attnc: expected attributes ir, dims, scalars");
+  place place = {on_gpu, 0, NULL};
+  xla_error *error = on_gpu ? find_place(frame, &place) : NULL;
+  if (error)
+    return error;
   attnc_program *program;
-  attnc_status status = get_program(given.ir, &program);
+  attnc_status status = get_program(
+      given.ir, &place, on_gpu && any_layout_needed(frame), &program);
   if (status)
     return fail_status(frame, status);
   arguments arguments;
   if (!read_arguments(frame, &given, program, &arguments))
     return fail(frame, XLA_ERROR_INVALID_ARGUMENT,
                 "attnc: the buffers do not fit 'dims'");
-  return run(frame, program, &arguments);
+  return run(frame, program, &arguments, &place);
+}
+
+static xla_error *handle_on_host(xla_frame *frame) { return handle(frame, 0); }
+
+static xla_error *handle_on_gpu(xla_frame *frame) { return handle(frame, 1); }
+
+static int add_handler(PyObject *module, const char *name,
+                       xla_error *(*handler)(xla_frame *)) {
+  PyObject *capsule = PyCapsule_New((void *)handler, NULL, NULL);
+  if (!capsule)
+    return -1;
+  int failed = PyModule_AddObjectRef(module, name, capsule);
+  Py_DECREF(capsule);
+  return failed;
 }
 
 int xla_add_to(PyObject *module) {
-  PyObject *capsule = PyCapsule_New((void *)handle, NULL, NULL);
-  if (!capsule)
+  if (add_handler(module, "xla_handler", handle_on_host))
     return -1;
-  int failed = PyModule_AddObjectRef(module, "xla_handler", capsule);
-  Py_DECREF(capsule);
-  return failed;
+  return add_handler(module, "xla_gpu_handler", handle_on_gpu);
 }

@@ -15,7 +15,11 @@ Structures
 
 enum { XLA_EXTENSION_METADATA = 1, XLA_STAGE_EXECUTE = 3 };
 enum { XLA_ATTRIBUTE_ARRAY = 1, XLA_ATTRIBUTE_STRING = 4 };
-enum { XLA_ERROR_INVALID_ARGUMENT = 3, XLA_ERROR_INTERNAL = 13 };
+enum {
+  XLA_ERROR_INVALID_ARGUMENT = 3,
+  XLA_ERROR_UNIMPLEMENTED = 12,
+  XLA_ERROR_INTERNAL = 13
+};
 
 typedef enum xla_dtype {
   XLA_PRED = 1,
@@ -57,12 +61,50 @@ typedef struct xla_error_create_args {
   int code;
 } xla_error_create_args;
 
+typedef struct xla_stream_get_args {
+  size_t struct_size;
+  xla_extension *extensions;
+  void *context;
+  void *stream; /* out: a CUstream */
+} xla_stream_get_args;
+
+typedef struct xla_memory_allocate_args {
+  size_t struct_size;
+  xla_extension *extensions;
+  void *context;
+  size_t size, alignment;
+  void *data; /* out */
+} xla_memory_allocate_args;
+
+typedef struct xla_memory_free_args {
+  size_t struct_size;
+  xla_extension *extensions;
+  void *context;
+  size_t size;
+  void *data;
+} xla_memory_free_args;
+
+typedef struct xla_device_ordinal_get_args {
+  size_t struct_size;
+  xla_extension *extensions;
+  void *context;
+  int32_t ordinal; /* out */
+} xla_device_ordinal_get_args;
+
 typedef struct xla_api {
   size_t struct_size;
   xla_extension *extensions;
   xla_version version;
   const void *internal;
   xla_error *(*create_error)(xla_error_create_args *);
+  void *error_get_message, *error_destroy, *handler_register;
+  xla_error *(*get_stream)(xla_stream_get_args *);
+  void *type_register, *context_get, *state_set, *state_get;
+  xla_error *(*allocate)(xla_memory_allocate_args *);
+  xla_error *(*free)(xla_memory_free_args *);
+  void *schedule, *thread_count, *future_create, *future_set_available,
+      *future_set_error, *run_id_get;
+  xla_error *(*get_device_ordinal)(xla_device_ordinal_get_args *);
 } xla_api;
 
 typedef struct xla_buffer {

@@ -51,8 +51,11 @@ gradients() {
 # The Python package, which looks for the library by its versioned name.
 python() {
   ln -sf libattnc.so "$here/bin/libattnc.so.0"
-  LD_LIBRARY_PATH=$here/bin PYTHONPATH=$here/python \
-    python3 "$here/test/gpu/python.py" --json "$out/python.json"
+  export LD_LIBRARY_PATH=$here/bin PYTHONPATH=$here/python
+  code=0
+  python3 "$here/test/gpu/python.py" --json "$out/python.json" || code=1
+  python3 "$here/test/gpu/python_jax.py" || code=1
+  return $code
 }
 
 # Cooperative copies against bulk copies.

@@ -87,6 +87,89 @@ def test_two_devices(spec):
     close(function(q, k, v), reference.attention(q, k, v))
 
 
+# --- sharded under jit: nothing is gathered -----------------------------------
+
+mesh = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
+
+
+def on_mesh(x, *spec):
+    return jax.device_put(x, jax.sharding.NamedSharding(mesh, P(*spec)))
+
+
+def run_sharded(function, *arguments):
+    compiled = jax.jit(function).lower(*arguments).compile()
+    text = compiled.as_text()
+    assert "attnc_run" in text
+    assert "all-gather" not in text and "all-to-all" not in text, text
+    return compiled(*arguments)
+
+
+def equal(got, expected):
+    np.testing.assert_array_equal(np.asarray(got), np.asarray(expected))
+
+
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+@pytest.mark.parametrize("groups", [4, 2, 1])
+@pytest.mark.parametrize("split", ["batch", "heads"])
+def test_sharded_jit_equals_unsharded(split, groups, layout):
+    rows = [q, k[:, :groups], v[:, :groups]]
+    bias, lengths = jnp.arange(8.0).reshape(2, 4), jnp.array([20, 37])
+    head = 1 if layout == "bhsd" else 2
+    if layout == "bshd":
+        rows = [x.swapaxes(1, 2) for x in rows]
+    spec = ("x",) if split == "batch" else (None,) * head + ("x",)
+    specs = [spec, spec if groups > 1 or split == "batch" else ()] * 2
+    specs[2] = specs[1]
+
+    def function(q, k, v, bias, lengths):
+        return attnc.softmax_attention(
+            q, k, v, bias=bias, kv_len=lengths, layout=layout, causal=True,
+            return_lse=True)
+
+    sharded = [on_mesh(x, *s) for x, s in zip(rows, specs)]
+    out, lse = run_sharded(function, *sharded, on_mesh(bias), on_mesh(lengths))
+    want, want_lse = function(*rows, bias, lengths)
+    equal(out, want)
+    equal(lse, want_lse)
+    assert out.sharding.spec == P(*spec)
+
+
+@pytest.mark.parametrize("groups", [4, 2, 1])
+@pytest.mark.parametrize("split", ["batch", "heads"])
+def test_sharded_gradients(split, groups):
+    """Those of what all shards read are summed over them."""
+    spec = ("x",) if split == "batch" else (None, "x")
+    shared = () if groups == 1 and split == "heads" else spec
+    rows = [q, k[:, :groups], v[:, :groups]]
+    bias = jnp.arange(4.0) - 3
+
+    def gradients(*arguments):
+        return jax.grad(lambda q, k, v, b: (attnc.sigmoid_attention(
+            q, k, v, bias=b) ** 2).sum(), argnums=(0, 1, 2, 3))(*arguments)
+
+    got = run_sharded(gradients, on_mesh(q, *spec), on_mesh(rows[1], *shared),
+                      on_mesh(rows[2], *shared), on_mesh(bias))
+    for a, b in zip(got, gradients(*rows, bias)):
+        close(a, np.asarray(b, np.float64))
+    assert got[0].sharding.spec == P(*spec)
+
+
+def test_what_counts_heads_is_not_split_by_them():
+    def function(q):
+        return attnc.attention(q, k, v, score_mod=lambda s, b, h, i, j:
+                               s - h * abs(i - j) / 8 + table[h, i])
+
+    got = jax.jit(function)(on_mesh(q, None, "x"))
+    equal(got, function(q))
+    equal(run_sharded(function, on_mesh(q, "x")), function(q))
+
+
+def test_vmap_refuses_what_counts_sequences():
+    with pytest.raises(NotImplementedError, match="fold"):
+        jax.vmap(lambda q: attnc.attention(
+            q, k, v, score_mod=lambda s, b, h, i, j: s - b))(jnp.stack([q, q]))
+
+
 def test_errors():
     with pytest.raises(ValueError, match="'kv_len'.*300"):
         attnc.softmax_attention(q, k, v, kv_len=jnp.array([4, 300]))
