@@ -14,4 +14,4 @@ CompileError = _attnc.CompileError
 JitForbiddenError = _attnc.JitForbiddenError
 call = _attnc.call
 key = _attnc.key
-inspect = _attnc.inspect
+call_torch = _attnc.call_torch

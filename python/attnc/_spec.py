@@ -18,7 +18,7 @@ class Spec:
 
     def __init__(self, text):
         self.text = text
-        self.table = {}
+        self.table = TABLES[text] = {}
         for name, value in json.loads(text).items():
             setattr(self, name, value)
         self.slots = [name for name, _ in self.operands]
@@ -104,6 +104,31 @@ backward._dynamo_marked_constant = True
 def of(text):
     """The Spec of a text, one object for equal texts."""
     return Spec(text)
+
+
+class _Tables(dict):
+    """The kernels of each text's Spec."""
+
+    def __missing__(self, text):
+        return of(text).table
+
+
+_remembered = [_derived]
+
+
+def remembered(table):
+    """A dict that `forget` clears."""
+    _remembered.append(table)
+    return table
+
+
+TABLES = remembered(_Tables())
+
+
+def forget():
+    of.cache_clear()
+    for table in _remembered:
+        table.clear()
 
 
 class Operand:

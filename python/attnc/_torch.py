@@ -3,20 +3,26 @@
 import torch
 
 from . import _fold, _prepare, _spec
-from ._library import call, inspect
+from ._library import _attnc, call, call_torch
 
 _C = torch._C
 _autocasts = torch.is_autocast_enabled
 is_compiling = torch.compiler.is_compiling
+_is_traced = torch.compiler.is_dynamo_compiling
 _DTYPES = {1: torch.float32, 2: torch.float16, 3: torch.bfloat16,
            4: torch.int32, 5: torch.bool}
 # Whether the extension reads tensors without Python's help (torch 2.10).
 _HAS_EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
-_Tensor, _Parameter = _DIRECT = (torch.Tensor, torch.nn.Parameter)
+_DIRECT = (torch.Tensor, torch.nn.Parameter)
 _grad_enabled = torch.is_grad_enabled
 _dispatch_modes = _C._len_torch_dispatch_stack
 _function_modes = _C._len_torch_function_stack
 _transforms = _C._functorch.peek_interpreter_stack
+_forward_mode = torch.autograd.forward_ad
+_attnc.set_torch(*_DIRECT, _grad_enabled, (
+    _C._is_any_autocast_enabled, _dispatch_modes, _function_modes,
+    _transforms), vars(_forward_mode))
+_tables = _spec.TABLES
 
 
 def _new(shape, dtype):
@@ -211,20 +217,38 @@ def check(text, q, k, v, rest):
 
 
 def run(text, q, k, v, rest):
+    if not _is_traced() and _HAS_EXCHANGE:
+        # The short way: nothing but the tensors' memory matters.
+        operands = (q, k, v) + rest
+        result = call_torch(_tables[text], operands)
+        if result.__class__ is int:
+            return _recorded(text, result, operands)
+        if result is not NotImplemented:
+            return result
+    return _run(text, q, k, v, rest)
+
+
+def _run(text, q, k, v, rest):
     if _autocasts("cuda" if q.is_cuda else "cpu"):
         q, k, v = _autocast(q, k, v)
     operands = (q, k, v) + rest
-    if _is_untransformed() and not q.is_meta:
-        state = inspect(operands, _Tensor, _Parameter)
-        if state == 1 or (state and not _grad_enabled()):
-            return _execute(_spec.of(text), operands)
-        if state:
-            return _with_grad(text, operands, True)
+    if not is_compiling() and _forward_mode._current_level >= 0:
+        _refuse_tangents(operands)
     if _grad_enabled() and _needs_grad(operands):
         return _with_grad(text, operands)
     if not q.is_meta and _is_plain(operands):
         return _execute(_spec.of(text), operands)
     return _through_op(text, q, k, v, rest)
+
+
+def _refuse_tangents(operands):
+    for x in operands:
+        if isinstance(x, torch.Tensor) and x.is_floating_point() and (
+                _forward_mode.unpack_dual(x).tangent is not None):
+            raise NotImplementedError(
+                "attnc has no forward-mode derivatives (jvp, jacfwd, dual "
+                "tensors); use reverse mode (torch.func.vjp, jacrev), or "
+                "attnc.reference.attention")
 
 
 def _needs_grad(operands):
@@ -256,9 +280,6 @@ def _parts(q, rest):
 # --- gradients ----------------------------------------------------------------
 
 def _forward_results(text, scalars, q, k, v, tensors):
-    if text.__class__ is _spec.Spec:  # known to be plain
-        return _execute(text, (q, k, v) + (_join(
-            text, tensors, scalars) if tensors else scalars))
     if not q.is_meta and _is_plain((q, k, v) + tensors):
         spec = _spec.of(text)
         return _execute(spec, (q, k, v) + _join(spec, tensors, scalars))
@@ -282,9 +303,11 @@ def _backward_results(ctx, doutput, *_):
     if not is_compiling() and _grad_enabled():
         run = _Gradients.apply  # which has no gradient itself, and says so
     found = iter(run(ctx.text, ctx.scalars, ctx.count, doutput, *tensors))
+    needs = ctx.needs_input_grad
+    others = len(needs) - ctx.count  # what is no tensor comes first
     gradients = [next(found).view(x.shape) if needed else None
-                 for x, needed in zip(tensors, ctx.needs_input_grad[3:])]
-    return (None, None, None, *gradients)
+                 for x, needed in zip(tensors, needs[others:])]
+    return (None,) * others + tuple(gradients)
 
 
 class _Attention(torch.autograd.Function):
@@ -340,10 +363,78 @@ class _Gradients(torch.autograd.Function):
             "attnc.reference.attention for the second")
 
 
-_apply = super(torch.autograd.Function, _Attention).apply
+# Plain tensors take a shorter way, on which all that their operands do not
+# change was found before.
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def _with_grad(text, operands, plain=False):
+class _Plan:
+    """What a call with gradients of some operands (bits of `graded`) needs."""
+
+    def __init__(self, text, graded):
+        self.text = _spec.for_training(text)
+        self.spec = spec = _spec.of(self.text)
+        self.wants_lse = _wants_lse(text)
+        names = ["query", "key", "value"] + spec.slots
+        self.backward = _spec.backward(text, tuple(
+            name for k, name in enumerate(names) if graded >> k & 1))
+        # Element types of tensors that are neither converted nor narrowed.
+        self.takes = [
+            () if name in spec.maps else
+            (torch.int32,) if name == "k_len" else
+            (torch.bool, *_FLOATS) if name == "mask" else _FLOATS
+            for name, kind in spec.operands if kind == "tensor"]
+        self.count = 3 + len(self.takes)
+
+
+class _Recorded(torch.autograd.Function):
+    """(plan, numbers, q, k, v, tensors) -> results."""
+
+    @staticmethod
+    def forward(ctx, plan, numbers, q, k, v, *tensors):
+        rest = _join(plan.spec, tensors, numbers) if tensors else numbers
+        results = call(plan.spec.table, (q, k, v) + rest, None)
+        if results is NotImplemented:
+            results = _forward_results(plan.text, numbers, q, k, v, tensors)
+        ctx.plan, ctx.scalars = plan, numbers
+        # As the methods for it do, of which each costs a call.
+        if results.__class__ is tuple:
+            ctx.non_differentiable = results[1:]
+            ctx.to_save = (q, k, v) + tensors + results
+        else:
+            ctx.to_save = (q, k, v) + tensors
+        return results
+
+    @staticmethod
+    def backward(ctx, doutput, *_):
+        ctx.text, ctx.count = ctx.plan.backward, ctx.plan.count
+        return _backward_results(ctx, doutput)
+
+
+_record = super(torch.autograd.Function, _Recorded).apply
+_plans = _spec.remembered({})
+
+
+def _recorded(text, graded, operands):
+    plan = _plans.get((text, graded))
+    if plan is None:
+        plan = _plans[text, graded] = _Plan(text, graded)
+    numbers = operands[3:]
+    if plan.takes:
+        tensors, numbers = _split(plan.spec, numbers)
+        for x, types in zip(tensors, plan.takes):
+            if x.dtype not in types:
+                return _with_grad(text, operands)
+        results = _record(plan, tuple(numbers), *operands[:3], *tensors)
+    else:
+        results = _record(plan, numbers, *operands[:3])
+    if results.__class__ is tuple and not plan.wants_lse:
+        return results[0]
+    return results
+
+
+def _with_grad(text, operands):
     """Conversions are torch's own, so that it differentiates them."""
     q, k, v, *rest = operands
     tensors, scalars = _parts(q, rest)
@@ -361,15 +452,11 @@ def _with_grad(text, operands, plain=False):
         if x.requires_grad:
             names += (name,)
     training, backward = _spec.for_training(text), _spec.backward(text, names)
-    if plain:
-        results = _apply(_spec.of(training), backward, tuple(scalars), q, k, v,
-                         *tensors)
-    elif not is_compiling() and _transforms() is not None:
-        results = _TransformedAttention.apply(
-            training, backward, tuple(scalars), q, k, v, *tensors)
-    else:
-        results = _Attention.apply(training, backward, tuple(scalars), q, k, v,
-                                   *tensors)
+    function = _Attention
+    if not is_compiling() and _transforms() is not None:
+        function = _TransformedAttention
+    results = function.apply(training, backward, tuple(scalars), q, k, v,
+                             *tensors)
     if isinstance(results, tuple) and not _wants_lse(text):
         return results[0]
     return results

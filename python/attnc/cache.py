@@ -20,6 +20,6 @@ def info():
 def forget():
     """Drops this package's own tables: the next call of each kind asks the
     library again. The library keeps what is loaded."""
-    _spec.of.cache_clear()
+    _spec.forget()
     from . import _frontend
     _frontend._texts.clear()

@@ -462,6 +462,37 @@ static PyObject *find_kernel(call_state *state, PyObject *table) {
   return found;
 }
 
+/* The result of the kernel that `table` has for the operands. */
+static PyObject *call_in(PyObject *table, PyObject *operands,
+                         PyObject *allocate) {
+  call_state state;
+  state.operands = 0;
+  state.scalars = 0;
+  PyObject *result = NULL;
+  int opened = open_operands(&state, operands);
+  if (opened > 0) {
+    PyObject *kernel = find_kernel(&state, table);
+    state.kernel = (struct kernel *)kernel;
+    if (!kernel && PyErr_Occurred()) {
+      result = NULL;
+    } else if (!kernel || Py_TYPE(kernel) != kernel_type ||
+               !bind_operands(&state)) {
+      result = not_implemented();
+    } else {
+      /* Another thread may replace the table's entry meanwhile. */
+      Py_INCREF(kernel);
+      result = run_kernel(&state, allocate);
+      Py_DECREF(kernel);
+    }
+  } else {
+    /* Python finds better words, or makes of it what can be read. */
+    PyErr_Clear();
+    result = not_implemented();
+  }
+  close_operands(&state);
+  return result;
+}
+
 PyDoc_STRVAR(call_doc,
              "call(table, operands, allocate)\n\n"
              "Runs the kernel that `table` has for operands like these. "
@@ -474,32 +505,7 @@ static PyObject *call(PyObject *module, PyObject *const *arguments,
     PyErr_SetString(PyExc_TypeError, "call(table, operands, allocate)");
     return NULL;
   }
-  call_state state;
-  state.operands = 0;
-  state.scalars = 0;
-  PyObject *result = NULL;
-  int opened = open_operands(&state, arguments[1]);
-  if (opened > 0) {
-    PyObject *kernel = find_kernel(&state, arguments[0]);
-    state.kernel = (struct kernel *)kernel;
-    if (!kernel && PyErr_Occurred()) {
-      result = NULL;
-    } else if (!kernel || Py_TYPE(kernel) != kernel_type ||
-               !bind_operands(&state)) {
-      result = not_implemented();
-    } else {
-      /* Another thread may replace the table's entry meanwhile. */
-      Py_INCREF(kernel);
-      result = run_kernel(&state, arguments[2]);
-      Py_DECREF(kernel);
-    }
-  } else {
-    /* Python finds better words, or makes of it what can be read. */
-    PyErr_Clear();
-    result = not_implemented();
-  }
-  close_operands(&state);
-  return result;
+  return call_in(arguments[0], arguments[1], arguments[2]);
 }
 
 PyDoc_STRVAR(key_doc, "key(operands)\n\nWhere `call` looks in its table.");
@@ -525,43 +531,110 @@ static PyObject *key(PyObject *module, PyObject *operands) {
   return result;
 }
 
-PyDoc_STRVAR(inspect_doc,
-             "inspect(operands, type, subtype)\n\n"
-             "0: an operand is neither a number nor of exactly these types; 1: "
-             "all are; 2: and one of them has requires_grad.");
-static PyObject *inspect(PyObject *module, PyObject *const *arguments,
-                         Py_ssize_t count) {
+/*---- Plain calls of torch --------------------------------------------------*/
+
+/* What torch says of itself, from `set_torch`. Never freed. */
+static struct {
+  PyObject *type, *subtype; /* Tensor, Parameter */
+  PyObject *grad_enabled;   /* whether gradients are recorded */
+  PyObject *special;        /* callables: whether more than memory matters */
+  PyObject *forward_mode;   /* the dict with "_current_level", -1 outside */
+  PyObject *level, *requires_grad; /* names */
+} torch;
+
+PyDoc_STRVAR(set_torch_doc,
+             "set_torch(type, subtype, grad_enabled, special, forward_mode)");
+static PyObject *set_torch(PyObject *module, PyObject *arguments) {
   (void)module;
-  if (count != 3 || !PyTuple_Check(arguments[0])) {
-    PyErr_SetString(PyExc_TypeError, "inspect(operands, type, subtype)");
+  if (!PyArg_ParseTuple(arguments, "OOOO!O!", &torch.type, &torch.subtype,
+                        &torch.grad_enabled, &PyTuple_Type, &torch.special,
+                        &PyDict_Type, &torch.forward_mode))
     return NULL;
+  Py_INCREF(arguments); /* and so what is in it */
+  torch.level = PyUnicode_InternFromString("_current_level");
+  torch.requires_grad = PyUnicode_InternFromString("requires_grad");
+  if (!torch.level || !torch.requires_grad)
+    return NULL;
+  Py_RETURN_NONE;
+}
+
+/* Whether autocast, a mode, a transform or forward-mode differentiation is on.
+ * -1: an exception. */
+static int is_special(void) {
+  Py_ssize_t count = PyTuple_Size(torch.special);
+  for (Py_ssize_t k = 0; k < count; ++k) {
+    PyObject *found = PyObject_CallNoArgs(PyTuple_GetItem(torch.special, k));
+    if (!found)
+      return -1;
+    int on = found != Py_None && found != Py_False && PyObject_IsTrue(found);
+    Py_DECREF(found);
+    if (on)
+      return on;
   }
-  long found = 1;
-  Py_ssize_t size = PyTuple_Size(arguments[0]);
-  for (Py_ssize_t k = 0; k < size; ++k) {
-    PyObject *operand = PyTuple_GetItem(arguments[0], k);
-    if (PyFloat_Check(operand) || PyLong_Check(operand))
-      continue;
+  PyObject *level = PyDict_GetItemWithError(torch.forward_mode, torch.level);
+  return level ? PyLong_AsLong(level) >= 0 : PyErr_Occurred() ? -1 : 0;
+}
+
+/* A bit for each operand that requires a gradient; -1: an operand is neither
+ * a number nor exactly a tensor; -2: an exception. */
+static int64_t graded_operands(PyObject *operands) {
+  int64_t graded = 0;
+  Py_ssize_t count = PyTuple_Size(operands);
+  for (Py_ssize_t k = 0; k < count; ++k) {
+    PyObject *operand = PyTuple_GetItem(operands, k);
     PyObject *type = (PyObject *)Py_TYPE(operand);
-    if (type != arguments[1] && type != arguments[2])
-      return PyLong_FromLong(0);
-    PyObject *flag =
-        found == 1 ? PyObject_GetAttrString(operand, "requires_grad") : NULL;
-    if (flag == Py_True)
-      found = 2;
-    Py_XDECREF(flag);
+    if (type == torch.type || type == torch.subtype) {
+      PyObject *flag = PyObject_GetAttr(operand, torch.requires_grad);
+      if (!flag)
+        return -2;
+      if (flag == Py_True)
+        graded |= (int64_t)1 << (k & 63);
+      Py_DECREF(flag);
+    } else if (!PyFloat_Check(operand) && !PyLong_Check(operand)) {
+      return -1;
+    }
   }
-  if (PyErr_Occurred())
+  return graded;
+}
+
+PyDoc_STRVAR(call_torch_doc,
+             "call_torch(table, operands)\n\n"
+             "`call`, if nothing but the memory of the operands matters. An "
+             "int: a bit for each operand whose gradient is to be recorded. "
+             "NotImplemented: something else matters.");
+static PyObject *call_torch(PyObject *module, PyObject *const *arguments,
+                            Py_ssize_t count) {
+  (void)module;
+  if (count != 2 || !PyDict_Check(arguments[0]) ||
+      !PyTuple_Check(arguments[1]) || !torch.type) {
+    PyErr_SetString(PyExc_TypeError, "call_torch(table, operands)");
     return NULL;
-  return PyLong_FromLong(found);
+  }
+  int64_t graded = graded_operands(arguments[1]);
+  int special = graded >= 0 ? is_special() : 0;
+  if (graded == -2 || special < 0)
+    return NULL;
+  if (graded < 0 || special)
+    return not_implemented();
+  if (graded) {
+    PyObject *enabled = PyObject_CallNoArgs(torch.grad_enabled);
+    if (!enabled)
+      return NULL;
+    int recorded = enabled == Py_True;
+    Py_DECREF(enabled);
+    if (recorded)
+      return PyLong_FromLongLong(graded);
+  }
+  return call_in(arguments[0], arguments[1], Py_None);
 }
 
 /*---- The module's part -----------------------------------------------------*/
 
 static PyMethodDef functions[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, call_doc},
-    {"inspect", (PyCFunction)(void (*)(void))inspect, METH_FASTCALL,
-     inspect_doc},
+    {"call_torch", (PyCFunction)(void (*)(void))call_torch, METH_FASTCALL,
+     call_torch_doc},
+    {"set_torch", set_torch, METH_VARARGS, set_torch_doc},
     {"key", key, METH_O, key_doc},
     {NULL, NULL, 0, NULL}};
 

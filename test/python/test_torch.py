@@ -328,3 +328,47 @@ def test_backward_opcheck():
         torch.ops.attnc.backward.default,
         (_spec.backward(text, ("query", "value", "bias")), q, k, v, [bias],
          [0.31], [out, lse], torch.randn_like(out)))
+
+
+# --- what a tensor's memory does not show -------------------------------------
+
+def test_negated_views_are_read_as_they_are_seen():
+    pairs = torch.view_as_complex(torch.randn(1, 2, 5, 8, 2))
+    q = pairs.conj().imag
+    assert q.is_neg()
+    k, v = torch.randn(1, 2, 6, 8), torch.randn(1, 2, 6, 8)
+    want = attnc.softmax_attention(q.resolve_neg(), k, v)
+    for _ in range(2):  # cold and warm
+        assert torch.equal(attnc.softmax_attention(q, k, v), want)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_forward_mode_is_refused(grad):
+    q, k, v = (torch.randn(1, 2, 5, 8, requires_grad=grad) for _ in range(3))
+    attnc.softmax_attention(q, k, v)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(q, torch.ones_like(q))
+        with pytest.raises(NotImplementedError, match="forward-mode"):
+            attnc.softmax_attention(dual, k, v)
+        attnc.softmax_attention(q, k, v)  # no tangent, no error
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(lambda q: attnc.softmax_attention(q, k, v), (q,), (q,))
+
+
+def test_short_and_long_ways_of_gradients_agree():
+    """Operands that are converted or narrowed take the long one."""
+    q, k, v = (torch.randn(2, 4, 9, 8, requires_grad=True) for _ in range(3))
+    bias = torch.randn(4, requires_grad=True)
+    lengths = torch.tensor([3, 9])
+
+    def gradients(bias, lengths):
+        out = attnc.sigmoid_attention(q, k, v, bias=bias, kv_len=lengths)
+        return torch.autograd.grad(out.square().sum(), (q, k, v, bias))
+
+    want = gradients(bias, lengths.int())
+    for given in ((bias, lengths), (bias.detach().double().requires_grad_(),
+                                    lengths)):
+        got = gradients(*given)
+        assert got[3].dtype == given[0].dtype
+        for a, b in zip(got, want):
+            assert torch.allclose(a.to(b.dtype), b, atol=1e-6)
