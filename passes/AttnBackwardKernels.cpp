@@ -6,7 +6,8 @@
 //
 //   query gradients     queries stay, keys pass: dQ, and sums over j
 //   key gradients       keys stay, queries of each head of the group pass:
-//                       dK and dV, and sums over i
+//                       dK and dV
+//   key sums            keys stay, queries of one head pass: sums over i
 //   position gradients  both stay: one element for each pair of positions
 //
 //===----------------------------------------------------------------------===//
@@ -305,9 +306,14 @@ protected:
   SmallVector<Value>
   loop(const attn::KeyRange &range, ArrayRef<Value> inits,
        function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+    return loop(range, inits, blockCols, body);
+  }
+  SmallVector<Value>
+  loop(const attn::KeyRange &range, ArrayRef<Value> inits, int64_t step,
+       function_ref<SmallVector<Value>(Value, ValueRange)> body) {
     auto loop = tile::ForKeysOp::create(
         b, TypeRange(ValueRange(inits)), range.lo, range.fullLo, range.fullHi,
-        range.hi, static_cast<uint64_t>(blockCols), inits);
+        range.hi, static_cast<uint64_t>(step), inits);
     OpBuilder::InsertionGuard guard(b);
     SmallVector<Type> types = {b.getIndexType()};
     llvm::append_range(types, ValueRange(inits).getTypes());
@@ -315,20 +321,6 @@ protected:
                   SmallVector<Location>(types.size(), b.getLoc()));
     SmallVector<Value> carried = llvm::to_vector_of<Value>(loop.getIterArgs());
     tile::YieldOp::create(b, body(loop.getKey(), carried));
-    return llvm::to_vector(ValueRange(loop.getResults()));
-  }
-
-  /// A loop over sequences or heads.
-  SmallVector<Value>
-  forEach(Value from, Value to, ArrayRef<Value> inits,
-          function_ref<SmallVector<Value>(Value, ValueRange)> body) {
-    auto loop = scf::ForOp::create(b, from, to, constantIndex(b, 1), inits);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    SmallVector<Value> next =
-        body(loop.getInductionVar(), loop.getRegionIterArgs());
-    if (!next.empty())
-      scf::YieldOp::create(b, next);
     return llvm::to_vector(ValueRange(loop.getResults()));
   }
 
@@ -577,26 +569,20 @@ public:
       : PairKernel(builder, name, PairOperands(op), orders, schedule,
                    BlockRows::Keys),
         backward(op), wantsKey((part & OfKey) && !op.getDkey().use_empty()),
-        wantsValue((part & OfValue) && !op.getDvalue().use_empty()) {
-    if (part & OfKey)
-      sums = gradientsOf(op, attn::CaptureKind::Keys);
-  }
+        wantsValue((part & OfValue) && !op.getDvalue().use_empty()) {}
 
   AttnKernel build() {
     if (wantsKey)
       frame.view(backward.getDkey());
     if (wantsValue)
       frame.view(backward.getDvalue());
-    for (const CaptureGradient &sum : sums)
-      frame.view(sum.result);
     open();
     SmallVector<Value> inits;
     if (wantsKey)
       inits.push_back(zeros(op.key));
     if (wantsValue)
       inits.push_back(zeros(op.value));
-    // S-gqa: the heads of the group, one after the other.
-    SmallVector<Value> ends = sums.empty() ? allHeads(inits) : eachHead(inits);
+    SmallVector<Value> ends = allHeads(inits);
     if (wantsKey)
       storeRows(times(ends.front(), scale()), backward.getDkey(), hk);
     if (wantsValue)
@@ -614,14 +600,14 @@ private:
     hk = at[1];
     setKeys(arith::MulIOp::create(b, at[2], constantIndex(b, blockRows)));
     key = loadKeys(op.key, hk);
-    if (wantsKey || !sums.empty())
+    if (wantsKey)
       value = loadKeys(op.value, hk);
   }
 
   Value firstHead() { return arith::MulIOp::create(b, hk, group); }
 
-  /// One loop over the blocks of all heads: head after head, the blocks that
-  /// attend. Where there is one head, full blocks need no mask.
+  /// S-gqa: one loop over the blocks of all heads: head after head, the blocks
+  /// that attend. Where there is one head, full blocks need no mask.
   SmallVector<Value> allHeads(ArrayRef<Value> inits) {
     Value first = firstHead(), step = constantIndex(b, blockCols);
     setHead(first);
@@ -661,61 +647,79 @@ private:
     });
   }
 
-  /// A loop for each head, whose sums are stored one by one.
-  SmallVector<Value> eachHead(ArrayRef<Value> inits) {
-    Value first = firstHead();
-    Value end = arith::AddIOp::create(b, first, group);
-    return forEach(first, end, inits, [&](Value head, ValueRange carried) {
-      return oneHead(head, carried);
-    });
-  }
-
-  SmallVector<Value> oneHead(Value head, ValueRange carried) {
-    setHead(head);
-    loadCaptures(/*byColumn=*/false);
-    SmallVector<Value> inits(carried);
-    inits.append(sums.size(), splat(b, row, 0));
-    SmallVector<Value> ends =
-        loop(queryRange(), inits, [&](Value first, ValueRange carried) {
-          return oneBlock(first, carried);
-        });
-    ArrayRef<Value> all = ends;
-    for (auto [sum, end] :
-         llvm::zip_equal(sums, all.drop_front(carried.size())))
-      storeStat(end, sum.result);
-    return SmallVector<Value>(all.take_front(carried.size()));
-  }
-
   SmallVector<Value> oneBlock(Value first, ValueRange carried) {
     setQueries(first);
     Value query = loadQueries(op.query), doutput = loadQueries(op.doutput);
     loadCaptures(/*byColumn=*/true);
-    bool wantsGradient = wantsKey || !sums.empty();
-    Pair pair = makePair(key, query, wantsGradient ? value : Value(), doutput);
+    Pair pair = makePair(key, query, wantsKey ? value : Value(), doutput);
     SmallVector<Value> next;
-    Value ds;
-    if (wantsGradient)
-      ds = gradientOf(pair, backward.getGradient());
-    if (wantsKey)
+    if (wantsKey) {
+      Value ds = gradientOf(pair, backward.getGradient());
       next.push_back(accumulate(ds, query, op.key, carried[0]));
+    }
     if (wantsValue)
       next.push_back(
           accumulate(pair.weights, doutput, op.value, carried[wantsKey]));
-    for (auto [sum, before] :
-         llvm::zip_equal(sums, carried.drop_front(next.size()))) {
-      Value d = isSameRegion(*sum.region, backward.getGradient())
-                    ? ds
-                    : gradientOf(pair, *sum.region);
-      next.push_back(addTiles(
-          b, before, tile::ReduceOp::create(b, row, tile::Reduction::Add, d)));
-    }
     return next;
   }
 
   attn::BackwardOp backward;
-  SmallVector<CaptureGradient> sums;
   bool wantsKey, wantsValue;
   Value group, hk, key, value;
+};
+
+/// The gradients of captured operands that read j and not i. Each head has
+/// sums of its own, where the keys' gradients have one for each group.
+class KeySumsKernel : public PairKernel {
+public:
+  KeySumsKernel(ImplicitLocOpBuilder &builder, StringRef name,
+                attn::BackwardOp op, const ViewOrders &orders,
+                tile::ScheduleAttr schedule)
+      : PairKernel(builder, name, PairOperands(op), orders, schedule,
+                   BlockRows::Keys),
+        sums(gradientsOf(op, attn::CaptureKind::Keys)) {}
+
+  AttnKernel build() {
+    for (const CaptureGradient &sum : sums)
+      frame.view(sum.result);
+    Value group = groupSize();
+    SmallVector<Value> at = frame.openItems({frame.dim(op.query, dims.b),
+                                             frame.dim(op.query, dims.h),
+                                             blocksOf(op.key, blockRows)});
+    setSequence(at[0]);
+    setHead(at[1]);
+    setKeys(arith::MulIOp::create(b, at[2], constantIndex(b, blockRows)));
+    Value hk = arith::DivUIOp::create(b, h, group);
+    key = loadKeys(op.key, hk);
+    value = loadKeys(op.value, hk);
+    loadCaptures(/*byColumn=*/false);
+    SmallVector<Value> inits(sums.size(), splat(b, row, 0));
+    SmallVector<Value> ends =
+        loop(queryRange(), inits, [&](Value first, ValueRange carried) {
+          return oneBlock(first, carried);
+        });
+    for (auto [sum, end] : llvm::zip_equal(sums, ends))
+      storeStat(end, sum.result);
+    return frame.finish();
+  }
+
+private:
+  SmallVector<Value> oneBlock(Value first, ValueRange carried) {
+    setQueries(first);
+    Value query = loadQueries(op.query), doutput = loadQueries(op.doutput);
+    loadCaptures(/*byColumn=*/true);
+    Pair pair = makePair(key, query, value, doutput);
+    SmallVector<Value> next;
+    for (auto [sum, before] : llvm::zip_equal(sums, carried))
+      next.push_back(
+          addTiles(b, before,
+                   tile::ReduceOp::create(b, row, tile::Reduction::Add,
+                                          gradientOf(pair, *sum.region))));
+    return next;
+  }
+
+  SmallVector<CaptureGradient> sums;
+  Value key, value;
 };
 
 //===----------------------------------------------------------------------===//
@@ -753,34 +757,43 @@ public:
         arith::MulIOp::create(b, at[2], constantIndex(b, blockRows));
     Value firstKey =
         arith::MulIOp::create(b, at[3], constantIndex(b, blockCols));
-    auto next = [&](Value index) -> Value {
-      return arith::AddIOp::create(b, index, one);
+    Value sum;
+    auto stay = [&](Value sequence, Value head) {
+      setSequence(sequence);
+      setQueries(firstQuery);
+      setKeys(firstKey);
+      setHead(head);
     };
-    SmallVector<Value> sum = forEach(
-        perSequence ? at[0] : zero, perSequence ? next(at[0]) : sequences,
-        splat(b, scores, 0), [&](Value sequence, ValueRange carried) {
-          setSequence(sequence);
-          setQueries(firstQuery);
-          setKeys(firstKey);
-          return forEach(perHead ? at[1] : zero, perHead ? next(at[1]) : heads,
-                         llvm::to_vector(carried),
-                         [&](Value head, ValueRange carried) {
-                           return oneHead(head, carried);
-                         });
-        });
-    store(sum[0], {at[0], at[1], firstQuery, firstKey});
+    if (perSequence && perHead) {
+      stay(at[0], at[1]);
+      sum = onePair();
+    } else {
+      // The sequences and heads that are summed pass one by one.
+      Value repeated = perHead ? one : heads;
+      Value count =
+          arith::MulIOp::create(b, repeated, perSequence ? one : sequences);
+      Value divisor = arith::MaxUIOp::create(b, repeated, one);
+      attn::KeyRange range = {zero, zero, zero, count};
+      sum = loop(range, splat(b, scores, 0), 1,
+                 [&](Value number, ValueRange carried) -> SmallVector<Value> {
+                   Value other = arith::DivUIOp::create(b, number, divisor);
+                   Value within = arith::RemUIOp::create(b, number, divisor);
+                   stay(perSequence ? at[0] : other, perHead ? at[1] : within);
+                   return {addTiles(b, carried[0], onePair())};
+                 })[0];
+    }
+    store(sum, {at[0], at[1], firstQuery, firstKey});
     return frame.finish();
   }
 
 private:
-  SmallVector<Value> oneHead(Value head, ValueRange carried) {
-    setHead(head);
+  Value onePair() {
     Value hk = arith::DivUIOp::create(b, h, group);
-    loadCaptures(false);
-    loadCaptures(true);
+    loadCaptures(/*byColumn=*/false);
+    loadCaptures(/*byColumn=*/true);
     Pair pair = makePair(loadQueries(op.query), loadKeys(op.key, hk),
                          loadQueries(op.doutput), loadKeys(op.value, hk));
-    return {addTiles(b, carried[0], gradientOf(pair, region))};
+    return gradientOf(pair, region);
   }
 
   void store(Value sum, const BlockOrigin &at) {
@@ -814,8 +827,7 @@ attnc::buildBackwardKernels(ImplicitLocOpBuilder &builder,
       return QueryKernel(builder, name("query_gradient"), op, orders, schedule)
           .build(op);
     });
-  bool key = !op.getDkey().use_empty() ||
-             !gradientsOf(op, attn::CaptureKind::Keys).empty();
+  bool key = !op.getDkey().use_empty();
   bool value = !op.getDvalue().use_empty();
   auto addKeyKernel = [&](StringRef what, KeyKernel::Part part) {
     add([&] {
@@ -830,6 +842,11 @@ attnc::buildBackwardKernels(ImplicitLocOpBuilder &builder,
   } else if (key || value) {
     addKeyKernel("key_gradient", KeyKernel::All);
   }
+  if (!gradientsOf(op, attn::CaptureKind::Keys).empty())
+    add([&] {
+      return KeySumsKernel(builder, name("key_sums"), op, orders, schedule)
+          .build();
+    });
   for (auto [number, index] : llvm::enumerate(op.getOf())) {
     AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
     if (attn::getCaptureKind(map) == attn::CaptureKind::Positions &&
@@ -903,16 +920,18 @@ AttnKernel attnc::buildRowDotKernel(ImplicitLocOpBuilder &b, StringRef name,
 
 namespace {
 
-/// One element of the result for each item, or a block of them along x.
+/// One element of the result for each item, or a block of them along the last
+/// dim of the input.
 class SumKernel {
 public:
   SumKernel(ImplicitLocOpBuilder &builder, StringRef name, attn::SumOp op,
             const ViewOrders &orders, tile::ScheduleAttr schedule)
       : op(op), b(builder), frame(builder, name, orders, schedule),
-        block(std::max<int64_t>(schedule.getBlockM(), 64)) {
+        block(std::max<int64_t>(schedule.getBlockM(), 64)),
+        rank(op.getMap().getNumDims()), last(rank - 1), places(rank) {
     frame.view(op.getInput());
     frame.view(op.getResult());
-    for (unsigned k = 0; k < 3; ++k)
+    for (unsigned k = 0; k < rank; ++k)
       for (auto [dim, expr] : llvm::enumerate(op.getMap().getResults()))
         if (expr.isFunctionOfDim(k))
           places[k] = {static_cast<int64_t>(dim), divisorOf(expr)};
@@ -921,28 +940,19 @@ public:
   AttnKernel build() {
     SmallVector<Value> counts;
     Value size = constantIndex(b, block);
-    for (unsigned k = 0; k < 3; ++k) {
+    for (unsigned k = 0; k < rank; ++k) {
       Value count = places[k] ? frame.dim(op.getResult(), places[k]->dim)
                               : constantIndex(b, 1);
-      if (k == 2 && places[k])
+      if (k == last && places[k])
         count = arith::CeilDivUIOp::create(b, count, size);
       counts.push_back(count);
     }
     SmallVector<Value> at = frame.openItems(counts);
-    Type f32 = b.getF32Type();
-    tile::TileType one = tileType(1, 1, f32);
-    tile::TileType column = places[2] ? tileType(block, 1, f32) : one;
-    Value x0 = arith::MulIOp::create(b, at[2], size);
-    Value sum = over(0, at[0], splat(b, column, 0), [&](Value s, Value sum) {
-      return over(1, at[1], sum, [&](Value h, Value sum) {
-        if (places[2])
-          return addTiles(b, sum,
-                          loadTile(b, column, frame.view(op.getInput()),
-                                   {s, h, x0}, statMap(b.getContext())));
-        return sumRow(s, h, sum);
-      });
-    });
-    store(sum, at, x0);
+    if (places[last])
+      at[last] = arith::MulIOp::create(b, at[last], size);
+    tile::TileType column =
+        tileType(places[last] ? block : 1, 1, b.getF32Type());
+    store(over(0, at, splat(b, column, 0)), at);
     return frame.finish();
   }
 
@@ -956,19 +966,24 @@ private:
     return binary ? cast<AffineConstantExpr>(binary.getRHS()).getValue() : 1;
   }
 
-  /// Sums over the positions of dim `k` that lead to the item's own.
-  Value over(unsigned k, Value at, Value sum,
-             function_ref<Value(Value, Value)> body) {
+  /// Adds the inputs that lead to the item's elements, from dim `k` on;
+  /// `at` is where in the input they are, or begin.
+  Value over(unsigned k, SmallVector<Value> at, Value sum) {
+    if (k == last)
+      return places[k] ? sumColumns(at, sum) : sumRow(at, sum);
     if (places[k] && places[k]->divisor == 1)
-      return body(at, sum);
+      return over(k + 1, at, sum);
     Value from = constantIndex(b, 0), to = frame.dim(op.getInput(), k);
     if (places[k]) {
       Value divisor = constantIndex(b, places[k]->divisor);
-      from = arith::MulIOp::create(b, at, divisor);
+      from = arith::MulIOp::create(b, at[k], divisor);
       Value end = arith::AddIOp::create(b, from, divisor);
       to = arith::MinSIOp::create(b, to, end);
     }
-    return loop(from, to, 1, sum, body);
+    return loop(from, to, 1, sum, [&](Value index, Value sum) {
+      at[k] = index;
+      return over(k + 1, at, sum);
+    });
   }
 
   Value loop(Value from, Value to, int64_t step, Value sum,
@@ -981,31 +996,63 @@ private:
     return loop.getResult(0);
   }
 
-  Value sumRow(Value s, Value h, Value sum) {
-    AffineExpr r, c, es, eh, ex;
-    bindDims(b.getContext(), r, c);
-    bindSymbols(b.getContext(), es, eh, ex);
-    AffineMap map = AffineMap::get(2, 3, {es, eh, ex + c}, b.getContext());
-    Value size = frame.dim(op.getInput(), 2);
-    return loop(constantIndex(b, 0), size, block, sum, [&](Value x, Value sum) {
-      Value values = loadTile(b, tileType(1, block, b.getF32Type()),
-                              frame.view(op.getInput()), {s, h, x}, map);
-      return addTiles(
-          b, sum,
-          tile::ReduceOp::create(b, cast<tile::TileType>(sum.getType()),
-                                 tile::Reduction::Add, values));
-    });
+  /// (r, c)[at...] -> (at..., `element`), whose symbol `last` is at[last].
+  AffineMap inputMap(unsigned symbols, AffineExpr element) {
+    SmallVector<AffineExpr> exprs;
+    for (unsigned k = 0; k < last; ++k)
+      exprs.push_back(b.getAffineSymbolExpr(k));
+    exprs.push_back(element);
+    return AffineMap::get(2, symbols, exprs, b.getContext());
   }
 
-  void store(Value sum, ArrayRef<Value> at, Value x0) {
+  /// One element for each row of the block.
+  Value sumColumns(ArrayRef<Value> at, Value sum) {
+    AffineExpr row = b.getAffineDimExpr(0) + b.getAffineSymbolExpr(last);
+    auto type = cast<tile::TileType>(sum.getType());
+    int64_t divisor = places[last]->divisor;
+    auto add = [&](Value sum, ValueRange at, AffineExpr element) {
+      return addTiles(b, sum,
+                      loadTile(b, type, frame.view(op.getInput()), at,
+                               inputMap(at.size(), element)));
+    };
+    if (divisor == 1)
+      return add(sum, at, row);
+    return loop(constantIndex(b, 0), constantIndex(b, divisor), 1, sum,
+                [&](Value within, Value sum) {
+                  SmallVector<Value> symbols(at);
+                  symbols.push_back(within);
+                  return add(sum, symbols,
+                             row * divisor + b.getAffineSymbolExpr(rank));
+                });
+  }
+
+  /// All along the last dim.
+  Value sumRow(SmallVector<Value> at, Value sum) {
+    constexpr int64_t columns = 256;
+    AffineMap map =
+        inputMap(rank, b.getAffineDimExpr(1) + b.getAffineSymbolExpr(last));
+    Value size = frame.dim(op.getInput(), last);
+    return loop(
+        constantIndex(b, 0), size, columns, sum, [&](Value x, Value sum) {
+          at[last] = x;
+          Value values = loadTile(b, tileType(1, columns, b.getF32Type()),
+                                  frame.view(op.getInput()), at, map);
+          return addTiles(
+              b, sum,
+              tile::ReduceOp::create(b, cast<tile::TileType>(sum.getType()),
+                                     tile::Reduction::Add, values));
+        });
+  }
+
+  void store(Value sum, ArrayRef<Value> at) {
     SmallVector<Value> coordinates;
     SmallVector<AffineExpr> results(op.getMap().getNumResults());
-    for (unsigned k = 0; k < 3; ++k) {
+    for (unsigned k = 0; k < rank; ++k) {
       if (!places[k])
         continue;
       AffineExpr expr = b.getAffineSymbolExpr(coordinates.size());
-      coordinates.push_back(k == 2 ? x0 : at[k]);
-      results[places[k]->dim] = k == 2 ? expr + b.getAffineDimExpr(0) : expr;
+      coordinates.push_back(at[k]);
+      results[places[k]->dim] = k == last ? expr + b.getAffineDimExpr(0) : expr;
     }
     auto type = cast<RankedTensorType>(op.getResult().getType());
     tile::StoreOp::create(
@@ -1019,8 +1066,10 @@ private:
   ImplicitLocOpBuilder &b;
   KernelFrame frame;
   int64_t block;
-  /// Where b, h and x are in the result, if they are.
-  std::optional<Place> places[3];
+  /// Dims of the input, and the last of them.
+  unsigned rank, last;
+  /// Where each of them is in the result, if it is.
+  SmallVector<std::optional<Place>> places;
 };
 
 } // namespace

@@ -504,7 +504,23 @@ Value Differentiation::sumCapture(unsigned index, Value partial) {
   bindDims(function.getContext(), b, h, x);
   AffineMap map = captured.map.replaceDimsAndSymbols(
       {b, h, x, x}, {}, /*numResultDims=*/3, /*numResultSyms=*/0);
+  // Dims that are summed completely go one by one, the last first: each of
+  // these sums has many elements, which are computed at the same time.
+  for (unsigned rank = 3; rank > 1 && !map.isFunctionOfDim(rank - 1); --rank) {
+    auto shape = cast<RankedTensorType>(partial.getType()).getShape();
+    map = AffineMap::get(rank - 1, 0, map.getResults(), map.getContext());
+    if (map.isIdentity())
+      break;
+    partial = attn::SumOp::create(
+        builder, loc,
+        RankedTensorType::get(shape.drop_back(), builder.getF32Type()), partial,
+        Value(),
+        AffineMap::getMultiDimIdentityMap(rank, map.getContext())
+            .dropResult(rank - 1));
+  }
   bool isTensor = isa<RankedTensorType>(captured.value.getType());
+  unsigned rank = cast<RankedTensorType>(partial.getType()).getRank();
+  map = AffineMap::get(rank, 0, map.getResults(), map.getContext());
   return attn::SumOp::create(builder, loc, type, partial,
                              isTensor ? captured.value : Value(), map);
 }

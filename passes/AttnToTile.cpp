@@ -675,15 +675,22 @@ void ProgramBuilder::lower(attn::RowDotOp op) {
 }
 
 void ProgramBuilder::lower(attn::SumOp op) {
-  if (op.getLike())
+  if (op.getLike()) {
     provideLike(op.getResult(), op.getLike());
-  else
-    provideResult(op.getResult(), {});
+  } else {
+    SmallVector<Extent> sizes;
+    for (AffineExpr expr : op.getMap().getResults())
+      sizes.push_back(extent(
+          op.getInput(), cast<AffineDimExpr>(expr).getPosition(), "elements"));
+    provideResult(op.getResult(), sizes);
+  }
   // Only the number of rows matters.
   auto schedule = override;
-  if (!schedule)
-    schedule =
-        tile::chooseSchedule(b.getContext(), target, {64, 64, b.getF32Type()});
+  if (!schedule) {
+    tile::ScheduleProblem problem = {64, 64, b.getF32Type()};
+    problem.gradients = true;
+    schedule = tile::chooseSchedule(b.getContext(), target, problem);
+  }
   launchNew(op, [&](ImplicitLocOpBuilder &at) {
     return buildSumKernel(at, kernelName("sum"), op, orders, schedule);
   });

@@ -1653,11 +1653,14 @@ LogicalResult KernelLowering::lowerReduce(ReduceOp op) {
     return op.emitError() << "reduces f32 in a multiple of 8 columns, got "
                           << type;
   size_t group = isStreamed(op.getInput()) ? kStreamed : type.getCount();
+  SmallVector<int64_t> rows = {0, 8};
+  if (type.getLayout() == Layout::Col)
+    rows = {0};
   Values results;
-  for (int64_t row : {0, 8}) {
+  for (int64_t row : rows) {
     auto indices = llvm::to_vector(llvm::make_filter_range(
         llvm::seq<int64_t>(0, type.getCount()),
-        [&](int64_t i) { return accOffset(i).row == row; }));
+        [&](int64_t i) { return offsetOf(type, i).row == row; }));
     Values sums;
     for (ArrayRef<int64_t> rest = indices; !rest.empty();
          rest = rest.drop_front(std::min(group, rest.size()))) {

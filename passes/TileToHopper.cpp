@@ -269,6 +269,7 @@ private:
   LogicalResult emitSerialLoop(Role &role);
   LogicalResult emitOverlapLoop(Role &role);
   LogicalResult emitOp(Role &role, Operation *op);
+  LogicalResult emitFor(Role &role, scf::ForOp op);
   SmallVector<Operation *> getOps(bool first);
   LogicalResult startStage(Role &role, bool first, Progress &progress);
   LogicalResult finishStage(Role &role, Progress &progress);
@@ -959,6 +960,38 @@ Value Scheduler::emitMask(Role &role, tile::MaskOp op, Value input) {
   return choice.getResult(0);
 }
 
+/// A loop without products, which the producer knows nothing of.
+LogicalResult Scheduler::emitFor(Role &role, scf::ForOp op) {
+  auto found = op->walk([](Operation *inner) {
+    return isa<tile::DotOp, tile::ForKeysOp>(inner) ? WalkResult::interrupt()
+                                                    : WalkResult::advance();
+  });
+  if (found.wasInterrupted())
+    return op.emitOpError("cannot be scheduled on Hopper, where products stand "
+                          "in tile.for_keys or in no loop");
+  SmallVector<Value> bounds, inits;
+  for (Value bound : {op.getLowerBound(), op.getUpperBound(), op.getStep()})
+    bounds.push_back(role.map.lookup(bound));
+  for (Value init : op.getInitArgs())
+    inits.push_back(role.map.lookup(init));
+  auto each =
+      scf::ForOp::create(b, loc, bounds[0], bounds[1], bounds[2], inits);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(each.getBody());
+  role.map.map(op.getInductionVar(), each.getInductionVar());
+  role.map.map(op.getRegionIterArgs(), each.getRegionIterArgs());
+  for (Operation &inner : op.getBody()->without_terminator())
+    if (failed(emitOp(role, &inner)))
+      return failure();
+  SmallVector<Value> next;
+  for (Value value : op.getYieldedValues())
+    next.push_back(role.map.lookup(value));
+  if (!next.empty())
+    scf::YieldOp::create(b, loc, next);
+  role.map.map(op.getResults(), each.getResults());
+  return success();
+}
+
 LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
   if (isScalar(op)) {
     b.clone(*op, role.map);
@@ -991,11 +1024,8 @@ LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
                             rows, getStaging(role, store));
     return success();
   }
-  if (isa<scf::ForOp>(op))
-    return op->emitOpError(
-        "cannot be scheduled on Hopper, which has one loop a kernel; gradients "
-        "of captured operands (bias, slopes) are for the CPU so far "
-        "(docs/backward.md)");
+  if (auto each = dyn_cast<scf::ForOp>(op))
+    return emitFor(role, each);
   if (op->getNumResults() != 1)
     return op->emitOpError("cannot be scheduled on Hopper");
   // Only ever read by products: packed when it is read.

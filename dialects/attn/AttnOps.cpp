@@ -706,25 +706,46 @@ LogicalResult RowDotOp::verify() {
       *this, {{result[0], lhs.b}, {result[1], lhs.h}, {result[2], lhs.s}});
 }
 
-/// Whether an expression is b, h or x, or the quotient of one of the first two
-/// by a constant.
+/// Whether an expression is a dim, or the quotient of one by a constant.
 static bool isPositionOrQuotient(AffineExpr expr) {
   if (auto binary = dyn_cast<AffineBinaryOpExpr>(expr);
       binary && binary.getKind() == AffineExprKind::FloorDiv) {
     auto divisor = dyn_cast<AffineConstantExpr>(binary.getRHS());
     return divisor && divisor.getValue() > 0 &&
-           isa<AffineDimExpr>(binary.getLHS()) && !expr.isFunctionOfDim(2);
+           isa<AffineDimExpr>(binary.getLHS());
   }
   return isa<AffineDimExpr>(expr);
 }
 
+/// Without `like`, the sizes are those of the input's dims.
+static LogicalResult verifySumSizes(SumOp op) {
+  auto type = op.getResult().getType();
+  auto input = cast<RankedTensorType>(op.getInput().getType());
+  for (auto [index, expr] : llvm::enumerate(op.getMap().getResults())) {
+    auto dim = dyn_cast<AffineDimExpr>(expr);
+    if (!dim)
+      return op.emitOpError("needs `like`: the sizes of the result are those "
+                            "of that tensor");
+    if (type.getDimSize(index) != input.getDimSize(dim.getPosition()))
+      return op.emitOpError()
+             << "dim " << index << " of the result must have the size of dim "
+             << dim.getPosition() << " of " << input << ", got " << type;
+  }
+  return success();
+}
+
 LogicalResult SumOp::verify() {
   auto type = getResult().getType();
+  unsigned rank = cast<RankedTensorType>(getInput().getType()).getRank();
+  if (rank < 1 || rank > 3)
+    return emitOpError() << "sums tensors of 1 to 3 dims, got "
+                         << getInput().getType();
   AffineMap map = getMap();
-  if (map.getNumDims() != 3 || map.getNumSymbols() != 0 ||
+  if (map.getNumDims() != rank || map.getNumSymbols() != 0 ||
       map.getNumResults() != static_cast<unsigned>(type.getRank()))
-    return emitOpError() << "needs a map from (b, h, x) to the "
-                         << type.getRank() << " dims of the result, got "
+    return emitOpError() << "needs a map from the " << rank
+                         << " dims of the input to the " << type.getRank()
+                         << " dims of the result, got "
                          << AffineMapAttr::get(map);
   unsigned used = 0;
   for (AffineExpr expr : map.getResults()) {
@@ -734,17 +755,13 @@ LogicalResult SumOp::verify() {
         reads |= 1u << dim.getPosition();
     });
     if (!isPositionOrQuotient(expr) || (used & reads))
-      return emitOpError() << "maps each dim of the result to one of b, h, x "
-                              "or a quotient of b or h by a constant, got "
+      return emitOpError() << "maps each dim of the result to a dim of the "
+                              "input or its quotient by a constant, got "
                            << AffineMapAttr::get(map);
     used |= reads;
   }
-  if (!getLike()) {
-    if (type.getRank() == 0)
-      return success();
-    return emitOpError("needs `like`: the sizes of the result are those of "
-                       "that tensor");
-  }
+  if (!getLike())
+    return verifySumSizes(*this);
   auto like = cast<RankedTensorType>(getLike().getType());
   if (like.getShape() != type.getShape())
     return emitOpError() << "the result must have the sizes of " << like

@@ -492,12 +492,13 @@ def Attn_RowDotOp : Attn_Op<"row_dot", [Pure]> {
 def Attn_SumOp : Attn_Op<"sum", [Pure]> {
   let summary = "The sum over the dims that a map drops";
   let description = [{
-    The input is (B, H, X). `map` leads from (b, h, x) to the dims of the
-    result, each of them b, h, x, or b or h floordiv a constant; element y is
-    the sum of the inputs that lead to y, in f32 and in the order of
-    (b, h, x) (S-bits). `like` is a tensor whose sizes the result has.
+    The input has one to three dims, such as (b, h, x). `map` leads from them
+    to the dims of the result, each of them one of them or its quotient
+    (floordiv) by a constant; element y is the sum of the inputs that lead to
+    y, in f32 and in one fixed order (S-bits). `like` is a tensor whose sizes
+    the result has; without one its dims must be dims of the input.
   }];
-  let arguments = (ins Attn_Stat:$input,
+  let arguments = (ins RankedTensorOf<[F32]>:$input,
     Optional<RankedTensorOf<[F32, F16, BF16]>>:$like, AffineMapAttr:$map);
   let results = (outs Attn_Gradient:$result);
   let assemblyFormat = [{

@@ -358,10 +358,15 @@ LogicalResult MaskOp::verifyRegions() {
 
 LogicalResult ReduceOp::verify() {
   FragType input = getInput().getType(), result = getResult().getType();
-  if (input.getLayout() != Layout::Acc || result.getLayout() != Layout::Row ||
+  // One row is the same in all threads, and so is what it sums to.
+  Layout wanted = input.getLayout() == Layout::Col ? Layout::Col : Layout::Row;
+  bool reducible =
+      input.getLayout() == Layout::Acc || input.getLayout() == Layout::Col;
+  if (!reducible || result.getLayout() != wanted || result.getCols() != 1 ||
       result.getElementType() != input.getElementType())
-    return emitOpError() << "reduces layout 'acc' to 'row', got " << input
-                         << " and " << result;
+    return emitOpError() << "reduces layout 'acc' to 'row', or 'col' to one "
+                            "value, got "
+                         << input << " and " << result;
   return success();
 }
 

@@ -412,7 +412,7 @@ def Hopper_ReduceOp : Hopper_Op<"reduce", [Pure]> {
   let summary = "Combines the columns of each row";
   let description = [{
     First the columns a thread holds, in order, then the four lanes of a row
-    by two exchanges.
+    by two exchanges. `acc` gives `row`; a single row, `col`, one value.
   }];
   let arguments = (ins Tile_Reduction:$kind, Hopper_FragType:$input);
   let results = (outs Hopper_FragType:$result);

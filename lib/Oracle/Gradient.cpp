@@ -87,6 +87,8 @@ private:
   Chain chain;
   /// dO, or the gradient of what the epilogue makes.
   Tensor doutput;
+  /// Of a softmax: what the forward handed over.
+  Tensor storedOutput;
   Gradients gradients;
   SmallVector<Value> wanted;
 };
@@ -341,11 +343,11 @@ void Differentiation::differentiateRow(Position p, Gradients &sums) const {
   }
   // The output of a softmax is an operand of its gradients, as it is stored.
   if (isSoftmax && options.precision != Precision::Exact) {
-    Type stored =
-        cast<RankedTensorType>(chain.output.getType()).getElementType();
+    Heads stored(storedOutput, chain.layout);
+    const double *o = stored.row(p.b, p.h, p.i);
     delta = 0;
-    for (auto [o, d] : llvm::zip_equal(output, state.doutput))
-      delta = round(delta + round(d * roundToType(o, stored)));
+    for (auto [d, value] : llvm::enumerate(state.doutput))
+      delta = round(delta + round(value * o[d]));
   }
   Type keyType = cast<RankedTensorType>(chain.key.getType()).getElementType();
   bool normalised = chain.normalize != attn::Normalize::None;
@@ -481,8 +483,18 @@ Differentiation::run(ArrayRef<Argument> arguments) {
   if (!given)
     return llvm::createStringError(
         "the last argument must be the gradient of the output");
-  doutput = readTensor(
-      *given, cast<RankedTensorType>(chain.output.getType()).getElementType());
+  Type outputType =
+      cast<RankedTensorType>(chain.output.getType()).getElementType();
+  doutput = readTensor(*given, outputType);
+  if (chain.normalize == attn::Normalize::Softmax) {
+    const auto *stored = arguments.size() > count + 1
+                             ? std::get_if<ViewArgument>(&arguments[count])
+                             : nullptr;
+    if (!stored)
+      return llvm::createStringError(
+          "a softmax's output must come before the gradient of the output");
+    storedOutput = readTensor(*stored, outputType);
+  }
   // The forward, for its norms and scalars; no row of it.
   options.rows.emplace();
   auto forward = Evaluation::run(arguments.take_front(count));

@@ -49,8 +49,14 @@ class Case:
     q_len: tuple = None
     layout: str = "bhsd"
     std: float = 1.0
+    bias: str = ""
+    alibi: bool = False
+    #: Gradients of bias and slopes too.
+    captured: bool = False
 
     def __post_init__(self):
+        if self.score == "sigmoid":
+            self.bias = self.bias or "scalar"
         self.kv_heads = self.kv_heads or self.heads
         self.keys = self.keys or self.rows
         self.dv = self.dv or self.d
@@ -83,6 +89,21 @@ def cases():
     add("relu2-d128", score="relu2", rows=300)
     add("sigmoid-n8192", rows=8192, heads=1, causal=True)
     add("softmax-n8192", rows=8192, heads=1, score="softmax")
+    for d in (64, 128, 256):
+        for score in ("sigmoid", "softmax"):
+            add(f"captured-{score}-alibi-d{d}", d=d, score=score, heads=16,
+                batch=2, rows=333, alibi=True, causal=True, captured=True)
+            for bias in ("key", "full"):
+                add(f"captured-{score}-{bias}-d{d}", d=d, score=score,
+                    bias=bias, batch=2, heads=4, kv_heads=2, rows=200,
+                    keys=333, k_len=(333, 137), captured=True)
+        add(f"captured-sigmoid-head-d{d}", d=d, bias="head", heads=4, batch=3,
+            rows=260, captured=True)
+    add("captured-sigmoid-n4096", rows=4096, batch=2, captured=True)
+    add("captured-softplus-full", score="softplus", bias="full", rows=300,
+        captured=True)
+    add("captured-sigmoid-full-bshd", bias="full", rows=300, layout="bshd",
+        causal=True, dtype="f16", captured=True)
     return result
 
 
@@ -91,13 +112,15 @@ def generate(attnc, case, gradients):
     flags = [f"--score={case.score}", f"--head-dim={case.d}",
              f"--value-head-dim={case.dv}", f"--dtype={case.dtype}",
              f"--layout={case.layout}"]
-    flags += ["--causal"] * case.causal
+    flags += ["--causal"] * case.causal + ["--alibi"] * case.alibi
+    if case.bias:
+        flags.append(f"--bias={case.bias}")
     if case.window:
         flags.append("--window={},{}".format(*case.window))
     flags += ["--kv-len"] * (case.k_len is not None)
     flags += ["--q-len"] * (case.q_len is not None)
     if gradients:
-        flags.append("--backward")
+        flags.append("--backward=all" if case.captured else "--backward")
     elif case.score == "softmax":
         flags.append("--lse")
     text = subprocess.run([attnc, "gen", *flags], capture_output=True,
@@ -141,21 +164,72 @@ def attended(case):
     return keep
 
 
-def expected(case, q, k, v, do, model):
-    """dq, dk, dv in float64; `model`: P and dS rounded once."""
+def make_captured(case):
+    """bias and slopes, f32, by name."""
+    def normal(*shape):
+        return torch.randn(*shape, device="cuda") - math.log(case.keys)
+
+    captured = {}
+    if case.bias == "scalar":
+        captured["bias"] = torch.tensor(-math.log(case.keys), device="cuda")
+    elif case.bias == "head":
+        captured["bias"] = normal(case.heads)
+    elif case.bias == "key":
+        captured["bias"] = normal(case.batch, case.keys)
+    elif case.bias == "full":
+        captured["bias"] = normal(case.batch, case.heads, case.rows, case.keys)
+    if case.alibi:
+        captured["slopes"] = torch.exp2(
+            -8.0 * torch.arange(1, case.heads + 1, device="cuda") / case.heads)
+    return captured
+
+
+def spread(case, bias):
+    """A bias as it is added to the (B, H, Sq, Sk) logits."""
+    return bias[:, None, None] if case.bias in ("key", "head") else bias
+
+
+def distances(case):
+    """|i + k_len - q_len - j|, (B, 1, Sq, Sk)."""
+    q_len, k_len = lengths(case)
+    i = torch.arange(case.rows, device="cuda").view(1, 1, -1, 1)
+    j = torch.arange(case.keys, device="cuda").view(1, 1, 1, -1)
+    return (i + (k_len - q_len).view(-1, 1, 1, 1) - j).abs().double()
+
+
+def logits(case, s, captured):
+    if case.bias:
+        s = s + spread(case, captured["bias"].double())
+    if case.alibi:
+        s = s - captured["slopes"].double()[:, None, None] * distances(case)
+    return s
+
+
+def captured_gradients(case, ds):
+    """Those of bias and slopes from those of the logits."""
+    if case.bias:
+        yield {"scalar": lambda: ds.sum(), "head": lambda: ds.sum((0, 2, 3)),
+               "key": lambda: ds.sum((1, 2)), "full": lambda: ds}[case.bias]()
+    if case.alibi:
+        yield -(ds * distances(case)).sum((0, 2, 3))
+
+
+def expected(case, q, k, v, do, captured, model, output=None):
+    """dq, dk, dv and those of bias and slopes in float64; `model`: P and dS
+    rounded once, a softmax's output as stored."""
     group = case.heads // case.kv_heads
     dtype = DTYPES[case.dtype]
     grow = [x.double().repeat_interleave(group, 1) for x in (k, v)]
     q, do, (k, v) = q.double(), do.double(), grow
     scale, keep = 1 / math.sqrt(case.d), attended(case)
-    s = q @ k.transpose(2, 3) * scale
+    s = logits(case, q @ k.transpose(2, 3) * scale, captured)
     dp = do @ v.transpose(2, 3)
     zero = torch.zeros((), dtype=torch.float64, device="cuda")
     if case.score == "softmax":
         p = torch.softmax(s.masked_fill(~keep, -math.inf), 3).nan_to_num(0)
         o = p @ v
         if model:
-            o = o.to(dtype).double()
+            o = output.double()
         ds = p * (dp - (do * o).sum(3, keepdim=True))
     elif case.score == "softplus":
         w = torch.where(keep, F.softplus(s), zero)
@@ -168,7 +242,7 @@ def expected(case, q, k, v, do, model):
         p = s.clamp(min=0) ** 2 / case.keys
         ds = dp * 2 * s.clamp(min=0) / case.keys
     else:
-        p = torch.sigmoid(s - math.log(case.keys))
+        p = torch.sigmoid(s)
         ds = dp * p * (1 - p)
     p, ds = torch.where(keep, p, zero), torch.where(keep, ds, zero)
     if model:
@@ -179,7 +253,7 @@ def expected(case, q, k, v, do, model):
 
     def shrink(x):
         return x.unflatten(1, (case.kv_heads, group)).sum(2)
-    return dq, shrink(dk), shrink(dv)
+    return dq, shrink(dk), shrink(dv), *captured_gradients(case, ds)
 
 
 def to_layout(case, x):
@@ -194,12 +268,15 @@ def plant(case, x, own):
     return x
 
 
-def launch_values(case, q, k, v, do):
+def launch_values(case, q, k, v, do, captured):
     q_len, k_len = lengths(case)
     tensors = {"query": plant(case, q, q_len), "key": plant(case, k, k_len),
                "value": plant(case, v, k_len), "doutput": plant(case, do, q_len)}
     values = {name: to_layout(case, x) for name, x in tensors.items()}
-    values.update(bias=-math.log(case.keys), weight_scale=1 / case.keys,
+    values.update(captured)
+    if case.bias == "scalar":
+        values["bias"] = captured["bias"].item()
+    values.update(weight_scale=1 / case.keys,
                   q_len=q_len.int(), k_len=k_len.int())
     if case.window:
         values.update(window_left=case.window[0], window_right=case.window[1])
@@ -214,7 +291,8 @@ def call(program, values):
 
 def check(args, library, case):
     q, k, v, do = make_operands(case)
-    values = launch_values(case, q, k, v, do)
+    captured = make_captured(case)
+    values = launch_values(case, q, k, v, do, captured)
     if case.score == "softmax":
         program = harness.Program(library, generate(args.attnc, case, False))
         output = torch.empty_like(values["doutput"])
@@ -223,24 +301,32 @@ def check(args, library, case):
         values.update(output=output, lse=lse)
     program = harness.Program(library, generate(args.attnc, case, True))
     runs = []
+    tensors = {name: values[name] for name in ("query", "key", "value")}
+    if case.captured:
+        tensors.update(captured)
     for poison in (float("nan"), 7.0):
-        for name in ("query", "key", "value"):
-            values["d" + name] = torch.full_like(values[name], poison,
-                                                 dtype=torch.float32)
+        values.update({"d" + name: torch.full_like(x, poison,
+                                                   dtype=torch.float32)
+                       for name, x in tensors.items()})
         call(program, values)
-        runs.append([values["d" + name].clone()
-                     for name in ("query", "key", "value")])
-    exact = expected(case, q, k, v, do, model=False)
-    model = expected(case, q, k, v, do, model=True)
+        runs.append([values["d" + name].clone() for name in tensors])
+    exact = expected(case, q, k, v, do, captured, model=False)
+    output = to_layout(case, values["output"]).nan_to_num(0) if (
+        case.score == "softmax") else None
+    model = expected(case, q, k, v, do, captured, True, output)
     q_len, k_len = lengths(case)
     worst = 0
-    for index, name in enumerate(("dq", "dk", "dv")):
-        one, two = (to_layout(case, run[index]) for run in runs)
+    for index, name in enumerate("d" + name for name in tensors):
+        one, two = (run[index] for run in runs)
         if not torch.equal(one, two):
             raise AssertionError(f"{name}: two runs differ")
-        for b, length in enumerate((k_len if index else q_len).tolist()):
-            if one[b, :, length:].count_nonzero():
-                raise AssertionError(f"{name}: not 0 beyond the length")
+        if index < 3:
+            one = to_layout(case, one)
+            for b, length in enumerate((k_len if index else q_len).tolist()):
+                if one[b, :, length:].count_nonzero():
+                    raise AssertionError(f"{name}: not 0 beyond the length")
+        elif one[(exact[index] == 0)].count_nonzero():
+            raise AssertionError(f"{name}: not 0 where nothing attends")
         norm = exact[index].norm().item() or 1.0
         error = (one.double() - exact[index]).norm().item() / norm
         bound = 1.15 * (model[index] - exact[index]).norm().item() / norm
@@ -291,11 +377,11 @@ def bench_one(args, library, d, n, causal):
                 out, leaves, do, retain_graph=True), args.bench)
         line["cudnn"] = flops / ms * 1e-9
     for score in ("sigmoid", "softmax"):
-        case.score = score
+        case.score, case.bias = score, "scalar" * (score == "sigmoid")
         text = generate(args.attnc, case, True).replace(
             "{attn.differentiate = f32}", "{attn.differentiate}")
         program = harness.Program(library, text)
-        values = launch_values(case, q, k, v, do)
+        values = launch_values(case, q, k, v, do, make_captured(case))
         values.update({"d" + x: torch.empty_like(values[x])
                        for x in ("query", "key", "value")})
         values.update(output=torch.empty_like(do), lse=torch.zeros(

@@ -63,3 +63,57 @@ func.func @wide(%q: !w, %k: !w, %v: !w) -> !w attributes {attn.differentiate} {
   } : !w, !w, !w -> !w
   return %o : !w
 }
+
+// Captured operands. A sum over keys is a value a row of the queries' kernel;
+// what is left to sum takes a loop without products, of a row of 256 elements.
+// Sums over queries have a kernel for each query head. Where both positions
+// are kept, the sequences and heads that are not pass by.
+
+// TILE-LABEL: tile.kernel @captured_query_gradient(
+// TILE: tile.for_keys
+// TILE: tile.reduce add %{{.*}} : <128x64xf32> -> <128x1xf32>
+// TILE: tile.store %{{.*}} : <128x1xf32>, <?x?x?xf32>
+// TILE-LABEL: tile.kernel @captured_key_sums(
+// TILE: tile.for_keys
+// TILE-COUNT-2: tile.dot
+// TILE-NOT: tile.dot
+// TILE-LABEL: tile.kernel @captured_position_gradient(
+// TILE: tile.for_keys {{.*}} step 1 iter_args
+// TILE-COUNT-2: tile.dot
+// TILE-LABEL: tile.kernel @captured_sum(
+// TILE: scf.for
+// TILE: tile.load {{.*}} -> <1x256xf32>
+// TILE: tile.reduce add %{{.*}} : <1x256xf32> -> <1x1xf32>
+
+// CHECK-LABEL: hopper.kernel @captured_key_sums
+// CHECK-COUNT-2: hopper.wgmma
+// CHECK-LABEL: hopper.kernel @captured_position_gradient
+// CHECK-COUNT-2: hopper.wgmma
+// CHECK: hopper.store %{{.*}} : <64x64xbf16, acc>
+// CHECK-LABEL: hopper.kernel @captured_sum
+// CHECK: hopper.consumers
+// CHECK: scf.for
+// CHECK: hopper.load {{.*}} -> <1x256xf32, col>
+// CHECK: hopper.reduce add %{{.*}} : <1x256xf32, col> -> <1x1xf32, col>
+
+func.func @captured(%q: !t, %k: !t, %v: !t, %head: tensor<?xf32> {attn.gradient},
+    %keys: tensor<?xf32> {attn.gradient},
+    %pairs: tensor<?x?xbf16> {attn.gradient}) -> !t
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v
+      score_captures(%head, %keys, %pairs : tensor<?xf32>, tensor<?xf32>, tensor<?x?xbf16>)
+      maps [affine_map<(b, h, i, j) -> (h)>, affine_map<(b, h, i, j) -> (j)>,
+            affine_map<(b, h, i, j) -> (i, j)>] score_mod {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32,
+       %e: f32, %f: f32, %g: f32):
+    %y0 = arith.addf %s, %e : f32
+    %y1 = arith.addf %y0, %f : f32
+    %y = arith.addf %y1, %g : f32
+    attn.yield %y : f32
+  } activation {
+  ^bb0(%x: f32):
+    %y = attn.logistic %x : f32
+    attn.yield %y : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
+}

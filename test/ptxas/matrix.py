@@ -81,6 +81,25 @@ GRADIENTS = {
 }
 
 
+# Gradients of captured operands too: the kernels that sum them.
+CAPTURED = {
+    **{f"{score}-d{d}-alibi-causal":
+           f"--score={score} --head-dim={d} --alibi --causal"
+       for score in ("sigmoid", "softmax") for d in (64, 128)},
+    "sigmoid-d64": "--score=sigmoid --head-dim=64",
+    "sigmoid-d128": "--score=sigmoid --head-dim=128",
+    "sigmoid-d256": "--score=sigmoid --head-dim=256 --bias=head",
+    "sigmoid-keys": "--score=sigmoid --head-dim=128 --bias=key --kv-len",
+    "softmax-keys": "--score=softmax --head-dim=256 --bias=key --causal",
+    "sigmoid-full": "--score=sigmoid --head-dim=128 --bias=full",
+    "softmax-full": "--score=softmax --head-dim=64 --bias=full --heads=8 "
+                    "--kv-heads=2 --causal --dtype=f16",
+    "softplus-full": "--score=softplus --head-dim=256 --bias=full "
+                     "--mask tensor",
+    "softcap": "--score=softcap --head-dim=96 --alibi --window=512,0",
+}
+
+
 def full_matrix():
     for d, dtype, (mask, flag), score in itertools.product(
             DIMS, ("bf16", "f16"), MASKS.items(), ("sigmoid", "softmax")):
@@ -130,6 +149,9 @@ def gradient_cases():
     for name, flags in GRADIENTS.items():
         dtype = "" if "--dtype" in flags else "--dtype=bf16"
         yield f"backward-{name}", f"--backward {dtype} {flags}"
+    for name, flags in CAPTURED.items():
+        dtype = "" if "--dtype" in flags else "--dtype=bf16"
+        yield f"captured-{name}", f"--backward=all {dtype} {flags}"
 
 
 def file_cases():

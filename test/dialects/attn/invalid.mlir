@@ -693,7 +693,7 @@ func.func @row_dot(%x: !t, %y: tensor<?x?x?x32xf32>) {
 !t = tensor<?x?x?x64xf32>
 !r = tensor<?x?x?xf32>
 func.func @sum_map(%x: !r, %like: tensor<?xf32>) {
-  // expected-error @+1 {{'attn.sum' op needs a map from (b, h, x) to the 1 dims of the result, got affine_map<(d0, d1) -> (d1)>}}
+  // expected-error @+1 {{'attn.sum' op needs a map from the 3 dims of the input to the 1 dims of the result, got affine_map<(d0, d1) -> (d1)>}}
   %r = attn.sum %x map affine_map<(b, h) -> (h)> like %like : tensor<?xf32> : !r -> tensor<?xf32>
   return
 }
@@ -703,7 +703,7 @@ func.func @sum_map(%x: !r, %like: tensor<?xf32>) {
 !t = tensor<?x?x?x64xf32>
 !r = tensor<?x?x?xf32>
 func.func @sum_function(%x: !r, %like: tensor<?xf32>) {
-  // expected-error @+1 {{'attn.sum' op maps each dim of the result to one of b, h, x or a quotient of b or h by a constant, got affine_map<(d0, d1, d2) -> (d1 + d2)>}}
+  // expected-error @+1 {{'attn.sum' op maps each dim of the result to a dim of the input or its quotient by a constant, got affine_map<(d0, d1, d2) -> (d1 + d2)>}}
   %r = attn.sum %x map affine_map<(b, h, x) -> (h + x)> like %like : tensor<?xf32> : !r -> tensor<?xf32>
   return
 }
@@ -714,7 +714,24 @@ func.func @sum_function(%x: !r, %like: tensor<?xf32>) {
 !r = tensor<?x?x?xf32>
 func.func @sum_like(%x: !r) {
   // expected-error @+1 {{'attn.sum' op needs `like`: the sizes of the result are those of that tensor}}
-  %r = attn.sum %x map affine_map<(b, h, x) -> (h)> : !r -> tensor<?xf32>
+  %r = attn.sum %x map affine_map<(b, h, x) -> (h floordiv 2)> : !r -> tensor<?xf32>
+  return
+}
+
+// -----
+
+!r = tensor<?x?x?xf32>
+func.func @sum_size(%x: !r) {
+  // expected-error @+1 {{'attn.sum' op dim 0 of the result must have the size of dim 1 of 'tensor<?x?x?xf32>', got 'tensor<4xf32>'}}
+  %r = attn.sum %x map affine_map<(b, h, x) -> (h)> : !r -> tensor<4xf32>
+  return
+}
+
+// -----
+
+func.func @sum_rank(%x: tensor<f32>) {
+  // expected-error @+1 {{'attn.sum' op sums tensors of 1 to 3 dims, got 'tensor<f32>'}}
+  %r = attn.sum %x map affine_map<() -> ()> : tensor<f32> -> tensor<f32>
   return
 }
 

@@ -332,6 +332,8 @@ private:
     case Capture::Diagonal:
       // S-bias: relative positions from -31 to 32; 0 outside.
       return addBias("i - j + 31", {64});
+    case Capture::Pairs:
+      return addBias("j, i", {a.keys, a.queries});
     case Capture::Full:
       return addBias("b, h, i, j", {a.batch, a.heads, a.queries, a.keys});
     case Capture::Alibi:

@@ -44,7 +44,7 @@ const std::vector<Mask> &getMasks();
 const char *getName(Mask mask);
 
 /// A captured operand that is added to the logits: the dims it has.
-enum class Capture { None, Scalar, H, BH, I, J, Diagonal, Full, Alibi };
+enum class Capture { None, Scalar, H, BH, I, J, Diagonal, Pairs, Full, Alibi };
 
 struct Attention {
   int64_t batch = 1, heads = 2, keyHeads = 2;
