@@ -151,22 +151,31 @@ ScheduleAttr serialised(ScheduleAttr s) {
 }
 
 /// Registers for two products of 64 rows, the weights of one as an operand, and
-/// the sums; shared memory for the operands that stay and those that pass.
-bool sm90GradientsFit(const ScheduleProblem &p, int64_t consumers,
-                      int64_t blockN, int64_t stages) {
+/// the sums.
+int64_t sm90GradientRegisters(const ScheduleProblem &p, int64_t blockN) {
   int64_t d = roundUp(p.headDim, 16), dv = roundUp(p.valueHeadDim, 16);
   bool split = d + dv > kMostGradientColumns;
   int64_t columns = split ? std::max(d, dv) : d + dv;
   // Two values a column, such as an LSE, fit beside what is counted.
   int64_t values = std::max<int64_t>(p.keyValues - 2, 0);
   constexpr int64_t addresses = 8;
-  int64_t registers = columns / 2 + blockN + blockN / 4 + values * blockN / 4 +
-                      p.positionValues * blockN / 2 + addresses;
+  return columns / 2 + blockN + blockN / 4 + values * blockN / 4 +
+         p.positionValues * blockN / 2 + addresses;
+}
+
+/// Shared memory for the operands that stay and those that pass.
+int64_t sm90GradientBytes(const ScheduleProblem &p, int64_t blockM,
+                          int64_t blockN, int64_t stages) {
   int64_t element = bytesOf(p.elementType), panel = 128 / element;
-  int64_t rows = consumers * kRowsPerConsumer + stages * blockN;
-  int64_t bytes = rows * (roundUp(d, panel) + roundUp(dv, panel)) * element;
-  return registers <= sm90RegisterBudget(p, consumers) &&
-         bytes <= kSharedMemory;
+  int64_t columns = roundUp(p.headDim, panel) + roundUp(p.valueHeadDim, panel);
+  return (blockM + stages * blockN) * columns * element;
+}
+
+bool sm90GradientsFit(const ScheduleProblem &p, int64_t consumers,
+                      int64_t blockN, int64_t stages) {
+  return sm90GradientRegisters(p, blockN) <= sm90RegisterBudget(p, consumers) &&
+         sm90GradientBytes(p, consumers * kRowsPerConsumer, blockN, stages) <=
+             kSharedMemory;
 }
 
 /// One product after the other: an operand that passes is in two of them.
@@ -256,6 +265,9 @@ ScheduleFootprint attnc::tile::getFootprint(StringRef target,
   if (target != kSm90a)
     return {cpuBytes(problem, m, n), kCpuCacheBudget, 0};
   int64_t stages = std::max<int64_t>(schedule.getStages(), 1);
+  if (problem.gradients)
+    return {sm90GradientBytes(problem, m, n, stages), kSharedMemory,
+            sm90GradientRegisters(problem, n)};
   return {sm90Bytes(problem, m, n, stages), kSharedMemory,
           sm90Registers(problem, n)};
 }

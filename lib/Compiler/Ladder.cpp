@@ -16,38 +16,43 @@ using llvm::Error;
 
 namespace {
 
-/// What becomes a kernel, and the schedules to try for it: none if it has one
-/// of its own.
-struct Kernel {
+/// An op that becomes kernels, and the schedules to try for them: none if it
+/// has one of its own.
+struct Kernels {
   SmallVector<tile::ScheduleAttr> ladder;
   size_t rung = 0;
+  /// As many kernels as the others leave.
+  bool isMany = false;
 };
 
 /// The ops that become kernels, in the order of the kernels.
 SmallVector<Operation *> findKernelOps(ModuleOp module) {
   SmallVector<Operation *> ops;
   module.walk([&](Operation *op) {
-    if (isa<attn::FusedOp, attn::RowNormOp>(op))
+    if (isa<attn::FusedOp, attn::RowNormOp, attn::BackwardOp, attn::RowSumsOp,
+            attn::RowDotOp, attn::SumOp>(op))
       ops.push_back(op);
   });
   return ops;
 }
 
-SmallVector<Kernel> makeLadders(ModuleOp module,
-                                const CompileOptions &options) {
+SmallVector<Kernels> makeLadders(ModuleOp module,
+                                 const CompileOptions &options) {
   StringRef name = targetName(options.target);
   module.getContext()->loadDialect<tile::TileDialect>();
-  SmallVector<Kernel> kernels;
+  SmallVector<Kernels> all;
   for (Operation *op : findKernelOps(module)) {
-    kernels.emplace_back();
-    if (op->hasAttr(kScheduleAttr))
+    Kernels &kernels = all.emplace_back();
+    kernels.isMany = isa<attn::BackwardOp>(op);
+    // A sum does little that could be done in another way.
+    if (op->hasAttr(kScheduleAttr) || isa<attn::SumOp>(op))
       continue;
     tile::ScheduleProblem problem = getScheduleProblem(op, options.anyLayout);
-    kernels.back().ladder = tile::getScheduleLadder(
+    kernels.ladder = tile::getScheduleLadder(
         name, problem,
         tile::chooseSchedule(module.getContext(), name, problem));
   }
-  return kernels;
+  return all;
 }
 
 /// The names of the kernels that an attempt made.
@@ -60,21 +65,49 @@ SmallVector<StringRef> findKernelNames(const Artifact &artifact) {
   return names;
 }
 
-/// Takes a step on the ladder of each kernel that is not clean. What it says
-/// of it is empty if no kernel could.
-std::string takeSteps(MutableArrayRef<Kernel> kernels,
-                      ArrayRef<StringRef> names, const PtxasLog &log) {
+/// The names of each op's kernels; none where it cannot be known whose they
+/// are.
+SmallVector<ArrayRef<StringRef>> shareNames(ArrayRef<Kernels> all,
+                                            ArrayRef<StringRef> names) {
+  size_t many = llvm::count_if(all, [](auto &k) { return k.isMany; });
+  size_t single = all.size() - many;
+  if (many > 1 || names.size() < all.size() ||
+      (many == 0 && names.size() != single))
+    return {};
+  SmallVector<ArrayRef<StringRef>> shares;
+  for (const Kernels &kernels : all) {
+    // Those after it have one each.
+    size_t after = all.size() - shares.size() - 1;
+    size_t count = kernels.isMany ? names.size() - after : 1;
+    shares.push_back(names.take_front(count));
+    names = names.drop_front(count);
+  }
+  return shares;
+}
+
+/// Takes a step on the ladder of each op with a kernel that is not clean. What
+/// it says of them is empty if none could.
+std::string takeSteps(MutableArrayRef<Kernels> all,
+                      ArrayRef<ArrayRef<StringRef>> shares,
+                      const PtxasLog &log) {
   std::string remarks;
   llvm::raw_string_ostream stream(remarks);
-  for (auto [kernel, name] : llvm::zip(kernels, names)) {
-    auto offences = findOffences(log, name);
-    if (offences.empty() || kernel.rung + 1 >= kernel.ladder.size())
+  for (auto [kernels, names] : llvm::zip(all, shares)) {
+    if (kernels.rung + 1 >= kernels.ladder.size())
       continue;
-    Attribute from = kernel.ladder[kernel.rung];
-    Attribute to = kernel.ladder[++kernel.rung];
-    stream << "remark: kernel '" << name << "': " << from
-           << " is rejected: " << llvm::join(offences, "; ") << "; trying "
-           << to << '\n';
+    Attribute from = kernels.ladder[kernels.rung];
+    Attribute to = kernels.ladder[kernels.rung + 1];
+    bool isClean = true;
+    for (StringRef name : names) {
+      auto offences = findOffences(log, name);
+      if (offences.empty())
+        continue;
+      isClean = false;
+      stream << "remark: kernel '" << name << "': " << from
+             << " is rejected: " << llvm::join(offences, "; ") << "; trying "
+             << to << '\n';
+    }
+    kernels.rung += !isClean;
   }
   return remarks;
 }
@@ -84,7 +117,7 @@ std::string takeSteps(MutableArrayRef<Kernel> kernels,
 Error attnc::climbLadder(Artifact &artifact, const CompileOptions &options,
                          llvm::function_ref<Error(Artifact &)> attempt) {
   OwningOpRef<ModuleOp> fused = std::move(artifact.module);
-  SmallVector<Kernel> kernels = makeLadders(*fused, options);
+  SmallVector<Kernels> kernels = makeLadders(*fused, options);
   std::string said = artifact.warnings;
   Artifact best;
   for (bool first = true;; first = false) {
@@ -103,9 +136,8 @@ Error attnc::climbLadder(Artifact &artifact, const CompileOptions &options,
     }
     best = std::move(next);
     SmallVector<StringRef> names = findKernelNames(best);
-    std::string remarks;
-    if (names.size() == kernels.size())
-      remarks = takeSteps(kernels, names, parsePtxasLog(best.assemblerLog));
+    std::string remarks = takeSteps(kernels, shareNames(kernels, names),
+                                    parsePtxasLog(best.assemblerLog));
     if (remarks.empty())
       break;
     said += remarks;

@@ -179,6 +179,32 @@ def gradients():
 
 
 @test
+def captured_gradients():
+    """Of biases and slopes, as a model that learns them asks for."""
+    q, k, v = (x.requires_grad_() for x in tensors(S=300, D=64))
+    heads = q.shape[1]
+    slopes = torch.exp2(-torch.arange(1.0, heads + 1, device="cuda"))
+    for bias in (torch.tensor(-5.0, device="cuda"),
+                 torch.full((heads,), -5.0, device="cuda"),
+                 torch.randn(1, heads, 300, 300, device="cuda") - 5):
+        leaves = [q, k, v, bias.requires_grad_(), slopes.requires_grad_()]
+        wide = [x.detach().double().requires_grad_() for x in leaves]
+
+        def call(function, q, k, v, bias, slopes):
+            return function(q, k, v, activation="sigmoid", bias=bias,
+                            causal=True, alibi_slopes=slopes)
+
+        out = call(attnc.attention, *leaves)
+        weight = torch.randn_like(out)
+        got = torch.autograd.grad(out, leaves, weight)
+        want = torch.autograd.grad(call(reference.attention, *wide), wide,
+                                   weight.double())
+        for a, b in zip(got, want):
+            error = ((a.double() - b).norm() / b.norm()).item()
+            assert a.shape == b.shape and error <= 1e-2, error
+
+
+@test
 def bad_input():
     q, k, v = tensors()
     for change in (dict(k=k.cpu()), dict(q=q.double())):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stands in for ptxas: the "machine code" is the PTX behind the four bytes that
-# machine code begins with, and it spills if a line of the PTX matches the
-# regular expression $SPILLS.
+# machine code begins with, and a kernel spills if a line of its PTX matches
+# the regular expression $SPILLS.
 if [ "$1" = --version ]; then
   echo "Cuda compilation tools, release 13.0, V13.0.88"
   exit
@@ -9,11 +9,23 @@ fi
 in=$4 out=$6
 printf '\177ELF' >"$out"
 cat "$in" >>"$out"
-kernel=$(sed -n 's/^\.visible \.entry \([a-z_]*\)(.*/\1/p' "$in")
-echo "ptxas info    : Compiling entry function '$kernel' for 'sm_90a'"
-if grep -Eq "$SPILLS" "$in"; then
-  echo "    32 bytes stack frame, 48 bytes spill stores, 64 bytes spill loads"
-else
-  echo "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"
-fi
-echo "ptxas info    : Used 168 registers, used 16 barriers"
+awk -v spills="$SPILLS" '
+function finish() {
+  if (kernel == "")
+    return
+  print "ptxas info    : Compiling entry function \047" kernel \
+    "\047 for \047sm_90a\047"
+  print spilled ? "    32 bytes stack frame, 48 bytes spill stores, " \
+    "64 bytes spill loads" : "    0 bytes stack frame, 0 bytes spill stores, " \
+    "0 bytes spill loads"
+  print "ptxas info    : Used 168 registers, used 16 barriers"
+}
+/^\.visible \.entry / {
+  finish()
+  kernel = $3
+  sub(/\(.*/, "", kernel)
+  spilled = 0
+}
+$0 ~ spills { spilled = 1 }
+END { finish() }
+' "$in"
