@@ -52,11 +52,21 @@ using Values = SmallVector<Value>;
 /// Where the launcher finds a parameter; the dictionary of `attnc.kernel`.
 enum class ParamKind { Pointer, Size, Stride, Scalar, Items, TensorMap };
 
+/// Who fills a slot.
+enum class Filler {
+  Bulk,     // one thread starts a bulk copy
+  OneWarp,  // warps of the producer take slots in turn
+  AllWarps, // warps of the producer share the rows of each slot
+};
+
 struct RingInfo {
   int64_t base, slot, full, empty;
-  /// Arrivals that make a slot full, besides the bytes of bulk copies.
-  int64_t producers;
+  Filler filler;
+  int64_t number;
   RingType type;
+
+  /// Arrivals that make a slot full, besides the bytes of bulk copies.
+  int64_t producers() const { return filler == Filler::AllWarps ? 4 : 1; }
 };
 
 class KernelLowering {
@@ -157,28 +167,41 @@ private:
   LogicalResult lowerIf(scf::IfOp op);
   void lowerNext(NextOp op);
   std::pair<Value, Value> splitCursor(const RingInfo &ring, Value cursor);
+  Value isMine(const RingInfo &ring, Value cursor);
+  void lowerAcquire(AcquireOp op);
   void lowerCopy(CopyOp op);
   void lowerCopyElements(CopyElementsOp op);
-  /// Emits the copies of chunks, given by row and by number in the row, under
-  /// a condition that may be null.
-  struct Chunk {
-    Value row, number, inside;
+  /// A slot, and the rows of it that this warp copies.
+  struct Part {
+    CopyElementsOp op;
+    Value view;
+    AffineMap map;
+    RingType type;
+    Value slot, lane, first, end;
+    int64_t count, group;
   };
-  using ChunkBody = llvm::function_ref<void(ArrayRef<Chunk>)>;
-  void shareChunks(int64_t rows, int64_t first, int64_t count, int64_t group,
-                   ChunkBody body);
-  Value chunkAddress(const RingInfo &ring, Value slot, const Chunk &chunk);
-  Access getChunkAccess(CopyElementsOp op, const Chunk &chunk);
+  Value afresh(Value value);
+  Part getPart(CopyElementsOp op, const RingInfo &ring, Value slot);
+  void forRows(const Part &part, llvm::function_ref<void(Value)> body);
+  Access getAccessOf(const Part &part, Value row, Value col);
+  Value swizzle(Value inner, Value row);
   Value findAlignment(Value view, int64_t colDim);
-  void copyAligned(CopyElementsOp op, const RingInfo &ring, Value slot,
-                   int64_t bytes);
-  Values loadShifted(CopyElementsOp op, const Chunk &chunk);
-  void storeShifted(CopyElementsOp op, const RingInfo &ring, Value slot,
-                    const Chunk &chunk, ArrayRef<Value> loaded);
-  void copyPairs(CopyElementsOp op, const RingInfo &ring, Value slot);
-  Values loadElements(CopyElementsOp op, const Chunk &chunk);
-  void copySingly(CopyElementsOp op, const RingInfo &ring, Value slot,
-                  int64_t first);
+  Value stepOfRows(const Part &part, int64_t rows);
+  Value swizzledAddress(const Part &part, Value row, Value inner);
+  Value swizzleFurther(Value address, int64_t k);
+  using RowBody = llvm::function_ref<void(int64_t, Value, Value)>;
+  void forAddresses(const Part &part, Value row, int64_t step, RowBody body);
+  void copyAligned(const Part &part, int64_t bytes);
+  void copyWords(const Part &part);
+  Value hasWord(const Part &part, int64_t p, Value odd);
+  Values loadEnds(const Part &part);
+  void storeEnds(const Part &part, ArrayRef<Value> ends);
+  void shiftRows(const Part &part);
+  void shiftPanel(const Part &part, int64_t panel, Value own, Value next,
+                  ArrayRef<Value> selectors);
+  Values loadChunk(const Part &part, Value row, Value number);
+  void copySingly(const Part &part);
+  void copyRows(const Part &part);
   void lowerAwait(AwaitOp op);
   void lowerZeroRows(ZeroRowsOp op);
   void arriveOnce(Value address);
@@ -418,10 +441,12 @@ void KernelLowering::layOutSharedMemory() {
   kernel->walk([&](RingOp op) {
     RingType type = op.getRing().getType();
     int64_t slot = slotBytes(type.getRows(), type.getCols());
-    // A bulk copy is announced once; of element copies, each warp tells.
-    bool elements =
-        llvm::any_of(op.getRing().getUsers(), llvm::IsaPred<CopyElementsOp>);
-    rings[op.getRing()] = RingInfo{offset, slot, 0, 0, elements ? 4 : 1, type};
+    // A warp waits for what it copied: with several slots, the others go on.
+    Filler filler = Filler::Bulk;
+    if (llvm::any_of(op.getRing().getUsers(), llvm::IsaPred<CopyElementsOp>))
+      filler = type.getStages() > 1 ? Filler::OneWarp : Filler::AllWarps;
+    int64_t number = rings.size();
+    rings[op.getRing()] = RingInfo{offset, slot, 0, 0, filler, number, type};
     offset += slot * type.getStages();
   });
   for (auto &[value, ring] : rings) {
@@ -457,7 +482,7 @@ void KernelLowering::emitEntry(Block *produce, Block *consume) {
   int64_t arrivals = 4 * kernel.getRoles().getConsumers();
   for (auto &[value, ring] : rings)
     for (int64_t s = 0; s < ring.type.getStages(); ++s)
-      for (auto [offset, count] : {std::pair(ring.full, ring.producers),
+      for (auto [offset, count] : {std::pair(ring.full, ring.producers()),
                                    std::pair(ring.empty, arrivals)})
         intrinsic("llvm.nvvm.mbarrier.init.shared", {},
                   {sharedPointer(add(base, offset + 8 * s)), constant(count)});
@@ -779,6 +804,41 @@ static int64_t findColumnDim(AffineMap map) {
   return found;
 }
 
+/// Whether this warp of a cooperative producer fills the slot. All warps see
+/// the same cursors. Consecutive copies go to different warps, so that they are
+/// in flight together: each waits only for its own.
+Value KernelLowering::isMine(const RingInfo &ring, Value cursor) {
+  if (ring.filler == Filler::Bulk)
+    return equals(warp, 0);
+  if (ring.filler == Filler::AllWarps)
+    return constant(1, b.getI1Type());
+  int64_t turns = llvm::count_if(
+      rings, [](auto &r) { return r.second.filler == Filler::OneWarp; });
+  Value turn = add(mul(get(cursor), turns), ring.number);
+  return compare(arith::CmpIPredicate::eq, andi(turn, constant(3)), warp);
+}
+
+/// Only who fills a slot waits for it: others may be more than a phase behind,
+/// where a parity says nothing.
+void KernelLowering::lowerAcquire(AcquireOp op) {
+  const RingInfo &ring = rings.find(op.getRing())->second;
+  Block *done = nullptr;
+  if (cooperative) {
+    Block *mine = newBlock();
+    done = newBlock();
+    branchIf(isMine(ring, op.getCursor()), mine, done);
+    at(mine);
+  }
+  // A fresh barrier counts as "phase 1 done": the first round passes.
+  auto [stage, phase] = splitCursor(ring, op.getCursor());
+  Value parity = arith::XOrIOp::create(b, loc, phase, constant(1));
+  waitBarrier(barrier(ring, ring.empty, stage), parity);
+  if (done) {
+    branch(done);
+    at(done);
+  }
+}
+
 void KernelLowering::lowerCopy(CopyOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
   Block *done = nullptr;
@@ -821,63 +881,69 @@ void KernelLowering::lowerCopy(CopyOp op) {
 // Cooperative copies
 //===----------------------------------------------------------------------===//
 
-// All threads of the producer share chunks of 16 bytes. Where the elements of
-// a row are neighbours, how wide they can be read is known when the kernel
-// runs: a base and strides that are multiples of 16, 8 or 4 bytes let the copy
-// engine of ordinary loads work (cp.async: no registers, any number in
-// flight); of 2 bytes, words are loaded and shifted. Else it is one by one.
+// A warp copies whole rows. Where the elements of a row are neighbours, how
+// wide they can be read is known when the kernel runs: a base and strides that
+// are multiples of 16, 8 or 4 bytes let ordinary asynchronous copies work
+// (cp.async: no registers, any number in flight). Where rows begin at odd
+// elements, the aligned words within each row are copied that way and moved by
+// an element in shared memory. Else it is one by one. No byte outside a row is
+// ever read.
 
-/// Elements of a chunk.
+/// Elements of a chunk, which is what the swizzle moves as a whole.
 static constexpr int64_t kChunk = 8;
 
-/// The producer's threads share chunks [first, first + count) of all rows; each
-/// takes `group` of them at a time.
-void KernelLowering::shareChunks(int64_t rows, int64_t first, int64_t count,
-                                 int64_t group, ChunkBody body) {
-  Value begin = andi(tid, constant(127));
-  Value end = constant(rows * count);
-  Block *loop = newBlock(i32), *done = newBlock();
-  branchIf(compare(arith::CmpIPredicate::slt, begin, end), loop, done, begin);
-  at(loop);
-  SmallVector<Chunk> chunks;
-  for (int64_t k = 0; k < group; ++k) {
-    Value index = add(loop->getArgument(0), 128 * k);
-    Value row = arith::DivUIOp::create(b, loc, index, constant(count));
-    Value number = arith::RemUIOp::create(b, loc, index, constant(count));
-    Value inside;
-    if (k && rows * count % (128 * group))
-      inside = compare(arith::CmpIPredicate::slt, index, end);
-    chunks.push_back({row, add(number, first), inside});
+/// A value that is made again for each copy: what follows from it would be
+/// hoisted out of the loop over slots and fill the registers of the producer.
+Value KernelLowering::afresh(Value value) {
+  bool wide = value.getType() == i64;
+  return assembly(wide ? "mov.b64 $0, $1;" : "mov.b32 $0, $1;",
+                  wide ? "=l,l" : "=r,r", value.getType(), value)[0];
+}
+
+KernelLowering::Part KernelLowering::getPart(CopyElementsOp op,
+                                             const RingInfo &ring, Value slot) {
+  int64_t rows = ring.type.getRows();
+  Part part = {
+      op,   op.getView(), op.getMap(),    ring.type, slot,
+      lane, constant(0),  constant(rows), rows,      rows % 16 ? 8 : 16};
+  part.lane = afresh(lane);
+  part.end = afresh(part.end);
+  if (ring.filler == Filler::AllWarps) {
+    part.count = roundUp((rows + 3) / 4, part.group);
+    part.first = mul(warp, part.count);
+    part.end = arith::MinSIOp::create(b, loc, add(part.first, part.count),
+                                      constant(rows));
   }
-  body(chunks);
-  Value next = add(loop->getArgument(0), 128 * group);
-  branchIf(compare(arith::CmpIPredicate::slt, next, end), loop, done, next);
+  return part;
+}
+
+/// `body` gets the first of `group` rows.
+void KernelLowering::forRows(const Part &part,
+                             llvm::function_ref<void(Value)> body) {
+  Block *loop = newBlock(i32), *done = newBlock();
+  branchIf(compare(arith::CmpIPredicate::slt, part.first, part.end), loop, done,
+           part.first);
+  at(loop);
+  body(loop->getArgument(0));
+  Value next = add(loop->getArgument(0), part.group);
+  branchIf(compare(arith::CmpIPredicate::slt, next, part.end), loop, done,
+           next);
   at(done);
 }
 
-/// Where the swizzle has a chunk: see slotOffset.
-Value KernelLowering::chunkAddress(const RingInfo &ring, Value slot,
-                                   const Chunk &chunk) {
-  Value panel = arith::ShRUIOp::create(b, loc, chunk.number, constant(3));
-  Value inner = andi(chunk.number, constant(kPanelBytes / 16 - 1));
-  Value swizzled =
-      arith::XOrIOp::create(b, loc, inner, andi(chunk.row, constant(7)));
-  return add(add(slot, mul(panel, ring.type.getRows() * kPanelBytes)),
-             add(mul(chunk.row, kPanelBytes), mul(swizzled, 16)));
-}
-
-/// The first element of a chunk.
-KernelLowering::Access KernelLowering::getChunkAccess(CopyElementsOp op,
-                                                      const Chunk &chunk) {
+KernelLowering::Access KernelLowering::getAccessOf(const Part &part, Value row,
+                                                   Value col) {
+  CopyElementsOp op = part.op;
   Values symbols;
   for (Value coordinate : op.getCoordinates())
     symbols.push_back(get(coordinate));
   Value rows = op.getRows() ? get(op.getRows()) : Value();
-  Access access = getAccess(op.getView(), op.getMap(), symbols, rows, chunk.row,
-                            mul(chunk.number, kChunk));
-  if (chunk.inside)
-    access.inBounds = andi(access.inBounds, chunk.inside);
-  return access;
+  return getAccess(op.getView(), op.getMap(), symbols, rows, row, col);
+}
+
+/// A byte of a panel's row, where the swizzle has it: see slotOffset.
+Value KernelLowering::swizzle(Value inner, Value row) {
+  return arith::XOrIOp::create(b, loc, inner, mul(andi(row, constant(7)), 16));
 }
 
 /// Bits that are 0 in the addresses of all rows: of the base and of strides
@@ -899,130 +965,244 @@ Value KernelLowering::findAlignment(Value view, int64_t colDim) {
   return bits;
 }
 
+/// Bytes from one row to the one `rows` further, if that is the same for all
+/// rows; else null.
+Value KernelLowering::stepOfRows(const Part &part, int64_t rows) {
+  CopyElementsOp op = part.op;
+  AffineMap map = op.getMap();
+  AffineExpr row = getAffineDimExpr(0, map.getContext());
+  Value step = constant(0, i64);
+  for (auto [dim, expr] : llvm::enumerate(map.getResults())) {
+    if (!expr.isFunctionOfDim(0))
+      continue;
+    AffineExpr rest = simplifyAffineExpr(expr - row, 2, map.getNumSymbols());
+    if (rest.isFunctionOfDim(0))
+      return {};
+    step = add(step, mul(afresh(getStride(op.getView(), dim)), 2 * rows));
+  }
+  return step;
+}
+
+/// Every `step`-th of a group's rows from `row` on: how far it is, its address
+/// and whether it is to be read.
+void KernelLowering::forAddresses(const Part &part, Value row, int64_t step,
+                                  RowBody body) {
+  Value apart = stepOfRows(part, step), address;
+  for (int64_t k = 0; k < part.group; k += step) {
+    Access access = getAccessOf(part, add(row, k), constant(0));
+    address = k && apart
+                  ? add(address, apart)
+                  : Value(LLVM::PtrToIntOp::create(
+                        b, loc, i64, elementPointer(part.view, access.offset)));
+    body(k, address, access.inBounds);
+  }
+}
+
+/// Where the swizzle has the byte `inner` of row `row` in the first panel. That
+/// of row k more, if the two have no bits in common below 8, is k * 128 further
+/// from `swizzleFurther`.
+Value KernelLowering::swizzledAddress(const Part &part, Value row,
+                                      Value inner) {
+  return add(add(part.slot, mul(row, kPanelBytes)), swizzle(inner, row));
+}
+
+Value KernelLowering::swizzleFurther(Value address, int64_t k) {
+  return arith::XOrIOp::create(b, loc, address, constant(k % 8 * 16));
+}
+
+static std::string asyncCopy(int64_t bytes, int64_t to, int64_t from) {
+  std::string size = std::to_string(bytes);
+  return std::string("cp.async.") + (bytes == 16 ? "cg" : "ca") +
+         ".shared.global [$0+" + std::to_string(to) + "], [$1+" +
+         std::to_string(from) + "], " + size + ", $2;";
+}
+
 /// Copies of `bytes` bytes each, which write zeros for what is not to be read:
 /// rows outside, and what a product reads beyond the last column.
-void KernelLowering::copyAligned(CopyElementsOp op, const RingInfo &ring,
-                                 Value slot, int64_t bytes) {
-  int64_t end = ring.type.getCols() * 2;
-  // Of a part of `bytes` that has the last column and more, nothing is copied.
-  int64_t count = end % bytes ? ring.type.getCols() / kChunk
-                              : roundUp(ring.type.getCols(), kWgmmaK) / kChunk;
-  std::string copy = std::string("cp.async.") + (bytes == 16 ? "cg" : "ca") +
-                     ".shared.global [$0], [$1], " + std::to_string(bytes) +
-                     ", $2;";
-  if (count)
-    shareChunks(ring.type.getRows(), 0, count, 1, [&](ArrayRef<Chunk> chunks) {
-      const Chunk &chunk = chunks.front();
-      Access access = getChunkAccess(op, chunk);
-      Value pointer = elementPointer(op.getView(), access.offset);
-      Value from = LLVM::PtrToIntOp::create(b, loc, i64, pointer);
-      Value to = chunkAddress(ring, slot, chunk);
-      Value begin = mul(chunk.number, kChunk * 2);
-      for (int64_t at = 0; at < 16; at += bytes) {
-        Value valid = compare(arith::CmpIPredicate::sle, add(begin, at),
-                              constant(end - bytes));
-        valid = andi(valid, access.inBounds);
-        Value size = arith::SelectOp::create(b, loc, valid, constant(bytes),
-                                             constant(0));
-        assembly(copy, "r,l,r", {}, {add(to, at), add(from, at), size});
+void KernelLowering::copyAligned(const Part &part, int64_t bytes) {
+  int64_t lanes = kPanelBytes / bytes, end = part.type.getCols() * 2;
+  int64_t panel = part.type.getRows() * kPanelBytes;
+  Value inner = mul(andi(part.lane, constant(lanes - 1)), bytes);
+  Value mine = arith::DivUIOp::create(b, loc, part.lane, constant(lanes));
+  Value from = arith::ExtUIOp::create(b, loc, i64, inner);
+  forRows(part, [&](Value first) {
+    Value row = add(first, mine);
+    Value to = swizzledAddress(part, row, inner);
+    auto copyRow = [&](int64_t k, Value address, Value inBounds) {
+      Values operands = {swizzleFurther(to, k), add(address, from), {}};
+      for (int64_t p = 0; p < panelCount(part.type.getCols()); ++p) {
+        int64_t left = end - p * kPanelBytes;
+        Value valid = inBounds;
+        if (left < kPanelBytes)
+          valid = andi(
+              valid, compare(arith::CmpIPredicate::slt, inner, constant(left)));
+        operands[2] = arith::SelectOp::create(b, loc, valid, constant(bytes),
+                                              constant(0));
+        assembly(asyncCopy(bytes, k * kPanelBytes + p * panel, p * kPanelBytes),
+                 "r,l,r", {}, operands);
       }
-    });
-  copySingly(op, ring, slot, count);
+    };
+    forAddresses(part, row, 32 / lanes, copyRow);
+  });
   assembly("cp.async.wait_all;", "", {}, {});
 }
 
-/// A whole chunk at an address that is a multiple of 2 only: three words, the
-/// half words that are left, and whether the words begin after the first half.
-/// Nothing outside the chunk is read.
-Values KernelLowering::loadShifted(CopyElementsOp op, const Chunk &chunk) {
-  Access access = getChunkAccess(op, chunk);
-  Value pointer = elementPointer(op.getView(), access.offset);
-  Value address = LLVM::PtrToIntOp::create(b, loc, i64, pointer);
-  Value odd = andi(address, constant(2, i64));
-  Value words = add(address, odd);
-  // The first half word, or the one after the words.
-  Value half = add(address, arith::SelectOp::create(b, loc, equals(odd, 0),
-                                                    constant(12, i64),
-                                                    constant(0, i64)));
-  Value predicate = arith::ExtUIOp::create(b, loc, i32, access.inBounds);
-  Values loaded =
-      assembly("{\n.reg .pred p;\n.reg .b16 l, h;\nsetp.ne.b32 p, $8, 0;\n"
-               "mov.b32 $0, 0;\nmov.b32 $1, 0;\nmov.b32 $2, 0;\nmov.b16 l, 0;\n"
-               "mov.b16 h, 0;\n@p ld.global.b32 $0, [$6];\n"
-               "@p ld.global.b32 $1, [$6+4];\n@p ld.global.b32 $2, [$6+8];\n"
-               "@p ld.global.b16 l, [$7];\n@p ld.global.b16 h, [$5+14];\n"
-               "cvt.u32.u16 $3, l;\ncvt.u32.u16 $4, h;\n}",
-               "=&r,=&r,=&r,=&r,=&r,l,l,l,r", {i32, i32, i32, i32, i32},
-               {address, words, half, predicate});
-  loaded.push_back(equals(odd, 0));
-  return loaded;
+/// Whether a row whose address is `odd` = 2 more than a multiple of 4 has all
+/// of the word of this lane in panel `p`.
+Value KernelLowering::hasWord(const Part &part, int64_t p, Value odd) {
+  int64_t left = part.type.getCols() * 2 - p * kPanelBytes;
+  Value valid = constant(1, b.getI1Type());
+  // The first word of an odd row begins before it.
+  if (p == 0)
+    valid = compare(arith::CmpIPredicate::sge, mul(part.lane, 2), odd);
+  if (left > kPanelBytes)
+    return valid;
+  // Of an odd number of columns, an odd row has one word more.
+  Value limit = constant(left / 4 * 4);
+  if (left % 4)
+    limit = add(limit, mul(odd, 2));
+  Value word = mul(part.lane, 4);
+  return andi(valid, compare(arith::CmpIPredicate::slt, word, limit));
 }
 
-void KernelLowering::storeShifted(CopyElementsOp op, const RingInfo &ring,
-                                  Value slot, const Chunk &chunk,
-                                  ArrayRef<Value> loaded) {
-  Value even = loaded[5];
-  auto permute = [&](Value low, Value high, int64_t selector) {
-    return intrinsic("llvm.nvvm.prmt", i32, {low, high, constant(selector)});
-  };
-  auto choose = [&](Value x, Value y) -> Value {
-    return arith::SelectOp::create(b, loc, even, x, y);
-  };
-  // Halves: low of `low` then low of `high`; high of `low` then low of `high`.
-  constexpr int64_t kLowLow = 0x5410, kHighLow = 0x5432;
-  Values operands = {chunkAddress(ring, slot, chunk)};
-  operands.push_back(choose(loaded[0], permute(loaded[3], loaded[0], kLowLow)));
-  operands.push_back(
-      choose(loaded[1], permute(loaded[0], loaded[1], kHighLow)));
-  operands.push_back(
-      choose(loaded[2], permute(loaded[1], loaded[2], kHighLow)));
-  operands.push_back(choose(permute(loaded[3], loaded[4], kLowLow),
-                            permute(loaded[2], loaded[4], kHighLow)));
-  std::string store = "st.shared.v4.b32 [$0], {$1, $2, $3, $4};";
-  std::string constraints = "r,r,r,r,r";
-  if (chunk.inside) {
-    operands.push_back(arith::ExtUIOp::create(b, loc, i32, chunk.inside));
-    store = "{\n.reg .pred p;\nsetp.ne.b32 p, $5, 0;\n@p " + store + "\n}";
-    constraints += ",r";
+/// The aligned words of each row, at the place of the word that has their
+/// second half. A word that is partly outside the row is zeros for now.
+void KernelLowering::copyWords(const Part &part) {
+  int64_t panel = part.type.getRows() * kPanelBytes;
+  Value word = mul(part.lane, 4);
+  Value from = arith::ExtUIOp::create(b, loc, i64, word);
+  forRows(part, [&](Value first) {
+    Value to = swizzledAddress(part, first, word);
+    auto copyRow = [&](int64_t k, Value address, Value inBounds) {
+      Value odd =
+          andi(arith::TruncIOp::create(b, loc, i32, address), constant(2));
+      Value aligned = andi(address, constant(~int64_t(3), i64));
+      Values operands = {swizzleFurther(to, k), add(aligned, from), {}};
+      for (int64_t p = 0; p < panelCount(part.type.getCols()); ++p) {
+        Value valid = andi(inBounds, hasWord(part, p, odd));
+        operands[2] =
+            arith::SelectOp::create(b, loc, valid, constant(4), constant(0));
+        assembly(asyncCopy(4, k * kPanelBytes + p * panel, p * kPanelBytes),
+                 "r,l,r", {}, operands);
+      }
+    };
+    forAddresses(part, first, 1, copyRow);
+  });
+}
+
+/// The first and the last element of rows, one row a lane, as the halves of a
+/// register: of words, rows may have no more than that.
+Values KernelLowering::loadEnds(const Part &part) {
+  std::string last = std::to_string(2 * (part.type.getCols() - 1));
+  std::string text = "{\n.reg .pred p;\n.reg .b16 f, l;\nsetp.ne.b32 p, $2, 0;"
+                     "\nmov.b16 f, 0;\nmov.b16 l, 0;\n"
+                     "@p ld.global.b16 f, [$1];\n@p ld.global.b16 l, [$1+" +
+                     last + "];\nmov.b32 $0, {f, l};\n}";
+  Values ends;
+  for (int64_t k = 0; k < part.count; k += 32) {
+    Value row = add(add(part.first, k), part.lane);
+    Access access = getAccessOf(part, row, constant(0));
+    Value copied = compare(arith::CmpIPredicate::slt, row, part.end);
+    Value inside =
+        arith::ExtUIOp::create(b, loc, i32, andi(access.inBounds, copied));
+    Value pointer = elementPointer(part.view, access.offset);
+    ends.push_back(assembly(text, "=r,l,r", i32, {pointer, inside})[0]);
   }
-  assembly(store, constraints, {}, operands);
+  return ends;
 }
 
-/// Whole chunks by words, the rest one by one. The loads of a group are in
-/// flight together, as many as the producer's registers hold.
-void KernelLowering::copyPairs(CopyElementsOp op, const RingInfo &ring,
-                               Value slot) {
-  int64_t whole = ring.type.getCols() / kChunk;
-  int64_t group = kernel.getRoles().getProducerRegisters() >= 64 ? 4 : 2;
-  if (whole)
-    shareChunks(ring.type.getRows(), 0, whole, group,
-                [&](ArrayRef<Chunk> chunks) {
-                  SmallVector<Values> loaded;
-                  for (const Chunk &chunk : chunks)
-                    loaded.push_back(loadShifted(op, chunk));
-                  for (auto [chunk, values] : llvm::zip(chunks, loaded))
-                    storeShifted(op, ring, slot, chunk, values);
-                });
-  copySingly(op, ring, slot, whole);
+void KernelLowering::storeEnds(const Part &part, ArrayRef<Value> ends) {
+  int64_t last = 2 * (part.type.getCols() - 1);
+  int64_t panel = last / kPanelBytes * part.type.getRows() * kPanelBytes;
+  // Beside an odd last column a product reads another one.
+  std::string store = part.type.getCols() % 2
+                          ? "cvt.u32.u16 w, l;\n@p st.shared.b32 [$1], w;\n"
+                          : "@p st.shared.b16 [$1], l;\n";
+  std::string text = "{\n.reg .pred p;\n.reg .b16 f, l;\n.reg .b32 w;\n"
+                     "setp.ne.b32 p, $3, 0;\nmov.b32 {f, l}, $2;\n"
+                     "@p st.shared.b16 [$0], f;\n" +
+                     store + "}";
+  for (auto [k, both] : llvm::enumerate(ends)) {
+    Value row = add(add(part.first, 32 * k), part.lane);
+    Value copied = compare(arith::CmpIPredicate::slt, row, part.end);
+    copied = arith::ExtUIOp::create(b, loc, i32, copied);
+    Value first = swizzledAddress(part, row, constant(0));
+    Value end = swizzledAddress(part, row, constant(last % kPanelBytes));
+    assembly(text, "r,r,r,r", {}, {first, add(end, panel), both, copied});
+  }
+}
+
+/// Moves odd rows down by an element: each chunk with the first word of the
+/// next. Rows are a warp's own; eight lanes have one, and read before they
+/// write.
+void KernelLowering::shiftRows(const Part &part) {
+  int64_t panel = part.type.getRows() * kPanelBytes;
+  int64_t panels = panelCount(part.type.getCols());
+  Value inner = mul(andi(part.lane, constant(7)), 16);
+  Value next = andi(add(inner, 16), constant(kPanelBytes - 1));
+  Value further = arith::SelectOp::create(b, loc, equals(next, 0),
+                                          constant(panel), constant(0));
+  Value mine = arith::ShRUIOp::create(b, loc, part.lane, constant(3));
+  forRows(part, [&](Value first) {
+    Value row = add(first, mine);
+    Value own = swizzledAddress(part, row, inner);
+    Value after = swizzledAddress(part, row, next);
+    // Bytes 0 to 3 of two words, or 2 to 5.
+    Values selectors;
+    forAddresses(part, row, 4, [&](int64_t, Value address, Value) {
+      Value odd =
+          andi(arith::TruncIOp::create(b, loc, i32, address), constant(2));
+      selectors.push_back(add(mul(odd, 0x1111), 0x3210));
+    });
+    for (int64_t p = 0; p < panels; ++p) {
+      // The last chunk of all has no next; see storeEnds.
+      Value follows = p + 1 < panels ? add(after, further) : after;
+      shiftPanel(part, p * panel, own, follows, selectors);
+    }
+  });
+}
+
+/// One chunk a lane in every fourth row.
+void KernelLowering::shiftPanel(const Part &part, int64_t panel, Value own,
+                                Value next, ArrayRef<Value> selectors) {
+  SmallVector<Values> words;
+  auto at = [&](int64_t k) {
+    return "+" + std::to_string(panel + 4 * k * kPanelBytes) + "]";
+  };
+  for (size_t k = 0; k < selectors.size(); ++k) {
+    words.push_back(assembly(
+        "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4" + at(k) + ";", "=r,=r,=r,=r,r",
+        {i32, i32, i32, i32}, swizzleFurther(own, 4 * k)));
+    words.back().push_back(assembly("ld.shared.b32 $0, [$1" + at(k) + ";",
+                                    "=r,r", i32,
+                                    swizzleFurther(next, 4 * k))[0]);
+  }
+  intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
+  for (auto [k, selector] : llvm::enumerate(selectors)) {
+    Values operands = {swizzleFurther(own, 4 * k)};
+    for (int w = 0; w < 4; ++w)
+      operands.push_back(intrinsic("llvm.nvvm.prmt", i32,
+                                   {words[k][w], words[k][w + 1], selector}));
+    assembly("st.shared.v4.b32 [$0" + at(k) + ", {$1, $2, $3, $4};",
+             "r,r,r,r,r", {}, operands);
+  }
 }
 
 /// A chunk as four registers. Where the columns lie in one dim of the view,
 /// each address follows from the last: all at once would not fit in a
 /// producer's registers.
-Values KernelLowering::loadElements(CopyElementsOp op, const Chunk &chunk) {
+Values KernelLowering::loadChunk(const Part &part, Value row, Value number) {
+  CopyElementsOp op = part.op;
   Value view = op.getView();
-  Values symbols;
-  for (Value coordinate : op.getCoordinates())
-    symbols.push_back(get(coordinate));
-  Value rows = op.getRows() ? get(op.getRows()) : Value();
   int64_t colDim = findColumnDim(op.getMap());
   Value cols = constant(op.getRing().getType().getCols());
-  Value pointer = elementPointer(view, getChunkAccess(op, chunk).offset);
+  Value begin = mul(number, kChunk);
+  Value pointer = elementPointer(view, getAccessOf(part, row, begin).offset);
   Value step = colDim < 0 ? Value() : mul(getStride(view, colDim), 2);
   Values words;
   for (int64_t k = 0; k < kChunk; ++k) {
-    Value at = add(mul(chunk.number, kChunk), k);
-    Access access = getAccess(view, op.getMap(), symbols, rows, chunk.row, at);
+    Value at = add(begin, k);
+    Access access = getAccessOf(part, row, at);
     Value inside =
         andi(access.inBounds, compare(arith::CmpIPredicate::slt, at, cols));
     if (!step)
@@ -1042,56 +1222,82 @@ Values KernelLowering::loadElements(CopyElementsOp op, const Chunk &chunk) {
   return words;
 }
 
-/// Chunks from `first` on, element by element.
-void KernelLowering::copySingly(CopyElementsOp op, const RingInfo &ring,
-                                Value slot, int64_t first) {
-  int64_t count = roundUp(ring.type.getCols(), kWgmmaK) / kChunk - first;
-  if (count == 0)
-    return;
-  shareChunks(ring.type.getRows(), first, count, 1,
-              [&](ArrayRef<Chunk> chunks) {
-                Values operands = {chunkAddress(ring, slot, chunks.front())};
-                llvm::append_range(operands, loadElements(op, chunks.front()));
-                assembly("st.shared.v4.b32 [$0], {$1, $2, $3, $4};",
-                         "r,r,r,r,r", {}, operands);
-              });
+/// Element by element; a lane has a chunk at a time.
+void KernelLowering::copySingly(const Part &part) {
+  RingType type = part.type;
+  int64_t count = roundUp(type.getCols(), kWgmmaK) / kChunk;
+  Value begin = add(mul(part.first, count), part.lane);
+  Value end = mul(part.end, count);
+  Block *loop = newBlock(i32), *done = newBlock();
+  branchIf(compare(arith::CmpIPredicate::slt, begin, end), loop, done, begin);
+  at(loop);
+  Value index = loop->getArgument(0);
+  Value row = arith::DivUIOp::create(b, loc, index, constant(count));
+  Value number = arith::RemUIOp::create(b, loc, index, constant(count));
+  Value panel = arith::ShRUIOp::create(b, loc, number, constant(3));
+  Value inner = mul(andi(number, constant(kPanelBytes / 16 - 1)), 16);
+  Value to = add(swizzledAddress(part, row, inner),
+                 mul(panel, type.getRows() * kPanelBytes));
+  Values operands = {to};
+  llvm::append_range(operands, loadChunk(part, row, number));
+  assembly("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", "r,r,r,r,r", {},
+           operands);
+  Value next = add(index, 32);
+  branchIf(compare(arith::CmpIPredicate::slt, next, end), loop, done, next);
+  at(done);
 }
 
 void KernelLowering::lowerCopyElements(CopyElementsOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
+  Block *mine = newBlock(), *done = newBlock();
+  branchIf(isMine(ring, op.getCursor()), mine, done);
+  at(mine);
   Value stage = splitCursor(ring, op.getCursor()).first;
   Value slot = add(add(base, mul(stage, ring.slot)), ring.base);
-  int64_t colDim = findColumnDim(op.getMap());
-  // Every column of the tile is one of the view.
-  bool exact = colDim >= 0 &&
-               op.getView().getType().getShape()[colDim] >= ring.type.getCols();
-  if (!exact) {
-    copySingly(op, ring, slot, 0);
-  } else {
-    Block *done = newBlock();
-    auto otherwise = [&](Value condition, llvm::function_ref<void()> copy) {
-      Block *yes = newBlock(), *no = newBlock();
-      branchIf(condition, yes, no);
-      at(yes);
-      copy();
-      branch(done);
-      at(no);
-    };
-    Value apart = compare(arith::CmpIPredicate::ne,
-                          getStride(op.getView(), colDim), constant(1, i64));
-    otherwise(apart, [&] { copySingly(op, ring, slot, 0); });
-    Value bits = findAlignment(op.getView(), colDim);
-    for (int64_t bytes : {16, 8, 4})
-      otherwise(equals(andi(bits, constant(bytes - 1, i64)), 0),
-                [&] { copyAligned(op, ring, slot, bytes); });
-    copyPairs(op, ring, slot);
-    branch(done);
-    at(done);
-  }
+  copyRows(getPart(op, ring, slot));
   // wgmma reads through another proxy.
   assembly("fence.proxy.async.shared::cta;", "", {}, {});
   intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
   arriveOnce(barrier(ring, ring.full, stage));
+  branch(done);
+  at(done);
+}
+
+/// By the widest copies that base and strides allow.
+void KernelLowering::copyRows(const Part &part) {
+  Value view = part.view;
+  int64_t colDim = findColumnDim(part.map);
+  int64_t cols = part.type.getCols();
+  // Every column of the tile is one of the view.
+  if (colDim < 0 ||
+      cast<tile::ViewType>(view.getType()).getShape()[colDim] < cols)
+    return copySingly(part);
+  Block *done = newBlock();
+  auto otherwise = [&](Value condition, llvm::function_ref<void()> copy) {
+    Block *yes = newBlock(), *no = newBlock();
+    branchIf(condition, yes, no);
+    at(yes);
+    copy();
+    branch(done);
+    at(no);
+  };
+  Value apart = compare(arith::CmpIPredicate::ne, getStride(view, colDim),
+                        constant(1, i64));
+  otherwise(apart, [&] { copySingly(part); });
+  Value bits = findAlignment(view, colDim);
+  for (int64_t bytes : {16, 8, 4})
+    if (cols * 2 % bytes == 0)
+      otherwise(equals(andi(bits, constant(bytes - 1, i64)), 0),
+                [&] { copyAligned(part, bytes); });
+  copyWords(part);
+  Values ends = loadEnds(part);
+  assembly("cp.async.wait_all;", "", {}, {});
+  intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
+  shiftRows(part);
+  intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
+  storeEnds(part, ends);
+  branch(done);
+  at(done);
 }
 
 /// One arrival for each warp.
@@ -2196,14 +2402,8 @@ LogicalResult KernelLowering::lower(Operation *op) {
         set(start, {constant(0)});
         return success();
       })
-      .Case<AcquireOp>([&](AcquireOp acquire) {
-        // A fresh barrier counts as "phase 1 done": the first round passes.
-        const RingInfo &ring = rings.find(acquire.getRing())->second;
-        auto [stage, phase] = splitCursor(ring, acquire.getCursor());
-        Value parity = arith::XOrIOp::create(b, loc, phase, constant(1));
-        waitBarrier(barrier(ring, ring.empty, stage), parity);
-        return success();
-      })
+      .Case<AcquireOp>(
+          [&](AcquireOp acquire) { return lowerAcquire(acquire), success(); })
       .Case<RowsOp>([&](RowsOp rows) {
         set(rows, {add(get(rows.getSlot()),
                        mul(get(rows.getIndex()), kWgmmaRows * kPanelBytes))});

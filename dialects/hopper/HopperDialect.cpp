@@ -69,7 +69,7 @@ RolesAttr attnc::hopper::getDefaultRoles(MLIRContext *context,
   // One thread that starts copies needs few; many that load need more.
   int64_t producer = consumers == 3 ? 32 : 24;
   if (cooperative)
-    producer = consumers == 3 ? 56 : 72;
+    producer = 56;
   int64_t consumer =
       std::min<int64_t>((pool - producer) / consumers / 8 * 8, 240);
   return RolesAttr::get(context, consumers, producer, consumer, persistent);

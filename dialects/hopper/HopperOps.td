@@ -159,7 +159,8 @@ def Hopper_CopyElementsOp : Hopper_Op<"copy_elements",
     For views that TMA cannot read: any strides, any alignment. Element (r, c)
     is the view's element at map(r, c)[coordinates...]; outside the view and in
     rows r >= `rows` it is 0 and not read. Where the columns are neighbours,
-    reads are as wide as the alignment of base and strides allows.
+    reads are as wide as the alignment of base and strides allows. The warps of
+    the producer take the slots of a ring in turn, or share the only one.
   }];
   let arguments = (ins Tile_ViewType:$view, Variadic<Index>:$coordinates,
     AffineMapAttr:$map, Optional<Index>:$rows, Hopper_RingType:$ring,

@@ -1,43 +1,71 @@
 // RUN: attnc-opt %s -hopper-to-llvm -canonicalize -attnc-verify-codegen | FileCheck %s
 
-// A cooperative copy chooses, when it runs, how wide it reads.
+// A cooperative copy chooses, when it runs, how wide it reads. Warps take the
+// slots of a ring in turn, so only one of them waits for a slot and fills it.
 
 // CHECK-LABEL: llvm.func @odd(
+// CHECK: %[[WARP:.*]] = llvm.call_intrinsic "llvm.nvvm.shfl.sync.idx.i32"
+// One arrival makes a slot full, two consumers of four warps empty.
+// CHECK: %[[ONE:.*]] = llvm.mlir.constant(1 : i32)
+// CHECK: mbarrier.init.shared"(%{{.*}}, %[[ONE]])
+// CHECK: llvm.icmp "eq" %{{.*}}, %[[WARP]]
+// CHECK: mbarrier.try.wait
+// CHECK: llvm.icmp "eq" %{{.*}}, %[[WARP]]
 // Columns that are apart go one by one: 8 loads of a chunk, then its store.
 // CHECK: llvm.icmp "ne"
 // CHECK-COUNT-8: @p ld.global.b16 $0, [$1];
 // CHECK: st.shared.v4.b32
-// Then the alignment of base and strides decides: 16 bytes at once. Of 59
-// columns 56 are whole chunks; the others are copied one by one, and so are
-// zeros up to the 64 that a product reads.
-// CHECK: llvm.ptrtoint
-// CHECK: cp.async.cg.shared.global [$0], [$1], 16, $2;
-// CHECK-COUNT-8: @p ld.global.b16 $0, [$1];
+// Rows of 59 columns are no whole number of words: 16 rows' words, then first
+// and last elements, 32 rows at a time.
+// CHECK-COUNT-16: cp.async.ca.shared.global {{.*}}, 4, $2;
+// CHECK-NOT: cp.async.c
+// CHECK-COUNT-2: @p ld.global.b16 f, [$1];\0A@p ld.global.b16 l, [$1+116];
 // CHECK: cp.async.wait_all;
-// CHECK-COUNT-2: cp.async.ca.shared.global [$0], [$1], 8, $2;
-// CHECK-NOT: cp.async.ca
-// CHECK: cp.async.wait_all;
-// CHECK-COUNT-4: cp.async.ca.shared.global [$0], [$1], 4, $2;
-// CHECK-NOT: cp.async.ca
-// CHECK: cp.async.wait_all;
-// At odd elements: words and half words of several chunks are loaded before
-// the first is shifted and stored.
-// CHECK-COUNT-4: @p ld.global.b32 $0, [$6];\0A@p ld.global.b32 $1, [$6+4];\0A@p ld.global.b32 $2, [$6+8];\0A@p ld.global.b16 l, [$7];\0A@p ld.global.b16 h, [$5+14];
-// CHECK-COUNT-5: llvm.nvvm.prmt
+// CHECK: llvm.nvvm.bar.warp.sync
+// Chunks are read with the word that follows, by all, before one is written.
+// CHECK-COUNT-4: ld.shared.v4.b32
+// CHECK: ld.shared.b32
+// CHECK: llvm.nvvm.bar.warp.sync
+// CHECK-COUNT-4: llvm.nvvm.prmt
 // CHECK: st.shared.v4.b32
-// CHECK-COUNT-5: llvm.nvvm.prmt
-// CHECK: st.shared.v4.b32
+// CHECK: llvm.nvvm.bar.warp.sync
+// The ends come last, with a zero beside the last column.
+// CHECK-COUNT-2: @p st.shared.b16 [$0], f;\0Acvt.u32.u16 w, l;\0A@p st.shared.b32 [$1], w;
 // CHECK: fence.proxy.async.shared::cta
 // CHECK: llvm.nvvm.bar.warp.sync
+// CHECK: mbarrier.arrive
 
-// All columns are whole parts: nothing is copied one by one but where columns
-// are apart.
+// Whole words: 16 bytes at once, 4 rows an instruction, in groups of 16 rows;
+// or 8 bytes and 2 rows, or 4 bytes and 1. One slot is shared by all warps.
 // CHECK-LABEL: llvm.func @even(
+// CHECK: %[[FOUR:.*]] = llvm.mlir.constant(4 : i32)
+// CHECK: mbarrier.init.shared"(%{{.*}}, %[[FOUR]])
 // CHECK-COUNT-8: @p ld.global.b16 $0, [$1];
 // CHECK-NOT: ld.global.b16 $0, [$1];
-// CHECK: cp.async.cg
+// CHECK: llvm.ptrtoint
+// CHECK-COUNT-4: cp.async.cg.shared.global {{.*}}, 16, $2;
+// CHECK-NOT: cp.async.c
+// CHECK: cp.async.wait_all;
+// CHECK-COUNT-8: cp.async.ca.shared.global {{.*}}, 8, $2;
+// CHECK-NOT: cp.async.c
+// CHECK: cp.async.wait_all;
+// CHECK-COUNT-16: cp.async.ca.shared.global {{.*}}, 4, $2;
+// CHECK-NOT: cp.async.c
+// CHECK: cp.async.wait_all;
+// CHECK-COUNT-16: cp.async.ca.shared.global {{.*}}, 4, $2;
+// CHECK-NOT: cp.async.c
+// CHECK: @p ld.global.b16 l, [$1+126];
 // CHECK-NOT: ld.global.b16 $0, [$1];
+// CHECK: @p st.shared.b16 [$0], f;\0A@p st.shared.b16 [$1], l;
 // CHECK: fence.proxy.async.shared::cta
+
+// Rows of a query block that come from several heads are not evenly apart: each
+// address is computed.
+// CHECK-LABEL: llvm.func @packed(
+// CHECK: cp.async.cg
+// CHECK: llvm.sdiv
+// CHECK: cp.async.cg
+// CHECK: llvm.return
 
 // Columns in two dims of the view are read one by one, always.
 // CHECK-LABEL: llvm.func @split(
@@ -45,8 +73,9 @@
 // CHECK: llvm.return
 
 #row = affine_map<(r, c)[b, i] -> (b, i + r, c)>
+#packed = affine_map<(r, c)[b] -> (b, r mod 4, r floordiv 4, c)>
 #split = affine_map<(r, c)[b] -> (b + r, c floordiv 8, c mod 8)>
-#roles = #hopper.roles<consumers = 2, producer_registers = 72, consumer_registers = 216, persistent = false>
+#roles = #hopper.roles<consumers = 2, producer_registers = 56, consumer_registers = 224, persistent = false>
 
 hopper.kernel @odd(%v: !tile.view<?x?x59xbf16>) roles(#roles) {
   %ring = hopper.ring "value" : !hopper.ring<2x64x59xbf16>
@@ -62,12 +91,24 @@ hopper.kernel @odd(%v: !tile.view<?x?x59xbf16>) roles(#roles) {
 }
 
 hopper.kernel @even(%v: !tile.view<?x?x64xbf16>) roles(#roles) {
-  %ring = hopper.ring "value" : !hopper.ring<2x64x64xbf16>
+  %ring = hopper.ring "value" : !hopper.ring<1x64x64xbf16>
   hopper.producer cooperative {
     %b = hopper.block
     %c = hopper.start
-    hopper.acquire %ring[%c] : !hopper.ring<2x64x64xbf16>
-    hopper.copy_elements %v[%b, %b] by #row to %ring[%c] : !tile.view<?x?x64xbf16>, !hopper.ring<2x64x64xbf16>
+    hopper.acquire %ring[%c] : !hopper.ring<1x64x64xbf16>
+    hopper.copy_elements %v[%b, %b] by #row to %ring[%c] : !tile.view<?x?x64xbf16>, !hopper.ring<1x64x64xbf16>
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+hopper.kernel @packed(%v: !tile.view<?x?x?x64xbf16>) roles(#roles) {
+  %ring = hopper.ring "value" : !hopper.ring<1x64x64xbf16>
+  hopper.producer cooperative {
+    %b = hopper.block
+    %c = hopper.start
+    hopper.acquire %ring[%c] : !hopper.ring<1x64x64xbf16>
+    hopper.copy_elements %v[%b] by #packed to %ring[%c] : !tile.view<?x?x?x64xbf16>, !hopper.ring<1x64x64xbf16>
   }
   hopper.consumers (%wg) {
   }

@@ -92,7 +92,7 @@
 
 // Without TMA, all threads of the producer copy, and more registers are theirs.
 
-// ANY: roles(#hopper.roles<consumers = 2, producer_registers = 72, consumer_registers = 216>)
+// ANY: roles(#hopper.roles<consumers = 2, producer_registers = 56, consumer_registers = 224>)
 // ANY-NOT: hopper.tensor_map
 // ANY: hopper.producer cooperative {
 // ANY: hopper.copy_elements %arg0[{{.*}}] by #{{.*}} to
