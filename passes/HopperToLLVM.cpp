@@ -179,25 +179,27 @@ private:
     RingType type;
     Value slot, lane, first, end;
     int64_t count, group;
+    /// Bytes from one row to the next; null if that is not the same for all.
+    Value step;
   };
   Value afresh(Value value);
   Part getPart(CopyElementsOp op, const RingInfo &ring, Value slot);
+  Value stepOfRows(CopyElementsOp op);
   void forRows(const Part &part, llvm::function_ref<void(Value)> body);
   Access getAccessOf(const Part &part, Value row, Value col);
-  Value swizzle(Value inner, Value row);
-  Value findAlignment(Value view, int64_t colDim);
-  Value stepOfRows(const Part &part, int64_t rows);
-  Value swizzledAddress(const Part &part, Value row, Value inner);
-  Value swizzleFurther(Value address, int64_t k);
+  Value addressOf(const Part &part, Access access);
+  Value isOdd(Value address);
   using RowBody = llvm::function_ref<void(int64_t, Value, Value)>;
-  void forAddresses(const Part &part, Value row, int64_t step, RowBody body);
-  void copyAligned(const Part &part, int64_t bytes);
-  void copyWords(const Part &part);
-  Value hasWord(const Part &part, int64_t p, Value odd);
+  void forAddresses(const Part &part, Value row, int64_t apart, RowBody body);
+  Value swizzledAddress(const Part &part, Value row, Value inner);
+  Value findAlignment(Value view, int64_t colDim);
+  Value covers(const Part &part, int64_t begin, int64_t width, Value inner,
+               Value odd);
+  void copyAsync(const Part &part, int64_t bytes, bool shifted);
   Values loadEnds(const Part &part);
   void storeEnds(const Part &part, ArrayRef<Value> ends);
-  void shiftRows(const Part &part);
-  void shiftPanel(const Part &part, int64_t panel, Value own, Value next,
+  void shiftRows(Part part, int64_t phase);
+  void shiftPanel(int64_t panel, Value own, Value next,
                   ArrayRef<Value> selectors);
   Values loadChunk(const Part &part, Value row, Value number);
   void copySingly(const Part &part);
@@ -903,18 +905,40 @@ Value KernelLowering::afresh(Value value) {
 KernelLowering::Part KernelLowering::getPart(CopyElementsOp op,
                                              const RingInfo &ring, Value slot) {
   int64_t rows = ring.type.getRows();
-  Part part = {
-      op,   op.getView(), op.getMap(),    ring.type, slot,
-      lane, constant(0),  constant(rows), rows,      rows % 16 ? 8 : 16};
+  Part part;
+  part.op = op;
+  part.view = op.getView();
+  part.map = op.getMap();
+  part.type = ring.type;
+  part.slot = slot;
   part.lane = afresh(lane);
-  part.end = afresh(part.end);
+  part.step = stepOfRows(op);
+  part.group = rows % 16 ? 8 : 16;
+  part.count = rows;
+  part.first = constant(0);
+  part.end = constant(rows);
   if (ring.filler == Filler::AllWarps) {
     part.count = roundUp((rows + 3) / 4, part.group);
     part.first = mul(warp, part.count);
-    part.end = arith::MinSIOp::create(b, loc, add(part.first, part.count),
-                                      constant(rows));
+    part.end =
+        arith::MinSIOp::create(b, loc, add(part.first, part.count), part.end);
   }
   return part;
+}
+
+Value KernelLowering::stepOfRows(CopyElementsOp op) {
+  AffineMap map = op.getMap();
+  AffineExpr row = getAffineDimExpr(0, map.getContext());
+  Value step = constant(0, i64);
+  for (auto [dim, expr] : llvm::enumerate(map.getResults())) {
+    if (!expr.isFunctionOfDim(0))
+      continue;
+    AffineExpr rest = simplifyAffineExpr(expr - row, 2, map.getNumSymbols());
+    if (rest.isFunctionOfDim(0))
+      return {};
+    step = add(step, mul(afresh(getStride(op.getView(), dim)), 2));
+  }
+  return step;
 }
 
 /// `body` gets the first of `group` rows.
@@ -926,8 +950,15 @@ void KernelLowering::forRows(const Part &part,
   at(loop);
   body(loop->getArgument(0));
   Value next = add(loop->getArgument(0), part.group);
-  branchIf(compare(arith::CmpIPredicate::slt, next, part.end), loop, done,
-           next);
+  Value more = compare(arith::CmpIPredicate::slt, next, part.end);
+  auto again = LLVM::CondBrOp::create(b, loc, more, loop, ValueRange(next),
+                                      done, ValueRange());
+  // A group is enough to overlap.
+  MLIRContext *context = b.getContext();
+  auto rolled = LLVM::LoopUnrollAttr::get(context, b.getBoolAttr(true), {}, {},
+                                          {}, {}, {}, {});
+  again.setLoopAnnotationAttr(LLVM::LoopAnnotationAttr::get(
+      context, {}, {}, {}, rolled, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}));
   at(done);
 }
 
@@ -941,9 +972,23 @@ KernelLowering::Access KernelLowering::getAccessOf(const Part &part, Value row,
   return getAccess(op.getView(), op.getMap(), symbols, rows, row, col);
 }
 
-/// A byte of a panel's row, where the swizzle has it: see slotOffset.
-Value KernelLowering::swizzle(Value inner, Value row) {
-  return arith::XOrIOp::create(b, loc, inner, mul(andi(row, constant(7)), 16));
+/// Where the swizzle has the byte `inner` of row `row` in the first panel: see
+/// slotOffset.
+Value KernelLowering::swizzledAddress(const Part &part, Value row,
+                                      Value inner) {
+  Value flips = mul(andi(row, constant(7)), 16);
+  return add(add(part.slot, mul(row, kPanelBytes)),
+             Value(arith::XOrIOp::create(b, loc, inner, flips)));
+}
+
+Value KernelLowering::addressOf(const Part &part, Access access) {
+  Value pointer = elementPointer(part.view, access.offset);
+  return LLVM::PtrToIntOp::create(b, loc, i64, pointer);
+}
+
+/// 2 if a row begins in the middle of a word, else 0.
+Value KernelLowering::isOdd(Value address) {
+  return andi(arith::TruncIOp::create(b, loc, i32, address), constant(2));
 }
 
 /// Bits that are 0 in the addresses of all rows: of the base and of strides
@@ -965,128 +1010,79 @@ Value KernelLowering::findAlignment(Value view, int64_t colDim) {
   return bits;
 }
 
-/// Bytes from one row to the one `rows` further, if that is the same for all
-/// rows; else null.
-Value KernelLowering::stepOfRows(const Part &part, int64_t rows) {
-  CopyElementsOp op = part.op;
-  AffineMap map = op.getMap();
-  AffineExpr row = getAffineDimExpr(0, map.getContext());
-  Value step = constant(0, i64);
-  for (auto [dim, expr] : llvm::enumerate(map.getResults())) {
-    if (!expr.isFunctionOfDim(0))
-      continue;
-    AffineExpr rest = simplifyAffineExpr(expr - row, 2, map.getNumSymbols());
-    if (rest.isFunctionOfDim(0))
-      return {};
-    step = add(step, mul(afresh(getStride(op.getView(), dim)), 2 * rows));
-  }
-  return step;
-}
-
-/// Every `step`-th of a group's rows from `row` on: how far it is, its address
-/// and whether it is to be read.
-void KernelLowering::forAddresses(const Part &part, Value row, int64_t step,
+/// Of each 8 rows of a group from `row` on, the first `apart`: how far it is,
+/// its address and whether it is to be read.
+void KernelLowering::forAddresses(const Part &part, Value row, int64_t apart,
                                   RowBody body) {
-  Value apart = stepOfRows(part, step), address;
-  for (int64_t k = 0; k < part.group; k += step) {
+  Value address;
+  int64_t last = 0;
+  for (int64_t k = 0; k < part.group; ++k) {
+    if (k % 8 >= apart)
+      continue;
     Access access = getAccessOf(part, add(row, k), constant(0));
-    address = k && apart
-                  ? add(address, apart)
-                  : Value(LLVM::PtrToIntOp::create(
-                        b, loc, i64, elementPointer(part.view, access.offset)));
+    address = k && part.step ? add(address, mul(part.step, k - last))
+                             : addressOf(part, access);
+    last = k;
     body(k, address, access.inBounds);
   }
 }
 
-/// Where the swizzle has the byte `inner` of row `row` in the first panel. That
-/// of row k more, if the two have no bits in common below 8, is k * 128 further
-/// from `swizzleFurther`.
-Value KernelLowering::swizzledAddress(const Part &part, Value row,
-                                      Value inner) {
-  return add(add(part.slot, mul(row, kPanelBytes)), swizzle(inner, row));
-}
-
-Value KernelLowering::swizzleFurther(Value address, int64_t k) {
-  return arith::XOrIOp::create(b, loc, address, constant(k % 8 * 16));
-}
-
-static std::string asyncCopy(int64_t bytes, int64_t to, int64_t from) {
-  std::string size = std::to_string(bytes);
-  return std::string("cp.async.") + (bytes == 16 ? "cg" : "ca") +
-         ".shared.global [$0+" + std::to_string(to) + "], [$1+" +
-         std::to_string(from) + "], " + size + ", $2;";
-}
-
-/// Copies of `bytes` bytes each, which write zeros for what is not to be read:
-/// rows outside, and what a product reads beyond the last column.
-void KernelLowering::copyAligned(const Part &part, int64_t bytes) {
-  int64_t lanes = kPanelBytes / bytes, end = part.type.getCols() * 2;
-  int64_t panel = part.type.getRows() * kPanelBytes;
-  Value inner = mul(andi(part.lane, constant(lanes - 1)), bytes);
-  Value mine = arith::DivUIOp::create(b, loc, part.lane, constant(lanes));
-  Value from = arith::ExtUIOp::create(b, loc, i64, inner);
-  forRows(part, [&](Value first) {
-    Value row = add(first, mine);
-    Value to = swizzledAddress(part, row, inner);
-    auto copyRow = [&](int64_t k, Value address, Value inBounds) {
-      Values operands = {swizzleFurther(to, k), add(address, from), {}};
-      for (int64_t p = 0; p < panelCount(part.type.getCols()); ++p) {
-        int64_t left = end - p * kPanelBytes;
-        Value valid = inBounds;
-        if (left < kPanelBytes)
-          valid = andi(
-              valid, compare(arith::CmpIPredicate::slt, inner, constant(left)));
-        operands[2] = arith::SelectOp::create(b, loc, valid, constant(bytes),
-                                              constant(0));
-        assembly(asyncCopy(bytes, k * kPanelBytes + p * panel, p * kPanelBytes),
-                 "r,l,r", {}, operands);
-      }
-    };
-    forAddresses(part, row, 32 / lanes, copyRow);
-  });
-  assembly("cp.async.wait_all;", "", {}, {});
-}
-
-/// Whether a row whose address is `odd` = 2 more than a multiple of 4 has all
-/// of the word of this lane in panel `p`.
-Value KernelLowering::hasWord(const Part &part, int64_t p, Value odd) {
-  int64_t left = part.type.getCols() * 2 - p * kPanelBytes;
-  Value valid = constant(1, b.getI1Type());
-  // The first word of an odd row begins before it.
-  if (p == 0)
-    valid = compare(arith::CmpIPredicate::sge, mul(part.lane, 2), odd);
-  if (left > kPanelBytes)
+/// Whether a row has all of the `bytes` at `begin` + `inner`, of `width` that
+/// lanes copy at once; null if it does. A row that is `odd` is copied from the
+/// word that it begins in.
+Value KernelLowering::covers(const Part &part, int64_t begin, int64_t width,
+                             Value inner, Value odd) {
+  Value valid;
+  if (odd && begin == 0)
+    valid = compare(arith::CmpIPredicate::sge, inner, mul(odd, 2));
+  int64_t left = part.type.getCols() * 2 - begin;
+  if (left >= width)
     return valid;
   // Of an odd number of columns, an odd row has one word more.
   Value limit = constant(left / 4 * 4);
   if (left % 4)
     limit = add(limit, mul(odd, 2));
-  Value word = mul(part.lane, 4);
-  return andi(valid, compare(arith::CmpIPredicate::slt, word, limit));
+  Value below = compare(arith::CmpIPredicate::slt, inner, limit);
+  return valid ? andi(valid, below) : below;
 }
 
-/// The aligned words of each row, at the place of the word that has their
-/// second half. A word that is partly outside the row is zeros for now.
-void KernelLowering::copyWords(const Part &part) {
+/// Asynchronous copies of `bytes` bytes each, which write zeros for what is not
+/// to be read: rows outside, and what a product reads beyond the last column.
+/// Where `shifted`, these are the words of each row, at the place of the word
+/// that has their second half; a word that is partly outside is zeros for now.
+void KernelLowering::copyAsync(const Part &part, int64_t bytes, bool shifted) {
+  // Lanes have parts of a row, or of 2 or 4 rows that differ in their swizzle.
+  // Half a panel of words: what is computed for a row serves more copies then.
+  int64_t lanes = std::min<int64_t>(kPanelBytes / bytes, 16);
+  int64_t apart = 8 * lanes / 32, width = lanes * bytes;
   int64_t panel = part.type.getRows() * kPanelBytes;
-  Value word = mul(part.lane, 4);
-  Value from = arith::ExtUIOp::create(b, loc, i64, word);
+  int64_t end = roundUp(part.type.getCols(), kWgmmaK) * 2;
+  std::string size = std::to_string(bytes);
+  std::string text = "{\n.reg .b32 s;\nselp.b32 s, " + size +
+                     ", 0, $2;\ncp.async." + (bytes == 16 ? "cg" : "ca") +
+                     ".shared.global [$0+";
+  Value inner = mul(andi(part.lane, constant(lanes - 1)), bytes);
+  Value mine = arith::DivUIOp::create(b, loc, part.lane, constant(lanes));
+  Value from = arith::ExtUIOp::create(b, loc, i64, inner);
   forRows(part, [&](Value first) {
-    Value to = swizzledAddress(part, first, word);
-    auto copyRow = [&](int64_t k, Value address, Value inBounds) {
-      Value odd =
-          andi(arith::TruncIOp::create(b, loc, i32, address), constant(2));
-      Value aligned = andi(address, constant(~int64_t(3), i64));
-      Values operands = {swizzleFurther(to, k), add(aligned, from), {}};
-      for (int64_t p = 0; p < panelCount(part.type.getCols()); ++p) {
-        Value valid = andi(inBounds, hasWord(part, p, odd));
-        operands[2] =
-            arith::SelectOp::create(b, loc, valid, constant(4), constant(0));
-        assembly(asyncCopy(4, k * kPanelBytes + p * panel, p * kPanelBytes),
-                 "r,l,r", {}, operands);
+    Value row = add(first, mul(mine, apart));
+    Value to = swizzledAddress(part, row, inner);
+    forAddresses(part, row, apart, [&](int64_t k, Value address, Value inside) {
+      Value odd = shifted ? isOdd(address) : Value();
+      if (shifted)
+        address = andi(address, constant(~int64_t(3), i64));
+      address = add(address, from);
+      for (int64_t at = 0; at < end; at += width) {
+        Value valid = covers(part, at, width, inner, odd);
+        Value flips = constant(k % 8 * 16 + at % kPanelBytes);
+        Value place = arith::XOrIOp::create(b, loc, to, flips);
+        int64_t further = k * kPanelBytes + at / kPanelBytes * panel;
+        assembly(text + std::to_string(further) + "], [$1+" +
+                     std::to_string(at) + "], " + size + ", s;\n}",
+                 "r,l,b", {},
+                 {place, address, valid ? andi(inside, valid) : inside});
       }
-    };
-    forAddresses(part, first, 1, copyRow);
+    });
   });
 }
 
@@ -1132,54 +1128,66 @@ void KernelLowering::storeEnds(const Part &part, ArrayRef<Value> ends) {
   }
 }
 
-/// Moves odd rows down by an element: each chunk with the first word of the
-/// next. Rows are a warp's own; eight lanes have one, and read before they
-/// write.
-void KernelLowering::shiftRows(const Part &part) {
+/// Moves those of every second row that are odd down by an element: each chunk
+/// with the first word of the next. Rows are a warp's own; eight lanes have
+/// one, and read before they write.
+void KernelLowering::shiftRows(Part part, int64_t phase) {
   int64_t panel = part.type.getRows() * kPanelBytes;
   int64_t panels = panelCount(part.type.getCols());
+  part.group = part.type.getRows() % 32 || part.count % 32 ? part.group : 32;
+  Block *shift = newBlock(), *done = newBlock();
+  // Rows that are evenly apart are all odd or none.
+  Value odd = constant(1, b.getI1Type());
+  if (part.step) {
+    Access access = getAccessOf(part, add(part.first, phase), constant(0));
+    odd = compare(arith::CmpIPredicate::ne, isOdd(addressOf(part, access)),
+                  constant(0));
+  }
+  branchIf(odd, shift, done);
+  at(shift);
   Value inner = mul(andi(part.lane, constant(7)), 16);
   Value next = andi(add(inner, 16), constant(kPanelBytes - 1));
   Value further = arith::SelectOp::create(b, loc, equals(next, 0),
                                           constant(panel), constant(0));
   Value mine = arith::ShRUIOp::create(b, loc, part.lane, constant(3));
+  mine = add(mul(mine, 2), phase);
   forRows(part, [&](Value first) {
     Value row = add(first, mine);
     Value own = swizzledAddress(part, row, inner);
     Value after = swizzledAddress(part, row, next);
     // Bytes 0 to 3 of two words, or 2 to 5.
     Values selectors;
-    forAddresses(part, row, 4, [&](int64_t, Value address, Value) {
-      Value odd =
-          andi(arith::TruncIOp::create(b, loc, i32, address), constant(2));
-      selectors.push_back(add(mul(odd, 0x1111), 0x3210));
+    forAddresses(part, row, 1, [&](int64_t, Value address, Value) {
+      selectors.push_back(part.step ? constant(0x5432)
+                                    : add(mul(isOdd(address), 0x1111), 0x3210));
     });
     for (int64_t p = 0; p < panels; ++p) {
       // The last chunk of all has no next; see storeEnds.
       Value follows = p + 1 < panels ? add(after, further) : after;
-      shiftPanel(part, p * panel, own, follows, selectors);
+      shiftPanel(p * panel, own, follows, selectors);
     }
   });
+  branch(done);
+  at(done);
 }
 
-/// One chunk a lane in every fourth row.
-void KernelLowering::shiftPanel(const Part &part, int64_t panel, Value own,
-                                Value next, ArrayRef<Value> selectors) {
+/// One chunk a lane in every eighth row.
+void KernelLowering::shiftPanel(int64_t panel, Value own, Value next,
+                                ArrayRef<Value> selectors) {
   SmallVector<Values> words;
   auto at = [&](int64_t k) {
-    return "+" + std::to_string(panel + 4 * k * kPanelBytes) + "]";
+    return "+" + std::to_string(panel + 8 * k * kPanelBytes) + "]";
   };
   for (size_t k = 0; k < selectors.size(); ++k) {
-    words.push_back(assembly(
-        "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4" + at(k) + ";", "=r,=r,=r,=r,r",
-        {i32, i32, i32, i32}, swizzleFurther(own, 4 * k)));
-    words.back().push_back(assembly("ld.shared.b32 $0, [$1" + at(k) + ";",
-                                    "=r,r", i32,
-                                    swizzleFurther(next, 4 * k))[0]);
+    words.push_back(
+        assembly("ld.shared.v4.b32 {$0, $1, $2, $3}, [$4" + at(k) + ";",
+                 "=r,=r,=r,=r,r", {i32, i32, i32, i32}, own));
+    words.back().push_back(
+        assembly("ld.shared.b32 $0, [$1" + at(k) + ";", "=r,r", i32, next)[0]);
   }
   intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
   for (auto [k, selector] : llvm::enumerate(selectors)) {
-    Values operands = {swizzleFurther(own, 4 * k)};
+    Values operands = {own};
     for (int w = 0; w < 4; ++w)
       operands.push_back(intrinsic("llvm.nvvm.prmt", i32,
                                    {words[k][w], words[k][w + 1], selector}));
@@ -1287,13 +1295,16 @@ void KernelLowering::copyRows(const Part &part) {
   Value bits = findAlignment(view, colDim);
   for (int64_t bytes : {16, 8, 4})
     if (cols * 2 % bytes == 0)
-      otherwise(equals(andi(bits, constant(bytes - 1, i64)), 0),
-                [&] { copyAligned(part, bytes); });
-  copyWords(part);
+      otherwise(equals(andi(bits, constant(bytes - 1, i64)), 0), [&] {
+        copyAsync(part, bytes, /*shifted=*/false);
+        assembly("cp.async.wait_all;", "", {}, {});
+      });
+  copyAsync(part, 4, /*shifted=*/true);
   Values ends = loadEnds(part);
   assembly("cp.async.wait_all;", "", {}, {});
   intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
-  shiftRows(part);
+  for (int64_t phase : {0, 1})
+    shiftRows(part, phase);
   intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
   storeEnds(part, ends);
   branch(done);

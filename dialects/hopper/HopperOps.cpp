@@ -130,9 +130,6 @@ LogicalResult CopyElementsOp::verify() {
   auto producer = (*this)->getParentOfType<ProducerOp>();
   if (!producer || !producer.getCooperative())
     return emitOpError("needs a cooperative producer");
-  if (getRing().getType().getRows() % 8)
-    return emitOpError() << "swizzles 8 rows at a time, got "
-                         << getRing().getType();
   if (getView().getType().getElementType() !=
       getRing().getType().getElementType())
     return emitOpError() << "element types differ: " << getView().getType()

@@ -4,9 +4,9 @@
 // slots of a ring in turn, so only one of them waits for a slot and fills it.
 
 // CHECK-LABEL: llvm.func @odd(
+// CHECK: %[[ONE:.*]] = llvm.mlir.constant(1 : i32)
 // CHECK: %[[WARP:.*]] = llvm.call_intrinsic "llvm.nvvm.shfl.sync.idx.i32"
 // One arrival makes a slot full, two consumers of four warps empty.
-// CHECK: %[[ONE:.*]] = llvm.mlir.constant(1 : i32)
 // CHECK: mbarrier.init.shared"(%{{.*}}, %[[ONE]])
 // CHECK: llvm.icmp "eq" %{{.*}}, %[[WARP]]
 // CHECK: mbarrier.try.wait
@@ -15,19 +15,23 @@
 // CHECK: llvm.icmp "ne"
 // CHECK-COUNT-8: @p ld.global.b16 $0, [$1];
 // CHECK: st.shared.v4.b32
-// Rows of 59 columns are no whole number of words: 16 rows' words, then first
-// and last elements, 32 rows at a time.
-// CHECK-COUNT-16: cp.async.ca.shared.global {{.*}}, 4, $2;
+// Rows of 59 columns are no whole number of words: words of 16 rows, half a
+// panel of two rows an instruction, then first and last elements of 32 rows.
+// CHECK-COUNT-16: cp.async.ca.shared.global {{.*}}, 4, s;
 // CHECK-NOT: cp.async.c
 // CHECK-COUNT-2: @p ld.global.b16 f, [$1];\0A@p ld.global.b16 l, [$1+116];
 // CHECK: cp.async.wait_all;
 // CHECK: llvm.nvvm.bar.warp.sync
-// Chunks are read with the word that follows, by all, before one is written.
+// If the even rows begin at odd elements, then the odd rows: chunks are read with
+// the word that follows, by all, before one is written.
+// CHECK: llvm.icmp "ne"
 // CHECK-COUNT-4: ld.shared.v4.b32
 // CHECK: ld.shared.b32
 // CHECK: llvm.nvvm.bar.warp.sync
 // CHECK-COUNT-4: llvm.nvvm.prmt
 // CHECK: st.shared.v4.b32
+// CHECK: llvm.icmp "ne"
+// CHECK-COUNT-4: ld.shared.v4.b32
 // CHECK: llvm.nvvm.bar.warp.sync
 // The ends come last, with a zero beside the last column.
 // CHECK-COUNT-2: @p st.shared.b16 [$0], f;\0Acvt.u32.u16 w, l;\0A@p st.shared.b32 [$1], w;
@@ -43,16 +47,16 @@
 // CHECK-COUNT-8: @p ld.global.b16 $0, [$1];
 // CHECK-NOT: ld.global.b16 $0, [$1];
 // CHECK: llvm.ptrtoint
-// CHECK-COUNT-4: cp.async.cg.shared.global {{.*}}, 16, $2;
+// CHECK-COUNT-4: cp.async.cg.shared.global {{.*}}, 16, s;
 // CHECK-NOT: cp.async.c
 // CHECK: cp.async.wait_all;
-// CHECK-COUNT-8: cp.async.ca.shared.global {{.*}}, 8, $2;
+// CHECK-COUNT-8: cp.async.ca.shared.global {{.*}}, 8, s;
 // CHECK-NOT: cp.async.c
 // CHECK: cp.async.wait_all;
-// CHECK-COUNT-16: cp.async.ca.shared.global {{.*}}, 4, $2;
+// CHECK-COUNT-16: cp.async.ca.shared.global {{.*}}, 4, s;
 // CHECK-NOT: cp.async.c
 // CHECK: cp.async.wait_all;
-// CHECK-COUNT-16: cp.async.ca.shared.global {{.*}}, 4, $2;
+// CHECK-COUNT-16: cp.async.ca.shared.global {{.*}}, 4, s;
 // CHECK-NOT: cp.async.c
 // CHECK: @p ld.global.b16 l, [$1+126];
 // CHECK-NOT: ld.global.b16 $0, [$1];

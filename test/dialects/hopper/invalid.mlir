@@ -150,25 +150,12 @@ func.func @f(%x: !hopper.frag<64x64xf32, acc>, %v: !tile.view<?x?xf32>, %s: !hop
 
 // -----
 
-hopper.kernel @f(%v: !tile.view<?x64xbf16>) roles(<consumers = 2, producer_registers = 56, consumer_registers = 224, persistent = false>) {
+hopper.kernel @f(%v: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 2, producer_registers = 56, consumer_registers = 224, persistent = false>) {
   %ring = hopper.ring "value" : !hopper.ring<2x64x64xbf16>
   hopper.producer {
     %c = hopper.start
     // expected-error@+1 {{needs a cooperative producer}}
     hopper.copy_elements %v[] by affine_map<(r, c) -> (r, c)> to %ring[%c] : !tile.view<?x64xbf16>, !hopper.ring<2x64x64xbf16>
-  }
-  hopper.consumers (%wg) {
-  }
-}
-
-// -----
-
-hopper.kernel @f(%v: !tile.view<?x64xbf16>) roles(<consumers = 2, producer_registers = 56, consumer_registers = 224, persistent = false>) {
-  %ring = hopper.ring "value" : !hopper.ring<2x60x64xbf16>
-  hopper.producer cooperative {
-    %c = hopper.start
-    // expected-error@+1 {{swizzles 8 rows at a time, got '!hopper.ring<2x60x64xbf16>'}}
-    hopper.copy_elements %v[] by affine_map<(r, c) -> (r, c)> to %ring[%c] : !tile.view<?x64xbf16>, !hopper.ring<2x60x64xbf16>
   }
   hopper.consumers (%wg) {
   }
