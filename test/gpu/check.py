@@ -57,6 +57,8 @@ class Case:
     q_len: tuple = None
     alibi: bool = False
     mask: bool = False
+    masks: tuple = ()          # of "documents", "dilated" and "predicate"
+    align: str = "bottom_right"
     gate: bool = False
     layout: str = "bhsd"
     packed: bool = False       # q, k, v are slices of one tensor
@@ -173,6 +175,33 @@ def with_map(text, kind):
     return "\n".join(lines) + "\n"
 
 
+# Keys of the query's parity, but for key 5.
+PREDICATE = """\
+  %predicate = attn.predicate_mask {
+  ^bb0(%pb: i32, %ph: i32, %pi: i32, %pj: i32):
+    %two = arith.constant 2 : i32
+    %five = arith.constant 5 : i32
+    %r = arith.remsi %pi, %two : i32
+    %c = arith.remsi %pj, %two : i32
+    %same = arith.cmpi eq, %r, %c : i32
+    %other = arith.cmpi ne, %pj, %five : i32
+    %keep = arith.andi %same, %other : i1
+    attn.yield %keep : i1
+  }
+"""
+
+
+def with_predicate(text):
+    """IR whose masks are joined by one that gen does not write."""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        if line.lstrip().startswith("%masked = "):
+            lines.append(PREDICATE)
+            line = line.replace(" by ", " by %predicate, ")
+        lines.append(line)
+    return "".join(lines)
+
+
 def generate(attnc, case):
     """The IR of a case."""
     flags = [f"--score={case.score}", f"--head-dim={case.d}",
@@ -182,11 +211,12 @@ def generate(attnc, case):
     if isinstance(case.bias, str) and case.bias != "-ln n":
         flags.append(f"--bias={'full' if generic else case.bias}")
     if case.causal:
-        flags.append("--causal")
+        flags.append(f"--causal={case.align}")
     if case.window:
         flags.append("--window={},{}".format(*case.window))
-    if case.mask:
-        flags += ["--mask", "tensor"]
+    for kind in ("tensor",) * case.mask + case.masks:
+        if kind != "predicate":
+            flags += ["--mask", f"{kind}:3" if kind == "dilated" else kind]
     for name, wanted in (("--kv-len", case.k_len is not None),
                          ("--q-len", case.q_len is not None),
                          ("--alibi", case.alibi), ("--gate", case.gate)):
@@ -196,7 +226,8 @@ def generate(attnc, case):
                           capture_output=True, text=True)
     if done.returncode:
         raise harness.CompileError(done.stderr)
-    return with_map(done.stdout, case.bias) if generic else done.stdout
+    text = with_map(done.stdout, case.bias) if generic else done.stdout
+    return with_predicate(text) if "predicate" in case.masks else text
 
 
 def guarded(tensor, fill):
@@ -302,6 +333,14 @@ def make_problem(case):
     if case.mask:
         problem.mask = torch.rand(case.batch, case.rows, case.keys,
                                   device="cuda") < 0.7
+    if "documents" in case.masks:
+        problem.q_ids, problem.k_ids = (
+            (torch.arange(n, device="cuda") // 70).int().repeat(case.batch, 1)
+            for n in (case.rows, case.keys))
+    if "dilated" in case.masks:
+        problem.stride = 3
+    problem.parity = "predicate" in case.masks
+    problem.align = case.align
     if case.gate:
         problem.gate = random((case.batch, case.heads, case.rows, case.dv),
                               DTYPES[case.out_dtype])
@@ -327,7 +366,8 @@ def values_for(program, case, problem, output, lse):
              "value": operand(case, problem.value), "output": output,
              "lse": lse, "bias": problem.bias, "slopes": problem.slopes,
              "k_len": problem.k_len, "q_len": problem.q_len,
-             "mask": problem.mask,
+             "mask": problem.mask, "q_ids": problem.q_ids,
+             "k_ids": problem.k_ids, "stride": problem.stride,
              "gate": problem.gate is not None and
              to_layout(case, problem.gate), "weight_scale": problem.weight_scale,
              "cap": problem.cap,

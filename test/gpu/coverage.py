@@ -1,7 +1,7 @@
 """The cases of check.py beside its grid: one for each promise of
 docs/hopper.md, named by what it is about.
 
-    check.py --only 'dim-*' 'shape-*' 'view-*' 'capture-*' 'large-*'
+    check.py --only 'dim-*' 'shape-*' 'mask-*' 'view-*' 'capture-*' 'large-*'
 """
 
 
@@ -51,6 +51,21 @@ def add_shapes(add):
     add("shape-n65536-d128", rows=640, keys=65536, heads=1, d=128)
     add("shape-n65536-half-out", rows=640, keys=65536, heads=1, d=64,
         out_dtype="bf16")
+
+
+def add_masks(add):
+    """Masks beside causal, window and boolean tensors."""
+    for score in ("sigmoid", "softmax"):
+        add(f"mask-documents-{score}", rows=300, batch=2, d=64, score=score,
+            masks=("documents",), causal=True)
+        add(f"mask-dilated-{score}", rows=200, keys=333, d=64, score=score,
+            masks=("dilated",))
+        add(f"mask-predicate-{score}", rows=200, keys=150, d=64, score=score,
+            masks=("predicate", "dilated"))
+        add(f"mask-top-left-{score}", rows=200, keys=333, d=128, score=score,
+            causal=True, align="top_left")
+    add("mask-all", rows=300, keys=260, batch=2, d=59, causal=True, mask=True,
+        masks=("documents", "dilated", "predicate"), align="top_left")
 
 
 def add_views(add):
@@ -105,5 +120,6 @@ def add_large(add):
 
 
 def add_cases(add):
-    for family in (add_dims, add_shapes, add_views, add_captures, add_large):
+    for family in (add_dims, add_shapes, add_masks, add_views, add_captures,
+                   add_large):
         family(add)

@@ -28,6 +28,11 @@ class Problem:
     k_len: torch.Tensor = None      # (B,)
     q_len: torch.Tensor = None      # (B,)
     gate: torch.Tensor = None
+    q_ids: torch.Tensor = None      # (B, Sq)
+    k_ids: torch.Tensor = None      # (B, Sk)
+    stride: int = 0                 # of a dilated mask
+    parity: bool = False            # the predicate of check.py
+    align: str = "bottom_right"
 
 
 def of_diagonal(table, b, h, i, j):
@@ -62,7 +67,7 @@ def logits(problem, b, h, rows, q_len, k_len):
         x = x + BIASES[problem.bias_kind](problem.bias, b, h, i, j).double()
     else:
         x = x + problem.bias
-    diagonal = i + k_len - q_len
+    diagonal = i + (k_len - q_len if problem.align == "bottom_right" else 0)
     if problem.slopes is not None:
         x = x - problem.slopes[h].double() * (diagonal - j).abs()
     if problem.cap:
@@ -76,6 +81,12 @@ def logits(problem, b, h, rows, q_len, k_len):
             keep &= j >= diagonal - left
         if right >= 0:
             keep &= j <= diagonal + right
+    if problem.q_ids is not None:
+        keep &= (problem.q_ids[b, rows, None] == problem.k_ids[b, None, :k_len])
+    if problem.stride:
+        keep &= (diagonal - j) % problem.stride == 0
+    if problem.parity:
+        keep &= (i % 2 == j % 2) & (j != 5)
     if problem.mask is not None:
         keep &= problem.mask[b, rows, :k_len]
     return x, keep

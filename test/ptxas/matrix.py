@@ -66,6 +66,18 @@ COPIES = {
 }
 
 
+# Masks that stand in no pair.
+MASKED = {
+    "sigmoid-dilated": "--score=sigmoid --head-dim=128 --mask dilated:4",
+    "softmax-dilated-causal":
+        "--score=softmax --head-dim=64 --mask dilated:3 --causal",
+    "sigmoid-top-left": "--score=sigmoid --head-dim=64 --causal=top_left",
+    "softmax-top-left-lengths": "--score=softmax --head-dim=128 "
+                                "--causal=top_left --kv-len --q-len",
+    "sigmoid-documents-d59": "--score=sigmoid --head-dim=59 --mask documents",
+}
+
+
 # Gradients: what their kernels hold differs most from the forward's.
 GRADIENTS = {
     **{f"{score}-d{d}{mask}": f"--score={score} --head-dim={d} {flag}"
@@ -145,6 +157,20 @@ def copy_cases():
         yield f"copies-{name}", f"--dtype=bf16 {flags}"
 
 
+def masked_cases():
+    for name, flags in MASKED.items():
+        yield f"masked-{name}", f"--dtype=bf16 {flags}"
+
+
+def every_head_dim():
+    """What golden.json samples; hours of one core."""
+    for d, (mask, flag), score in itertools.product(
+            range(1, 257), (("full", ""), ("causal", "--causal")),
+            ("sigmoid", "softmax")):
+        yield (f"every-{score}-d{d}-{mask}",
+               f"--dtype=bf16 --score={score} --head-dim={d} {flag}")
+
+
 def gradient_cases():
     for name, flags in GRADIENTS.items():
         dtype = "" if "--dtype" in flags else "--dtype=bf16"
@@ -161,7 +187,7 @@ def file_cases():
 
 
 def cases():
-    return [*full_matrix(), *pair_cases(), *copy_cases(),
+    return [*full_matrix(), *pair_cases(), *copy_cases(), *masked_cases(),
             *gradient_cases(), *file_cases()]
 
 
@@ -239,21 +265,28 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--update", action="store_true",
                         help="write golden.json instead of comparing with it")
+    parser.add_argument("--every-head-dim", action="store_true",
+                        help="instead: each integer head dim, judged only, "
+                             "with what it was rejected for")
     args = parser.parse_args()
+    if args.every_head_dim and args.update:
+        parser.error("--every-head-dim: golden.json holds the matrix only")
     golden = {}
     if os.path.exists(GOLDEN):
         with open(GOLDEN) as file:
             golden = json.load(file)
-    chosen = [(name, flags) for name, flags in cases()
+    known = every_head_dim() if args.every_head_dim else cases()
+    chosen = [(name, flags) for name, flags in known
               if any(fnmatch.fnmatch(name, p) for p in args.only)]
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        judged_only = args.update or args.every_head_dim
         futures = [pool.submit(judge, args.attnc, flags,
-                               False if args.update else golden.get(name))
+                               False if judged_only else golden.get(name))
                    for name, flags in chosen]
         for (name, flags), future in zip(chosen, futures):
             got, wrong = future.result()
-            if args.update and got:
+            if judged_only and got:
                 golden[name] = got
             if wrong:
                 failed += 1
