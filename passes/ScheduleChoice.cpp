@@ -58,7 +58,7 @@ int64_t sm90Registers(const ScheduleProblem &p, int64_t blockN) {
 
 /// What is left of the register file for the above (two consumers get 240 of
 /// which 24 are addresses and counters, three get 160; beside a producer that
-/// copies by itself 216 and 152).
+/// copies by itself 224 and 152).
 int64_t sm90RegisterBudget(const ScheduleProblem &p, int64_t consumers) {
   if (consumers == 3)
     return p.cooperative ? 120 : 128;
