@@ -79,6 +79,7 @@ stage lit ninja -C "$build" check-lit
 stage roundtrip ninja -C "$build" check-lit-roundtrip
 stage unit ninja -C "$build" check-unit
 stage python scripts/check-python.sh
+stage wheel scripts/check-wheel.sh
 stage format checked scripts/check-format.sh
 stage docs checked scripts/make-reference.sh --check
 stage labels scripts/check-labels.sh

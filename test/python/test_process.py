@@ -129,3 +129,36 @@ def test_events_at_exit_and_unraisable():
     run("import attnc, numpy as np\n"
         "attnc.events.subscribe(lambda event: None)\n"
         "q = np.ones((1, 1, 4, 8), 'f4'); attnc.softmax_attention(q, q, q)")
+
+
+# --- a compiler that goes wrong -----------------------------------------------
+
+BROKEN = """
+import attnc, os, numpy as np
+q = np.ones((1, 1, 4, 8), 'f4')
+try:
+    attnc.softmax_attention(q, q, q)
+except attnc.CompileError as error:
+    print(error)
+del os.environ['ATTNC_WORKER']
+attnc.softmax_attention(q, q, q)
+"""
+
+
+@pytest.mark.parametrize("body,words", [
+    ("cat >/dev/null; kill -ABRT $$", "signal 6"),
+    ("while :; do :; done", "did not finish in 1 s"),
+], ids=["abort", "endless"])
+def test_a_broken_compiler_leaves_the_interpreter_alive(tmp_path, monkeypatch,
+                                                        body, words):
+    worker = tmp_path / "worker"
+    worker.write_text(f"#!/bin/sh\n{body}\n")
+    worker.chmod(0o755)
+    monkeypatch.setenv("ATTNC_WORKER", str(worker))
+    monkeypatch.setenv("ATTNC_COMPILE_TIMEOUT", "1")
+    monkeypatch.setenv("ATTNC_CACHE", "memory")
+    # The second call is served, by a compiler that is given time.
+    out = run(BROKEN.replace("del os.environ['ATTNC_WORKER']", "del os.environ["
+                             "'ATTNC_WORKER'], os.environ["
+                             "'ATTNC_COMPILE_TIMEOUT']"))
+    assert words in out and "report" in out
