@@ -29,6 +29,9 @@ def _new(shape, dtype):
     return torch.empty(shape, dtype=_DTYPES[dtype])
 
 
+_allocate = None if _HAS_EXCHANGE else _new
+
+
 # --- the op -------------------------------------------------------------------
 
 _library = torch.library.Library("attnc", "DEF")
@@ -128,15 +131,15 @@ def _execute(spec, operands, checked=False):
     if not _HAS_EXCHANGE:
         operands = tuple(x.detach() if isinstance(x, torch.Tensor) else x
                          for x in operands)
-    result = call(spec.table, operands, _new)
+    result = call(spec.table, operands, _allocate)
     if result is not NotImplemented:
         return result
     if not checked:
         operands = _prepared(spec, operands)
-        result = call(spec.table, operands, _new)
+        result = call(spec.table, operands, _allocate)
     if result is NotImplemented:
         _compile(spec, operands)
-        result = call(spec.table, operands, _new)
+        result = call(spec.table, operands, _allocate)
     if result is NotImplemented:
         raise ValueError("the tensors do not fit together: " + ", ".join(
             str(tuple(getattr(x, "shape", ()))) for x in operands))

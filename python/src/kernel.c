@@ -41,6 +41,8 @@ typedef struct slot {
   char size[ATTNC_MAX_RANK];
 } slot;
 
+enum { LETTERS = 128 };
+
 typedef struct kernel {
   PyObject_HEAD attnc_program *program;
   size_t count;
@@ -48,6 +50,10 @@ typedef struct kernel {
   slot slots[MAX_ARGUMENTS];
   int ordered; /* needs at most as many queries (i) as keys (j) */
   int lengths; /* the argument with key lengths to check, or -1 */
+  /* The last workspace asked for; it depends on sizes only. Guarded by the
+   * interpreter's lock. */
+  int64_t sizes[LETTERS];
+  size_t workspace;
 } kernel;
 
 static PyTypeObject *kernel_type;
@@ -156,13 +162,13 @@ static PyObject *kernel_key(PyObject *self, void *closure) {
 /*---- One call --------------------------------------------------------------*/
 
 typedef struct call_state {
-  const kernel *kernel;
+  kernel *kernel;
   size_t operands;
   int scalars; /* a bit for each operand that is a number */
   double numbers[MAX_ARGUMENTS];
   array_view views[MAX_ARGUMENTS];
   PyObject *results[MAX_ARGUMENTS];
-  int64_t sizes[128]; /* by letter; -1: not met yet */
+  int64_t sizes[LETTERS]; /* -1: not met yet */
   int64_t shaped[MAX_ARGUMENTS][2 * ATTNC_MAX_RANK];
   attnc_argument arguments[MAX_ARGUMENTS];
 } call_state;
@@ -378,6 +384,20 @@ static int device_workspace(call_state *state, size_t bytes, void **memory,
   return 0;
 }
 
+/* Bytes that the call needs; evaluated again only for other sizes. */
+static attnc_status workspace_size(call_state *state, size_t *bytes) {
+  kernel *kernel = state->kernel;
+  attnc_status status = ATTNC_OK;
+  if (memcmp(kernel->sizes, state->sizes, sizeof(kernel->sizes))) {
+    status = attnc_program_workspace_size(kernel->program, state->arguments,
+                                          kernel->count, &kernel->workspace);
+    if (!status)
+      memcpy(kernel->sizes, state->sizes, sizeof(kernel->sizes));
+  }
+  *bytes = kernel->workspace;
+  return status;
+}
+
 static int run(call_state *state) {
   const kernel *kernel = state->kernel;
   const array_view *query = &state->views[0];
@@ -385,8 +405,7 @@ static int run(call_state *state) {
   size_t bytes = 0;
   void *workspace = NULL, *stream = NULL;
   PyObject *owner = NULL;
-  attnc_status status = attnc_program_workspace_size(
-      kernel->program, state->arguments, kernel->count, &bytes);
+  attnc_status status = workspace_size(state, &bytes);
   if (status)
     return raise_status(status), -1;
   if (!on_host) {

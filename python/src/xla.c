@@ -73,10 +73,13 @@ static xla_error *new_workspace(const xla_frame *frame, const place *place,
     return *memory ? NULL
                    : fail(frame, XLA_ERROR_INTERNAL, "attnc: out of memory");
   }
-  xla_memory_allocate_args args = {
-      sizeof(args), NULL, frame->context, bytes, ATTNC_WORKSPACE_ALIGNMENT,
-      NULL};
+  /* XLA refuses to be asked for more than 16, and gives 256. */
+  xla_memory_allocate_args args = {sizeof(args), NULL, frame->context,
+                                   bytes,        16,   NULL};
   xla_error *error = frame->api->allocate(&args);
+  if (!error && (uintptr_t)args.data % ATTNC_WORKSPACE_ALIGNMENT)
+    error = fail(frame, XLA_ERROR_INTERNAL,
+                 "attnc: XLA's scratch memory is not aligned to 64 bytes");
   *memory = args.data;
   return error;
 }
