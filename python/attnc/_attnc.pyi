@@ -1,14 +1,16 @@
-from typing import Any, Callable
+from typing import Any, Callable, Self, final
 
 class CompileError(RuntimeError): ...
 class JitForbiddenError(RuntimeError): ...
 
+@final
 class Kernel:
-    key: str
-    def __init__(self, ir: str, slots: tuple[Any, ...],
+    @property
+    def key(self) -> str: ...
+    def __new__(cls, ir: str, slots: tuple[Any, ...],
                  target: str | None = None, schedule: str | None = None,
                  ordered: bool = False, lengths: int = -1, device: int = 0,
-                 any_layout: bool = False) -> None: ...
+                 any_layout: bool = False) -> Self: ...
     def warm_up(self) -> None: ...
 
 xla_handler: Any

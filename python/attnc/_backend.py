@@ -2,7 +2,7 @@
 
 import sys
 
-RUN = {}  # type of q -> run(text, q, k, v, rest)
+RUN: dict = {}  # type of q -> run(text, q, k, v, rest)
 
 
 def resolve(q):

@@ -15,7 +15,7 @@ from . import _spec
 # The lines of a region of %x for activations that have a name.
 _SIGMOID = ("%p = attn.logistic %x : f32", "attn.yield %p : f32")
 
-_texts = {}
+_texts: dict = {}
 
 
 class settings:
@@ -24,6 +24,7 @@ class settings:
     schedule = ""
 
 
+@_spec.constant
 def _text(flags):
     """The Spec text of `flags`, which are plain constants."""
     text = _texts.get(flags)
@@ -31,9 +32,6 @@ def _text(flags):
         text = _texts[flags] = _make_text(*flags)
     return text
 
-
-# torch.compile need not look inside: constants in, a constant out.
-_text._dynamo_marked_constant = True
 
 
 def _make_text(activation, normalize, causal, layout, lse, ordered, bias, names,
@@ -208,11 +206,9 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
     return run(_text(flags), q, k, v, rest)
 
 
+@_spec.constant
 def _with_schedule(extra, schedule):
     return json.dumps({"schedule": schedule, **json.loads(extra or "{}")})
-
-
-_with_schedule._dynamo_marked_constant = True
 
 
 def dry_run(function, q, k, v, arguments):

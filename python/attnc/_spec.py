@@ -13,6 +13,13 @@ import re
 # capital: at least so many, of which the program sees the first.
 
 
+def constant(function):
+    """For torch.compile, which need not look inside: the function gives a
+    constant for constants."""
+    setattr(function, "_dynamo_marked_constant", True)
+    return function
+
+
 class Spec:
     """Fields, all plain: see `make`. Compared by identity: `of` interns."""
 
@@ -71,9 +78,10 @@ def make(**fields):
     return json.dumps({**_FIELDS, **fields}, separators=(",", ":"))
 
 
-_derived = {}
+_derived: dict = {}
 
 
+@constant
 def for_training(text):
     """The forward whose results the backward needs: a softmax's LSE, too."""
     found = _derived.get(text)
@@ -84,6 +92,7 @@ def for_training(text):
     return found
 
 
+@constant
 def backward(text, names):
     """The gradients of the operands of these names: operands of the program
     are those of the forward, a softmax's output and LSE, and the gradient of
@@ -95,9 +104,6 @@ def backward(text, names):
     return found
 
 
-# Constants of a trace, as `_frontend._text` is.
-for_training._dynamo_marked_constant = True
-backward._dynamo_marked_constant = True
 
 
 @functools.lru_cache(maxsize=None)

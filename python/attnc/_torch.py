@@ -465,21 +465,20 @@ def _with_grad(text, operands):
     return results
 
 
+@_spec.constant
 def _tensor_names(text):
     return tuple(name for name, kind in _spec.of(text).operands
                  if kind == "tensor")
 
 
+@_spec.constant
 def _wants_lse(text):
     return _spec.of(text).lse
 
 
+@_spec.constant
 def _letters(text, name):
     return tuple(_spec.of(text).maps.get(name, ())), _spec.of(text).layout
-
-
-for _constant in (_tensor_names, _wants_lse, _letters):
-    _constant._dynamo_marked_constant = True
 
 
 def _converted(name, x):

@@ -11,6 +11,7 @@ import math
 import sys
 import threading
 import types
+from typing import Any
 
 # Name in the op table -> op, on f32. test/python/test_trace.py compares this
 # with lib/OpTable.
@@ -77,7 +78,7 @@ class _Operators:
     def __ge__(self, y): return _compare("ge", self, y)
     def __eq__(self, y): return _compare("eq", self, y)
     def __ne__(self, y): return _compare("ne", self, y)
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     # What tensors have as methods, where score functions use them.
     def abs(self): return emit("abs", self)
@@ -404,7 +405,7 @@ def dtype_name(array):
     return getattr(dtype, "name", None) or str(dtype).rsplit(".", 1)[-1]
 
 
-def load(array, *index):
+def load(array: Any, *index: Any) -> Any:
     """The element of an array; each index affine in the positions."""
     region = _region()
     if isinstance(array, Captured):
@@ -415,7 +416,7 @@ def load(array, *index):
             f"{region.slot}: a captured array of shape {shape} takes "
             f"{len(shape)} indices, got {len(index)}; slices and partial "
             "indexing are not possible")
-    maps = []
+    affine = []
     for x in index:
         x = _value(x)
         if x.type != "i32" or x.affine is None:
@@ -425,12 +426,12 @@ def load(array, *index):
                 "products with constants, // and % by constants); compute "
                 "other tables before the call, for example one of "
                 "q_idx - kv_idx")
-        maps.append(x.affine)
+        affine.append(x.affine)
     if dtype_name(array) not in ELEMENT_TYPES:
         raise TypeError(f"{region.slot}: a captured array has dtype "
                         f"{dtype_name(array)}; expected one of "
                         f"{', '.join(ELEMENT_TYPES)}")
-    maps = tuple(maps)
+    maps = tuple(affine)
     for at, (known, known_maps) in enumerate(region.captures):
         if known is array and known_maps == maps:
             break

@@ -8,17 +8,18 @@ What concerns the library itself is in environment variables
 """
 
 import contextlib
+from collections.abc import Iterator
 
 from . import _frontend
 
 
-def schedule():
+def schedule() -> str:
     """The schedule asked for, or "" for the cost model's choice."""
     return _frontend.settings.schedule
 
 
 @contextlib.contextmanager
-def using(*, schedule=""):
+def using(*, schedule: str = "") -> Iterator[None]:
     """Calls meanwhile, in all threads, run programs of this schedule."""
     before = _frontend.settings.schedule
     _frontend.settings.schedule = schedule

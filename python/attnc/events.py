@@ -8,10 +8,12 @@
 import contextlib
 import json
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from . import _attnc
 
-_listeners = []
+_listeners: list = []
 _lock = threading.Lock()
 _installed = False
 
@@ -22,7 +24,8 @@ def _dispatch(line):
         listener(event)
 
 
-def subscribe(listener):
+def subscribe(listener: Callable[[dict[str, Any]], Any]
+              ) -> Callable[[], None]:
     """Has `listener(event)` called with a dict for each event, in the thread
     that caused it. Gives a function that ends this."""
     global _installed
@@ -32,7 +35,7 @@ def subscribe(listener):
             _installed = True
         _listeners.append(listener)
 
-    def end():
+    def end() -> None:
         with _lock:
             if listener in _listeners:
                 _listeners.remove(listener)
@@ -41,9 +44,9 @@ def subscribe(listener):
 
 
 @contextlib.contextmanager
-def record():
+def record() -> Iterator[list[dict[str, Any]]]:
     """The list of the events meanwhile, of all threads."""
-    events = []
+    events: list[dict[str, Any]] = []
     end = subscribe(events.append)
     try:
         yield events
@@ -51,6 +54,6 @@ def record():
         end()
 
 
-def counters():
+def counters() -> dict[str, int]:
     """Since the process began: memory_hits, disk_hits, compiles, waits."""
     return _attnc.counters()

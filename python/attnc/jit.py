@@ -3,6 +3,8 @@
 import json
 import re
 import sys
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from . import _callables, _check, _frontend, _prepare, _spec
 
@@ -14,9 +16,13 @@ class Program:
     the arguments that are arrays or numbers.
     """
 
-    def __init__(self, *, activation=None, score_mod=None, mask_mod=None,
-                 normalize=None, epilogue=None, causal=False, layout="bhsd",
-                 return_lse=False, schedule=""):
+    def __init__(self, *, activation: str | Callable[[Any], Any] | None = None,
+                 score_mod: Callable[..., Any] | None = None,
+                 mask_mod: Callable[..., Any] | None = None,
+                 normalize: str | None = None,
+                 epilogue: Callable[..., Any] | None = None,
+                 causal: bool | str = False, layout: str = "bhsd",
+                 return_lse: bool = False, schedule: str = "") -> None:
         lines, normalize, extra, arrays = _callables.prepare(
             activation, score_mod, mask_mod, normalize, epilogue, return_lse)
         if schedule:
@@ -24,10 +30,12 @@ class Program:
         self._fixed = (lines, normalize, causal, layout, return_lse, extra)
         self._names = tuple(name for name, _ in arrays)
         self._arrays = tuple(array for _, array in arrays)
-        self._specs = {}
 
-    def __call__(self, q, k, v, *, bias=None, scale=None, window=None,
-                 alibi_slopes=None, attn_mask=None, kv_len=None):
+    def __call__(self, q: Any, k: Any, v: Any, *, bias: Any = None,
+                 scale: float | None = None,
+                 window: tuple[int, int] | None = None,
+                 alibi_slopes: Any = None, attn_mask: Any = None,
+                 kv_len: Any = None) -> Any:
         lines, normalize, causal, layout, lse, extra = self._fixed
         return _frontend._run(
             q, k, v, lines, normalize, bias, scale, causal, window,
@@ -55,8 +63,10 @@ class Program:
         types += _prepare.operand_types(spec, self._arrays)
         return _spec.write(spec, types)[0]
 
-    def ir(self, level="attn", *, dtype="float32", head_dim=64,
-           value_head_dim=None, bias=None, scale=None, target="cpu"):
+    def ir(self, level: str = "attn", *, dtype: str = "float32",
+           head_dim: int = 64, value_head_dim: int | None = None,
+           bias: float | None = None, scale: float | None = None,
+           target: str = "cpu") -> str:
         """The IR after a phase: "attn", "fused", "tile", "llvm", ...
 
         `bias` and `scale` say whether there is one (any number).
@@ -77,18 +87,18 @@ class Program:
         return _attnc.emit(text, level, target, json.loads(self._fixed[5]).get(
             "schedule", ""))
 
-    def ptx(self, **arguments):
+    def ptx(self, **arguments: Any) -> str:
         """The PTX for Hopper GPUs; needs no GPU. Arguments as of ir()."""
         return self.ir("ptx", **{"target": "sm_90a", "dtype": "bfloat16",
                                  **arguments})
 
-    def schedule(self, **arguments):
+    def schedule(self, **arguments: Any) -> str:
         """The schedule that the tile program got. Arguments as of ir()."""
         text = self.ir("tile", **arguments)
         found = re.findall(r"#tile\.schedule<([^>]*)>", text)
         return found[0] if found else ""
 
-    def explain(self, **arguments):
+    def explain(self, **arguments: Any) -> str:
         """What each phase has made of it: lines, kernels and the schedule.
         Arguments as of ir(); `attnc explain` says more on ir()'s text."""
         target = arguments.get("target", "cpu")
@@ -112,7 +122,9 @@ class Program:
         return f"<attnc.Program: {', '.join(parts)}, {layout}>"
 
 
-def is_supported(q, k, v, *, function="sigmoid_attention", **arguments):
+def is_supported(q: Any, k: Any, v: Any, *,
+                 function: str = "sigmoid_attention",
+                 **arguments: Any) -> tuple[bool, str]:
     """(True, "") if the call would run, else (False, why).
 
     Compiles nothing; arguments are those of the function that is named.
@@ -126,7 +138,7 @@ def is_supported(q, k, v, *, function="sigmoid_attention", **arguments):
     return True, ""
 
 
-def warmup(calls, progress=True):
+def warmup(calls: Iterable[Any], progress: bool = True) -> None:
     """Compiles what calls need, before they are timed or captured.
 
     `calls` are pairs (function, arguments): functions without parameters are
@@ -152,6 +164,6 @@ def warmup(calls, progress=True):
               file=sys.stderr)
 
 
-def compile(**arguments):
+def compile(**arguments: Any) -> Program:
     """An attention as an object: attnc.attention's callables, traced once."""
     return Program(**arguments)

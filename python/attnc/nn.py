@@ -1,6 +1,7 @@
 """torch modules: sigmoid attention as models use it."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,10 +25,14 @@ class SigmoidAttention(nn.Module):
         (B, S, H, D); `Rope` is one. alibi: one slope a head.
     """
 
-    def __init__(self, dim, num_heads, *, max_seq_len, num_kv_heads=None,
-                 head_dim=None, causal=True, bias="parameter", qk_norm=True,
-                 layer_scale=None, hybrid_norm=False, rope=None, alibi=False,
-                 window=None, projection_bias=False, device=None, dtype=None):
+    def __init__(self, dim: int, num_heads: int, *, max_seq_len: int,
+                 num_kv_heads: int | None = None, head_dim: int | None = None,
+                 causal: bool = True, bias: float | str = "parameter",
+                 qk_norm: bool = True, layer_scale: float | None = None,
+                 hybrid_norm: bool = False, rope: Any = None,
+                 alibi: bool = False, window: tuple[int, int] | None = None,
+                 projection_bias: bool = False, device: Any = None,
+                 dtype: Any = None) -> None:
         super().__init__()
         made = dict(device=device, dtype=dtype)
         num_kv_heads = num_kv_heads or num_heads
@@ -65,13 +70,14 @@ class SigmoidAttention(nn.Module):
             raise ValueError("argument 'bias': expected 'parameter', 'buffer' "
                              f"or a number, got {bias!r}")
 
-    def forward(self, x, *, cache=None, attn_mask=None, kv_len=None):
+    def forward(self, x: Any, *, cache: "Cache | None" = None,
+                attn_mask: Any = None, kv_len: Any = None) -> Any:
         """`cache` is a Cache that the rows of x are appended to."""
         heads, kv_heads, d = self.heads
         B, S, _ = x.shape
         q, k, v = self.qkv(x).unflatten(-1, (-1, d)).split(
             [heads, kv_heads, kv_heads], dim=2)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         start = 0 if cache is None else cache.length
         if self.rope is not None:
@@ -89,7 +95,8 @@ class SigmoidAttention(nn.Module):
         o = self.out(o)
         return o if self.layer_scale is None else o * self.layer_scale
 
-    def make_cache(self, batch, max_len, device=None, dtype=None):
+    def make_cache(self, batch: int, max_len: int, device: Any = None,
+                   dtype: Any = None) -> "Cache":
         """Room for max_len keys and values of each sequence."""
         _, kv_heads, d = self.heads
         weight = self.qkv.weight
@@ -129,7 +136,7 @@ class Rope(nn.Module):
     """Rotary positions: pairs (x_i, x_{i + D/2}) turn by position / base^(2i/D).
     """
 
-    def __init__(self, head_dim, base=10000.0):
+    def __init__(self, head_dim: int, base: float = 10000.0) -> None:
         super().__init__()
         if head_dim % 2:
             raise ValueError("argument 'head_dim': expected an even number, "
@@ -137,14 +144,14 @@ class Rope(nn.Module):
         steps = torch.arange(0, head_dim, 2) / head_dim
         self.register_buffer("frequencies", base ** -steps, persistent=False)
 
-    def forward(self, x, positions):
+    def forward(self, x: Any, positions: Any) -> Any:
         angles = positions[:, None].float() * self.frequencies
         cos, sin = angles.cos()[:, None], angles.sin()[:, None]
         a, b = x.float().chunk(2, dim=-1)
         return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(x.dtype)
 
 
-def alibi_slopes(num_heads):
+def alibi_slopes(num_heads: int) -> Any:
     """2^(-8 k / n) for head k = 1 ... n."""
     steps = torch.arange(1, num_heads + 1, dtype=torch.float32)
     return 2.0 ** (-8.0 * steps / num_heads)
@@ -177,7 +184,7 @@ class _SigmaReparam(nn.Module):
         return self.gamma * weight / norm
 
 
-def sigma_reparam(module, name="weight"):
+def sigma_reparam(module: Any, name: str = "weight") -> Any:
     """Keeps the spectral norm of a weight at a trained factor, 1 to begin with,
     which keeps attention logits from growing. Gives the module back.
 

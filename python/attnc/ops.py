@@ -8,6 +8,8 @@ and arrays, so that the same function runs in attnc.reference.attention.
 
 import math as _math
 import sys as _sys
+from collections.abc import Callable as _Callable
+from typing import Any as _Any
 
 from ._trace import _Operators
 from ._trace import emit as _emit
@@ -69,8 +71,8 @@ _NUMBERS = {
 }
 
 
-def _function(name, doc):
-    def function(*x):
+def _function(name: str, doc: str) -> _Callable[..., _Any]:
+    def function(*x: _Any) -> _Any:
         if any(isinstance(operand, _Operators) for operand in x):
             return _emit(name, *x)
         return _plain(name, x)(*x)
@@ -108,22 +110,22 @@ fma = _function("fma", "x y + z, rounded once")
 select = where = _function("select", "x where the condition holds, else y.")
 
 
-def relu(x):
+def relu(x: _Any) -> _Any:
     """max(x, 0)"""
     return maximum(x, 0.0)
 
 
-def softplus(x):
+def softplus(x: _Any) -> _Any:
     """ln(1 + e^x), which overflows nowhere."""
     return maximum(x, 0.0) + log1p(exp(-abs(x)))
 
 
-def silu(x):
+def silu(x: _Any) -> _Any:
     """x / (1 + e^-x)"""
     return x * logistic(x)
 
 
-def clamp(x, low=None, high=None):
+def clamp(x: _Any, low: _Any = None, high: _Any = None) -> _Any:
     """x inside [low, high]."""
     if low is not None:
         x = maximum(x, low)

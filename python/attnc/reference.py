@@ -7,12 +7,16 @@ arrays are computed with NumPy in float64.
 """
 
 import math as _math
+from typing import Any
 
 
-def attention(q, k, v, *, activation=None, score_mod=None, mask_mod=None,
-              normalize=None, epilogue=None, bias=None, scale=None,
-              causal=False, window=None, alibi_slopes=None, attn_mask=None,
-              kv_len=None, layout="bhsd", return_lse=False, chunk=1024):
+def attention(q: Any, k: Any, v: Any, *, activation: Any = None,
+              score_mod: Any = None, mask_mod: Any = None,
+              normalize: str | None = None, epilogue: Any = None,
+              bias: Any = None, scale: Any = None, causal: bool | str = False,
+              window: tuple[int, int] | None = None, alibi_slopes: Any = None,
+              attn_mask: Any = None, kv_len: Any = None, layout: str = "bhsd",
+              return_lse: bool = False, chunk: int = 1024) -> Any:
     """The arguments of attnc.attention; callables get arrays here.
 
     `activation` and the other functions are called with the library's arrays:

@@ -205,6 +205,41 @@ def captured_gradients():
 
 
 @test
+def captured_gradients():
+    """Of biases, slopes, float masks and captured tables."""
+    q, k, v = (x.requires_grad_() for x in tensors(S=128, D=64, Hkv=2))
+    table = torch.randn(4, 256, device="cuda")
+    lean = torch.randn(4, device="cuda")
+
+    def modified(table):
+        return lambda s, b, h, i, j: s + table[h, i - j + 128]
+
+    for name, value, make in (
+            ("bias", torch.tensor(-5.0, device="cuda"), None),
+            ("bias", torch.full((4,), -5.0, device="cuda"), None),
+            ("bias", torch.randn(2, 4, 128, 128, device="cuda"), None),
+            ("alibi_slopes", lean, None), ("attn_mask", torch.randn(
+                128, 128, device="cuda"), None), ("score_mod", table, modified)):
+        found = []
+        for wide in (False, True):
+            leaf = value.clone().double() if wide else value.clone()
+            leaf.requires_grad_()
+            rows = [x.double() if wide else x for x in (q, k, v)]
+            arguments = dict(activation="sigmoid", bias=-5.0)
+            arguments[name] = make(leaf) if make else leaf
+            out = (reference if wide else attnc).attention(*rows, **arguments)
+            weight = torch.randn(out.shape, device="cuda", dtype=torch.float64,
+                                 generator=torch.Generator("cuda")
+                                 .manual_seed(1))
+            found.append(torch.autograd.grad(
+                out, leaf, weight.to(out.dtype))[0])
+        error = ((found[0].double() - found[1]).norm()
+                 / found[1].norm()).item()
+        print(f"   {name} {tuple(value.shape)}: {error:.2e}")
+        assert error <= 2e-2, error
+
+
+@test
 def bad_input():
     q, k, v = tensors()
     for change in (dict(k=k.cpu()), dict(q=q.double())):

@@ -142,6 +142,27 @@ def gradients():
 
 
 @test
+def bias_gradient():
+    q, k, v = arrays(S=128, D=64)
+    bias = jnp.full((4,), -5.0)
+
+    def loss(bias, q, k, v):
+        return (attnc.sigmoid_attention(q, k, v, bias=bias).astype(
+            jnp.float32) ** 2).sum()
+
+    def plain(bias, q, k, v):
+        s = jnp.einsum("bhid,bhjd->bhij", q, k,
+                       precision=jax.lax.Precision.HIGHEST) / 8
+        p = jax.nn.sigmoid(s + bias[:, None, None])
+        return (jnp.einsum("bhij,bhjd->bhid", p, v, precision=jax.lax.Precision
+                           .HIGHEST) ** 2).sum()
+
+    want = jax.grad(plain)(bias, *(x.astype(jnp.float32) for x in (q, k, v)))
+    found = error(jax.jit(jax.grad(loss))(bias, q, k, v), wide(want))
+    assert found <= 1e-2, found
+
+
+@test
 def several_devices():
     count = len(jax.devices())
     if count < 2:

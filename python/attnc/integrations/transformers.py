@@ -12,7 +12,7 @@ from .. import scores
 from .._frontend import attention
 
 
-def register():
+def register() -> None:
     """Makes both known to transformers. Calling it again changes nothing."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -70,7 +70,7 @@ def _forward(module, query, key, value, mask, activation, bias, *,
     return out.transpose(1, 2).contiguous(), None
 
 
-_known = {}
+_known: dict = {}
 
 
 def _softcaps(cap):
