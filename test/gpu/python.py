@@ -240,6 +240,28 @@ def captured_gradients():
 
 
 @test
+def import_orders():
+    """With triton too: each of the four first, then last."""
+    import subprocess
+    names = ["attnc", "torch", "triton", "jax"]
+    text = """
+import torch
+x = torch.ones(1, 1, 64, 64, device="cuda", dtype=torch.bfloat16)
+f = torch.compile(lambda x: attnc.softmax_attention(x, x, x), fullgraph=True)
+assert torch.equal(f(x), x)
+y = jax.numpy.ones((1, 1, 64, 64), "bfloat16")
+assert (attnc.softmax_attention(y, y, y) == y).all()
+"""
+    environment = dict(os.environ, XLA_PYTHON_CLIENT_PREALLOCATE="false")
+    for n in range(4):
+        order = names[n:] + names[:n]
+        got = subprocess.run(
+            [sys.executable, "-c", "".join(f"import {x}\n" for x in order)
+             + text], capture_output=True, text=True, env=environment)
+        assert got.returncode == 0, (order, got.stderr[-2000:])
+
+
+@test
 def bad_input():
     q, k, v = tensors()
     for change in (dict(k=k.cpu()), dict(q=q.double())):
