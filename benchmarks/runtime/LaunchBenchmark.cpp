@@ -4,7 +4,9 @@
 //   bench-launch libFake.so   # anywhere, with the fake driver of the tests
 //
 // Compares a repeated attnc_program_run with the bare cuLaunchKernelEx of the
-// same kernel and parameters, and with the request for the program before it.
+// same kernel and parameters, and with the request for the program before it;
+// then calls whose numbers are new, and what the driver takes to make a tensor
+// map.
 //
 //===----------------------------------------------------------------------===//
 
@@ -14,6 +16,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <dlfcn.h>
 
 using namespace attnc;
@@ -77,7 +80,8 @@ int main(int argc, char **argv) {
   if (!scope)
     return fail(llvm::toString(scope.takeError()));
   CuPointer data = 0;
-  constexpr size_t bytes = 4 * 64 * 64 * 2;
+  // Room for tensors of up to 72 rows at many places.
+  constexpr size_t bytes = 4 << 20;
   if (driver.memAlloc(&data, bytes))
     return fail("no device memory");
   auto tensor = [&](int index) {
@@ -127,11 +131,57 @@ int main(int argc, char **argv) {
     arguments[3].as.f32 += 0.001f;
     run();
   });
+  // No two calls alike, so that nothing that is kept of them helps.
+  unsigned turn = 0;
+  auto move = [&](int64_t rows) {
+    ++turn;
+    for (size_t k : {0, 1, 2, 4}) {
+      attnc_tensor &tensor = arguments[k].as.tensor;
+      tensor.data =
+          reinterpret_cast<char *>(data) + k * (72 << 7) + turn % 4096 * 256;
+      const_cast<int64_t *>(tensor.sizes)[2] = rows;
+    }
+  };
+  double moving = medianNanoseconds(driver, [&] {
+    move(64);
+    run();
+  });
+  double growing = medianNanoseconds(driver, [&] {
+    move(1 + turn % 64);
+    run();
+  });
+  size_t workspace = 0;
+  double asking = medianNanoseconds(driver, [&] {
+    attnc_program_workspace_size(program.get(), arguments.data(),
+                                 arguments.size(), &workspace);
+  });
+  CuTensorMap map = {}, moved = {};
+  const uint64_t sizes[] = {64, 64, 1, 1}, strides[] = {128, 8192, 8192};
+  const uint32_t box[] = {64, 64, 1, 1}, steps[] = {1, 1, 1, 1};
+  auto encode = [&](CuTensorMap &map, CuPointer address) {
+    return driver.tensorMapEncode(&map, 9, 4, reinterpret_cast<void *>(address),
+                                  sizes, strides, box, steps, 0, 3, 3, 0);
+  };
+  double encoding = medianNanoseconds(driver, [&] { encode(map, data + 256); });
+  encode(moved, data);
+  double replacing = medianNanoseconds(driver, [&] {
+    driver.tensorMapReplaceAddress(&moved,
+                                   reinterpret_cast<void *>(data + 256));
+  });
+  if (std::memcmp(&map, &moved, sizeof(map)))
+    return fail("a map with another address is not that of the address");
   std::printf("bare cuLaunchKernelEx        %8.0f ns\n"
               "attnc_program_run            %8.0f ns  (+%.0f)\n"
               "the same, another scalar     %8.0f ns  (+%.0f)\n"
               "request by struct, and run   %8.0f ns  (+%.0f)\n",
               bare, launch, launch - bare, changing, changing - bare, both,
               both - bare);
+  std::printf("other pointers               %8.0f ns  (+%.0f)\n"
+              "other pointers and sizes     %8.0f ns  (+%.0f)\n"
+              "attnc_program_workspace_size %8.0f ns\n"
+              "cuTensorMapEncodeTiled       %8.0f ns\n"
+              "cuTensorMapReplaceAddress    %8.0f ns\n",
+              moving, moving - bare, growing, growing - bare, asking, encoding,
+              replacing);
   return driver.streamSynchronize(nullptr) ? fail("a kernel failed") : 0;
 }

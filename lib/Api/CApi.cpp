@@ -5,7 +5,7 @@
 #include "lib/Api/Policy.h"
 #include "lib/Environment/Environment.h"
 #include "lib/Frontend/Attention.h"
-#include "lib/Program/Program.h"
+#include "lib/Program/PlanCode.h"
 #include "lib/Support/StatusError.h"
 
 #include "llvm/ADT/STLExtras.h"
@@ -497,7 +497,7 @@ attnc_status attnc_program_argument_info(const attnc_program *program,
 // Running
 //===----------------------------------------------------------------------===//
 
-/// What planProgram cannot see: element types and null arrays.
+/// What PlanCode cannot see: element types and null arrays.
 static attnc_status convertTensor(const ParameterInfo &parameter,
                                   const attnc_tensor &tensor, Argument &out) {
   auto reject = [&](const std::string &what) {

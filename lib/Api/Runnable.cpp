@@ -2,7 +2,7 @@
 
 #include "lib/Api/Runnable.h"
 
-#include "lib/Program/Program.h"
+#include "lib/Program/PlanCode.h"
 #include "lib/Runtime/Cuda/CudaProgram.h"
 #include "lib/Support/StatusError.h"
 #include "lib/Target/CPU/CpuTarget.h"
@@ -55,25 +55,25 @@ public:
     return table;
   }
 
-  /// The call with these numbers, made by `bind` if there is none.
+  /// The call with these numbers; if there is none, `bind` makes it of
+  /// another, whose memory it may use.
   template <typename Bind>
   Expected<const Call *> get(ArrayRef<uint64_t> numbers, Bind bind) {
     Slot &slot = slots[hashOf(numbers) % count];
-    if (slot.call && ArrayRef<uint64_t>(slot.numbers) == numbers)
-      return &*slot.call;
-    Expected<Call> call = bind();
-    if (!call)
-      return call.takeError();
+    if (ArrayRef<uint64_t>(slot.numbers) == numbers)
+      return &slot.call;
+    slot.numbers.clear(); // no call has no numbers
+    if (Error error = bind(slot.call))
+      return std::move(error);
     slot.numbers.assign(numbers.begin(), numbers.end());
-    slot.call.emplace(std::move(*call));
-    return &*slot.call;
+    return &slot.call;
   }
 
 private:
   static constexpr size_t count = 128;
   struct Slot {
     std::vector<uint64_t> numbers;
-    std::optional<Call> call;
+    Call call;
   };
 
   static uint64_t hashOf(ArrayRef<uint64_t> numbers) {
@@ -144,12 +144,16 @@ Error CpuRunnable::run(const RunRequest &request) const {
     return llvm::createStringError("argument 'stream': expected null for "
                                    "target 'cpu', got a stream");
   auto call = CallTable<CpuCall>::ofThread().get(
-      request.numbers, [&]() -> Expected<CpuCall> {
+      request.numbers, [&](CpuCall &call) -> Error {
         auto arguments = request.arguments();
         if (!arguments)
           return arguments.takeError();
-        return program->bind(*arguments, request.workspace,
-                             request.workspaceBytes);
+        auto bound = program->bind(*arguments, request.workspace,
+                                   request.workspaceBytes);
+        if (!bound)
+          return bound.takeError();
+        call = std::move(*bound);
+        return Error::success();
       });
   return call ? (*call)->run() : call.takeError();
 }
@@ -161,8 +165,10 @@ Error CpuRunnable::run(const RunRequest &request) const {
 namespace {
 class CudaRunnable : public RunnableProgram {
 public:
-  explicit CudaRunnable(std::unique_ptr<CudaProgram> program)
-      : RunnableProgram(program->programOp()), program(std::move(program)) {}
+  CudaRunnable(std::unique_ptr<CudaProgram> program, std::string remark)
+      : RunnableProgram(program->programOp()), program(std::move(program)) {
+    assemblerRemark = std::move(remark);
+  }
 
   const char *target() const override { return "sm_90a"; }
   Expected<int64_t>
@@ -174,8 +180,6 @@ public:
   Expected<std::unique_ptr<ProgramMemory>> memory(int device) const override;
 
 private:
-  Expected<CudaCall> bind(const RunRequest &request,
-                          const CudaModule &module) const;
   std::unique_ptr<CudaProgram> program;
 };
 } // namespace
@@ -269,17 +273,6 @@ Error CudaRunnable::warmUp(int device) const {
   return program->moduleIn(**driver, *context, nullptr).takeError();
 }
 
-Expected<CudaCall> CudaRunnable::bind(const RunRequest &request,
-                                      const CudaModule &module) const {
-  auto arguments = request.arguments();
-  if (!arguments)
-    return arguments.takeError();
-  auto plan = planProgram(program->programOp(), *arguments);
-  if (!plan)
-    return plan.takeError();
-  return module.bind(*plan, request.workspace, request.workspaceBytes);
-}
-
 Error CudaRunnable::run(const RunRequest &request) const {
   auto driver = openDriver();
   if (!driver)
@@ -296,7 +289,13 @@ Error CudaRunnable::run(const RunRequest &request) const {
     return module.takeError();
   request.numbers.push_back(reinterpret_cast<uintptr_t>(*module));
   auto call = CallTable<CudaCall>::ofThread().get(
-      request.numbers, [&] { return bind(request, **module); });
+      request.numbers, [&](CudaCall &call) -> Error {
+        auto arguments = request.arguments();
+        if (!arguments)
+          return arguments.takeError();
+        return program->bind(*arguments, **module, request.workspace,
+                             request.workspaceBytes, call);
+      });
   if (!call)
     return call.takeError();
   if (Error error = (*call)->launch(stream))
@@ -334,7 +333,10 @@ static Expected<std::unique_ptr<RunnableProgram>> loadCuda(const Entry &entry,
   const std::string *cubin = entry.section("cubin");
   if (!plan || !cubin)
     return missing("'plan' and 'cubin'");
-  auto found = entry.metadata.find("ptxas");
+  auto metadata = [&](const char *name) {
+    auto found = entry.metadata.find(name);
+    return found == entry.metadata.end() ? "" : found->second;
+  };
   std::string message;
   ScopedDiagnosticHandler handler(&plans, [&](Diagnostic &diagnostic) {
     message = diagnostic.str();
@@ -344,11 +346,11 @@ static Expected<std::unique_ptr<RunnableProgram>> loadCuda(const Entry &entry,
   if (!module)
     return llvm::createStringError("the launch plan does not parse: " +
                                    message);
-  auto program = CudaProgram::create(
-      *module, *cubin, found == entry.metadata.end() ? "" : found->second);
+  auto program = CudaProgram::create(*module, *cubin, metadata("ptxas"));
   if (!program)
     return program.takeError();
-  return std::make_unique<CudaRunnable>(std::move(*program));
+  return std::make_unique<CudaRunnable>(std::move(*program),
+                                        metadata("remark"));
 }
 
 Expected<std::unique_ptr<RunnableProgram>>

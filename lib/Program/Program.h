@@ -1,22 +1,16 @@
-//===- Program.h - Evaluates a launch plan for given arguments --*- C++ -*-===//
+//===- Program.h - A launch plan for given arguments ------------*- C++ -*-===//
 //
-// A `tile.program` is evaluated on the host for each call: its arguments are
-// checked against their declared types, index arithmetic is computed, the
-// workspace is laid out, and what remains is a list of launches that the CPU
-// and the GPU runtime execute alike.
+// What a `tile.program` comes to for given arguments, spelled out: checks and
+// index arithmetic are done, the workspace is laid out, and what remains is a
+// list of launches. The runtimes take it from the slots of PlanCode instead.
 //
 //===----------------------------------------------------------------------===//
 
 #ifndef ATTNC_LIB_PROGRAM_PROGRAM_H
 #define ATTNC_LIB_PROGRAM_PROGRAM_H
 
-#include "dialects/tile/Tile.h"
-#include "lib/Program/Argument.h"
+#include "lib/Program/PlanCode.h"
 
-#include "llvm/ADT/SmallVector.h"
-#include "llvm/Support/Error.h"
-
-#include <cstdint>
 #include <string>
 #include <variant>
 #include <vector>
@@ -46,20 +40,9 @@ struct LaunchPlan {
   std::vector<Launch> launches;
 };
 
-/// Offsets in the workspace are multiples of this.
-inline constexpr int64_t kWorkspaceAlignment = 64;
-
-/// Checks count, kinds, ranks and static sizes; errors name the argument.
-llvm::Error checkArguments(tile::ProgramOp program,
-                           llvm::ArrayRef<Argument> arguments);
-
-/// Evaluates `program`, whose launches must carry `items`
-/// (tile-plan-launches). A failed `tile.check` becomes its message.
+/// Translates and evaluates `program`.
 llvm::Expected<LaunchPlan> planProgram(tile::ProgramOp program,
                                        llvm::ArrayRef<Argument> arguments);
-
-/// What the caller calls argument `index`: its `tile.name`, else argN.
-std::string getArgumentName(tile::ProgramOp program, unsigned index);
 
 } // namespace attnc
 

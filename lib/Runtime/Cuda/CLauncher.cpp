@@ -2,7 +2,7 @@
 
 #include "lib/Runtime/Cuda/CLauncher.h"
 
-#include "lib/Program/Program.h"
+#include "lib/Program/PlanCode.h"
 #include "lib/Runtime/Cuda/CudaProgram.h"
 #include "lib/Runtime/Cuda/Parameters.h"
 

@@ -71,7 +71,7 @@ std::string cudaRelease(int version) {
 llvm::Expected<std::unique_ptr<CudaModule>>
 CudaModule::load(const CudaDriver &driver, CuContext context,
                  llvm::StringRef cubin, const CudaKernels &kernels) {
-  std::unique_ptr<CudaModule> result(new CudaModule(driver, context));
+  std::unique_ptr<CudaModule> result(new CudaModule(driver, context, kernels));
   if (llvm::Error error = result->describe())
     return std::move(error);
   // The driver wants the image aligned.
@@ -81,9 +81,11 @@ CudaModule::load(const CudaDriver &driver, CuContext context,
           driver.check(driver.moduleLoadData(&result->module, aligned.data()),
                        "loading machine code on the " + result->info.name))
     return std::move(error);
-  for (auto &[name, kernel] : kernels)
-    if (llvm::Error error = result->place(kernel))
+  for (auto &[name, recipe] : kernels.recipes)
+    if (llvm::Error error = result->place(recipe))
       return std::move(error);
+  for (const CudaLaunch &launch : kernels.launches)
+    result->launched.push_back(&result->placed.at(launch.recipe->name));
   return std::move(result);
 }
 
@@ -116,15 +118,13 @@ llvm::Error CudaModule::describe() {
   return driver.check(driver.memAlloc(&placeholder, 256), "allocating memory");
 }
 
-llvm::Error CudaModule::place(const CudaKernel &kernel) {
-  const KernelRecipe &recipe = kernel.recipe;
+llvm::Error CudaModule::place(const KernelRecipe &recipe) {
   if (recipe.sharedBytes > unsigned(info.sharedPerBlock))
     return failure("kernel '" + recipe.name + "' needs " +
                    llvm::Twine(recipe.sharedBytes) +
                    " bytes of shared memory; a block on the " + info.name +
                    " has " + llvm::Twine(info.sharedPerBlock));
   Placed &entry = placed[recipe.name];
-  entry.kernel = &kernel;
   CuStatus status =
       driver.moduleGetFunction(&entry.function, module, recipe.name.c_str());
   if (!status)
@@ -189,7 +189,7 @@ llvm::Error CudaProgram::readModule(ModuleOp source) {
     if (!recipe)
       return recipe.takeError();
     std::string name = recipe->name;
-    kernels[name].recipe = std::move(*recipe);
+    kernels.recipes[name] = std::move(*recipe);
   }
   plan = ModuleOp::create(source.getLoc());
   for (auto op : source.getOps<tile::ProgramOp>()) {
@@ -200,17 +200,26 @@ llvm::Error CudaProgram::readModule(ModuleOp source) {
   }
   if (!program)
     return failure("the module holds no tile.program to run");
-  for (auto launch : program.getBody().front().getOps<tile::LaunchOp>()) {
-    auto found = kernels.find(launch.getKernel().str());
-    if (found == kernels.end())
-      return failure("the program launches '" + launch.getKernel() +
+  return translateLaunches();
+}
+
+llvm::Error CudaProgram::translateLaunches() {
+  auto translated = PlanCode::translate(program);
+  if (!translated)
+    return translated.takeError();
+  code = std::move(*translated);
+  auto ops = program.getBody().front().getOps<tile::LaunchOp>();
+  for (auto [op, launch] : llvm::zip(ops, code.launches())) {
+    auto found = kernels.recipes.find(launch.kernel);
+    if (found == kernels.recipes.end())
+      return failure("the program launches '" + launch.kernel +
                      "', which the module does not hold");
-    std::vector<Type> types;
-    for (Value argument : launch.getArgs()) {
-      auto view = dyn_cast<tile::ViewType>(argument.getType());
-      types.push_back(view ? view.getElementType() : Type());
-    }
-    found->second.elementTypes = std::move(types);
+    auto parameters =
+        ParameterCode::create(found->second, launch, op.getArgs().getTypes());
+    if (!parameters)
+      return parameters.takeError();
+    kernels.launches.push_back(
+        {&found->second, launch.items, std::move(*parameters)});
   }
   return llvm::Error::success();
 }
@@ -308,65 +317,82 @@ CudaProgram::moduleIn(const CudaDriver &driver, CuContext context,
 // Calls
 //===----------------------------------------------------------------------===//
 
-llvm::Expected<int64_t>
-CudaProgram::workspaceBytes(llvm::ArrayRef<Argument> arguments) {
-  auto planned = planProgram(program, arguments);
-  if (!planned)
-    return planned.takeError();
-  return planned->workspaceBytes;
+/// Kept by each thread: a call allocates nothing for them.
+static PlanValues &valuesOfThread() {
+  thread_local PlanValues values;
+  return values;
 }
 
-unsigned CudaModule::gridSize(const Placed &kernel, int64_t items) const {
-  const KernelRecipe &recipe = kernel.kernel->recipe;
+llvm::Expected<int64_t>
+CudaProgram::workspaceBytes(llvm::ArrayRef<Argument> arguments) const {
+  PlanValues &values = valuesOfThread();
+  if (llvm::Error error = code.evaluate(arguments, values))
+    return std::move(error);
+  return values.workspaceBytes;
+}
+
+llvm::Error CudaProgram::bind(llvm::ArrayRef<Argument> arguments,
+                              const CudaModule &module, void *workspace,
+                              int64_t workspaceBytes, CudaCall &call) const {
+  PlanValues &values = valuesOfThread();
+  if (llvm::Error error = code.evaluate(arguments, values))
+    return error;
+  return module.bind(values, workspace, workspaceBytes, call);
+}
+
+unsigned CudaModule::gridSize(const KernelRecipe &recipe, const Placed &placed,
+                              int64_t items) const {
   int64_t blocks = items;
   if (recipe.persistent)
     blocks = std::min<int64_t>(items,
                                int64_t(info.multiprocessors) *
-                                   std::max(1, kernel.blocksPerMultiprocessor));
+                                   std::max(1, placed.blocksPerMultiprocessor));
   return llvm::alignTo(blocks, recipe.cluster);
 }
 
-llvm::Expected<CudaCall> CudaModule::bind(const LaunchPlan &plan,
-                                          void *workspace,
-                                          int64_t workspaceBytes) const {
-  if (plan.workspaceBytes > workspaceBytes)
-    return failure("this call needs " + llvm::Twine(plan.workspaceBytes) +
+llvm::Error CudaModule::bind(const PlanValues &values, void *workspace,
+                             int64_t workspaceBytes, CudaCall &call) const {
+  if (values.workspaceBytes > workspaceBytes)
+    return failure("this call needs " + llvm::Twine(values.workspaceBytes) +
                    " bytes of workspace, got " + llvm::Twine(workspaceBytes));
-  if (plan.workspaceBytes &&
+  if (values.workspaceBytes &&
       reinterpret_cast<uintptr_t>(workspace) % kWorkspaceAlignment)
     return failure("the workspace must be aligned to " +
                    llvm::Twine(kWorkspaceAlignment) + " bytes, and is not");
-  CudaCall call(driver);
-  for (const Launch &launch : plan.launches)
-    if (llvm::Error error =
-            bindOne(launch, static_cast<char *>(workspace), call))
-      return std::move(error);
-  return std::move(call);
+  call.driver = &driver;
+  call.count = 0;
+  for (auto [launch, kernel] : llvm::zip_equal(kernels.launches, launched))
+    if (llvm::Error error = bindOne(launch, *kernel, values,
+                                    static_cast<char *>(workspace), call))
+      return error;
+  return llvm::Error::success();
 }
 
-llvm::Error CudaModule::bindOne(const Launch &launch, char *workspace,
+llvm::Error CudaModule::bindOne(const CudaLaunch &launch, const Placed &kernel,
+                                const PlanValues &values, char *workspace,
                                 CudaCall &call) const {
-  if (launch.items <= 0)
+  int64_t items = values.slots[launch.items];
+  if (items <= 0)
     return llvm::Error::success();
-  if (launch.items > INT32_MAX)
-    return failure("kernel '" + launch.kernel +
-                   "': " + llvm::Twine(launch.items) +
+  if (items > INT32_MAX)
+    return failure("kernel '" + launch.recipe->name +
+                   "': " + llvm::Twine(items) +
                    " work items are more than one launch can hold");
-  const Placed &kernel = placed.at(launch.kernel);
-  const KernelRecipe &recipe = kernel.kernel->recipe;
-  auto parameters =
-      packParameters(driver, recipe, launch, kernel.kernel->elementTypes,
-                     workspace, placeholder);
-  if (!parameters)
-    return parameters.takeError();
-  call.launches.push_back({kernel.function, &recipe,
-                           gridSize(kernel, launch.items),
-                           std::move(*parameters)});
+  if (call.count == call.launches.size())
+    call.launches.emplace_back();
+  CudaCall::One &one = call.launches[call.count];
+  if (llvm::Error error = launch.parameters.fill(driver, values, workspace,
+                                                 placeholder, one.parameters))
+    return error;
+  one.function = kernel.function;
+  one.recipe = launch.recipe;
+  one.grid = gridSize(*launch.recipe, kernel, items);
+  ++call.count;
   return llvm::Error::success();
 }
 
 llvm::Error CudaCall::launch(CuStream stream) const {
-  for (const One &one : launches) {
+  for (const One &one : llvm::ArrayRef(launches).take_front(count)) {
     CuLaunchAttribute cluster = {};
     cluster.id = cu::launchClusterDimension;
     cluster.cluster[0] = one.recipe->cluster;
@@ -379,11 +405,11 @@ llvm::Error CudaCall::launch(CuStream stream) const {
     config.stream = stream;
     config.attributes = &cluster;
     config.attributeCount = one.recipe->cluster > 1 ? 1 : 0;
-    CuStatus status = driver.launchKernel(&config, one.function,
-                                          one.parameters.pointers(), nullptr);
+    CuStatus status = driver->launchKernel(&config, one.function,
+                                           one.parameters.pointers(), nullptr);
     if (status)
-      return driver.check(status,
-                          "launching kernel '" + one.recipe->name + "'");
+      return driver->check(status,
+                           "launching kernel '" + one.recipe->name + "'");
   }
   return llvm::Error::success();
 }
@@ -391,9 +417,6 @@ llvm::Error CudaCall::launch(CuStream stream) const {
 llvm::Error CudaProgram::launch(llvm::ArrayRef<Argument> arguments,
                                 CuStream stream, void *workspace,
                                 int64_t workspaceBytes) {
-  auto planned = planProgram(program, arguments);
-  if (!planned)
-    return planned.takeError();
   auto context = contextOfCall(*driver, stream, device);
   if (!context)
     return context.takeError();
@@ -403,14 +426,15 @@ llvm::Error CudaProgram::launch(llvm::ArrayRef<Argument> arguments,
   auto module = moduleIn(*driver, *context, stream);
   if (!module)
     return module.takeError();
-  auto call = (*module)->bind(*planned, workspace, workspaceBytes);
-  if (!call)
-    return call.takeError();
-  return call->launch(stream);
+  CudaCall call;
+  if (llvm::Error error =
+          bind(arguments, **module, workspace, workspaceBytes, call))
+    return error;
+  return call.launch(stream);
 }
 
 llvm::Error CudaProgram::runOnHostData(llvm::ArrayRef<Argument> arguments) {
-  if (llvm::Error error = checkArguments(program, arguments))
+  if (llvm::Error error = code.check(arguments))
     return error;
   const CudaDriver &driver = *this->driver;
   auto context = contextOfCall(driver, nullptr, device);

@@ -3,7 +3,7 @@
 #ifndef ATTNC_LIB_RUNTIME_CUDA_CUDAPROGRAM_H
 #define ATTNC_LIB_RUNTIME_CUDA_CUDAPROGRAM_H
 
-#include "lib/Program/Program.h"
+#include "lib/Program/PlanCode.h"
 #include "lib/Runtime/Cuda/Driver.h"
 #include "lib/Runtime/Cuda/KernelRecipe.h"
 #include "lib/Runtime/Cuda/Parameters.h"
@@ -26,7 +26,8 @@ struct CudaImage {
   std::string toolkit;
 };
 
-/// What goes on a stream: everything but the stream is decided.
+/// What goes on a stream: everything but the stream is decided. May be bound
+/// anew, in the memory that it has.
 class CudaCall {
 public:
   llvm::Error launch(CuStream stream) const;
@@ -34,22 +35,29 @@ public:
 private:
   friend class CudaModule;
   struct One {
-    CuFunction function;
-    const KernelRecipe *recipe;
-    unsigned grid;
+    CuFunction function = nullptr;
+    const KernelRecipe *recipe = nullptr;
+    unsigned grid = 0;
     ParameterBlock parameters;
   };
-  explicit CudaCall(const CudaDriver &driver) : driver(driver) {}
-  const CudaDriver &driver;
+  const CudaDriver *driver = nullptr;
+  /// The first `count` of them; the others are memory for later.
   std::vector<One> launches;
+  size_t count = 0;
 };
 
-struct CudaKernel {
-  KernelRecipe recipe;
-  /// Of the views among a launch's arguments; null for scalars.
-  std::vector<mlir::Type> elementTypes;
+/// A launch of a plan, and how its parameters are made.
+struct CudaLaunch {
+  const KernelRecipe *recipe;
+  unsigned items;
+  ParameterCode parameters;
 };
-using CudaKernels = std::map<std::string, CudaKernel>;
+
+/// What the modules of a program share.
+struct CudaKernels {
+  std::map<std::string, KernelRecipe> recipes;
+  std::vector<CudaLaunch> launches;
+};
 
 /// A program's machine code in one context. Its kernels must outlive it.
 class CudaModule {
@@ -64,34 +72,40 @@ public:
 
   const CudaDeviceInfo &device() const { return info; }
 
-  /// Everything of a call but its stream. The context must be current.
-  llvm::Expected<CudaCall> bind(const LaunchPlan &plan, void *workspace,
-                                int64_t workspaceBytes) const;
+  /// Everything of a call but its stream, from an evaluated plan. The context
+  /// must be current.
+  llvm::Error bind(const PlanValues &values, void *workspace,
+                   int64_t workspaceBytes, CudaCall &call) const;
 
 private:
   friend class CudaProgram;
   struct Placed {
-    const CudaKernel *kernel = nullptr;
     CuFunction function = nullptr;
     int blocksPerMultiprocessor = 1;
   };
 
-  CudaModule(const CudaDriver &driver, CuContext context)
-      : driver(driver), context(context) {}
+  CudaModule(const CudaDriver &driver, CuContext context,
+             const CudaKernels &kernels)
+      : driver(driver), context(context), kernels(kernels) {}
   llvm::Error describe();
-  llvm::Error place(const CudaKernel &kernel);
-  llvm::Error bindOne(const Launch &launch, char *workspace,
+  llvm::Error place(const KernelRecipe &recipe);
+  llvm::Error bindOne(const CudaLaunch &launch, const Placed &kernel,
+                      const PlanValues &values, char *workspace,
                       CudaCall &call) const;
-  unsigned gridSize(const Placed &placed, int64_t items) const;
+  unsigned gridSize(const KernelRecipe &recipe, const Placed &placed,
+                    int64_t items) const;
 
   const CudaDriver &driver;
   CuContext context;
+  const CudaKernels &kernels;
   unsigned long long contextId = 0;
   CudaDeviceInfo info;
   CuModule module = nullptr;
   /// What a tensor map of an empty tensor points to.
   CuPointer placeholder = 0;
   std::map<std::string, Placed> placed;
+  /// Of the plan's launches.
+  std::vector<const Placed *> launched;
   /// The program's next module.
   CudaModule *next = nullptr;
 };
@@ -124,7 +138,14 @@ public:
   moduleIn(const CudaDriver &driver, CuContext context, CuStream stream);
 
   /// Bytes of workspace that a call with these arguments needs.
-  llvm::Expected<int64_t> workspaceBytes(llvm::ArrayRef<Argument> arguments);
+  llvm::Expected<int64_t>
+  workspaceBytes(llvm::ArrayRef<Argument> arguments) const;
+
+  /// Decides on everything but the stream of a call in a module of this
+  /// program, whose context must be current.
+  llvm::Error bind(llvm::ArrayRef<Argument> arguments, const CudaModule &module,
+                   void *workspace, int64_t workspaceBytes,
+                   CudaCall &call) const;
 
   /// Launches on a stream and does not wait. Data and workspace are on the
   /// device, the workspace aligned to kWorkspaceAlignment.
@@ -139,12 +160,14 @@ private:
   CudaProgram(std::string cubin, std::string toolkit)
       : cubin(std::move(cubin)), toolkit(std::move(toolkit)) {}
   llvm::Error readModule(mlir::ModuleOp module);
+  llvm::Error translateLaunches();
   llvm::Error checkDriver(const CudaDriver &driver) const;
   const CudaModule *find(unsigned long long contextId) const;
 
   std::string cubin, toolkit;
   mlir::OwningOpRef<mlir::ModuleOp> plan;
   tile::ProgramOp program;
+  PlanCode code;
   CudaKernels kernels;
   /// What `load` chose.
   const CudaDriver *driver = nullptr;

@@ -65,6 +65,8 @@ namespace attnc {
      const uint64_t *sizes, const uint64_t *strides, const uint32_t *box,      \
      const uint32_t *elementStrides, int interleave, int swizzle,              \
      int promotion, int fill))                                                 \
+  F(tensorMapReplaceAddress, "cuTensorMapReplaceAddress",                      \
+    (CuTensorMap * map, void *address))                                        \
   F(memAlloc, "cuMemAlloc_v2", (CuPointer * pointer, size_t bytes))            \
   F(memFree, "cuMemFree_v2", (CuPointer pointer))                              \
   F(memcpyToDevice, "cuMemcpyHtoD_v2",                                         \

@@ -2,7 +2,7 @@
 
 #include "lib/Target/CPU/CpuTarget.h"
 
-#include "lib/Program/Program.h"
+#include "lib/Program/PlanCode.h"
 #include "lib/Target/CPU/CpuCodegen.h"
 #include "passes/Passes.h"
 
@@ -77,13 +77,17 @@ struct CpuProgram::Implementation {
   tile::ProgramOp program;
   std::unique_ptr<llvm::orc::LLJIT> jit;
   llvm::StringMap<Kernel> kernels;
+  PlanCode plan;
+  /// Of the plan's launches.
+  std::vector<const Kernel *> launched;
   int threads = 1;
 
   Error lower(const CpuOptions &options);
   Error findProgram();
   Error link(std::unique_ptr<llvm::MemoryBuffer> object);
   void useThreads(int wanted);
-  Expected<CpuCall> bind(const LaunchPlan &plan, char *workspace);
+  Error translatePlan();
+  CpuCall bind(const PlanValues &values, char *workspace);
 };
 
 struct CpuCall::Implementation {
@@ -100,7 +104,9 @@ struct CpuCall::Implementation {
 
 CpuCall::CpuCall(std::unique_ptr<Implementation> implementation)
     : implementation(std::move(implementation)) {}
+CpuCall::CpuCall() = default;
 CpuCall::CpuCall(CpuCall &&) = default;
+CpuCall &CpuCall::operator=(CpuCall &&) = default;
 CpuCall::~CpuCall() = default;
 
 CpuProgram::CpuProgram(std::unique_ptr<Implementation> implementation)
@@ -263,6 +269,8 @@ CpuProgram::load(const CpuImage &image, MLIRContext &context, int threads) {
   if (Error error = implementation->link(
           llvm::MemoryBuffer::getMemBufferCopy(image.object, "attnc")))
     return std::move(error);
+  if (Error error = implementation->translatePlan())
+    return std::move(error);
   implementation->useThreads(threads);
   return std::unique_ptr<CpuProgram>(new CpuProgram(std::move(implementation)));
 }
@@ -283,42 +291,49 @@ CpuProgram::compile(ModuleOp module, const CpuOptions &options) {
 //===----------------------------------------------------------------------===//
 
 /// The 64-bit slots of a launch; see TileToCpu.cpp.
-static std::vector<int64_t> packArguments(const Launch &launch,
+static std::vector<int64_t> packArguments(const PlanLaunch &launch,
+                                          const PlanValues &values,
                                           char *workspace) {
   std::vector<int64_t> slots;
-  for (const LaunchArgument &argument : launch.arguments) {
-    if (auto *view = std::get_if<PlannedView>(&argument)) {
-      char *data = view->inWorkspace ? workspace + view->offset
-                                     : static_cast<char *>(view->data);
-      slots.push_back(reinterpret_cast<intptr_t>(data));
-      llvm::append_range(slots, view->sizes);
-      llvm::append_range(slots, view->strides);
-    } else if (auto *number = std::get_if<float>(&argument)) {
-      int64_t slot = 0;
-      std::memcpy(&slot, number, sizeof(float));
-      slots.push_back(slot);
-    } else if (auto *index = std::get_if<int64_t>(&argument)) {
-      slots.push_back(*index);
-    } else {
-      slots.push_back(std::get<int32_t>(argument));
+  const int64_t *from = values.slots.data();
+  for (const PlanPlace &place : launch.arguments) {
+    if (place.kind != PlanPlace::Kind::View) {
+      slots.push_back(from[place.slot]);
+      continue;
     }
+    slots.push_back(reinterpret_cast<intptr_t>(
+        PlanCode::addressOf(values, place, workspace)));
+    // Sizes and strides lie side by side there too.
+    slots.insert(slots.end(), from + place.size(0),
+                 from + place.stride(place.rank));
   }
   return slots;
 }
 
-Expected<CpuCall> CpuProgram::Implementation::bind(const LaunchPlan &plan,
-                                                   char *workspace) {
-  auto call = std::make_unique<CpuCall::Implementation>();
-  call->threads = threads;
-  for (const Launch &launch : plan.launches) {
+Error CpuProgram::Implementation::translatePlan() {
+  auto translated = PlanCode::translate(program);
+  if (!translated)
+    return translated.takeError();
+  plan = std::move(*translated);
+  for (const PlanLaunch &launch : plan.launches()) {
     auto it = kernels.find(launch.kernel);
     if (it == kernels.end())
       return llvm::createStringError("the program launches '" + launch.kernel +
                                      "', which is not a kernel of the module");
-    if (launch.items > 0) // S-empty: nothing to do is not a mistake.
-      call->launches.push_back(
-          {&it->second, launch.items, packArguments(launch, workspace)});
+    launched.push_back(&it->second);
   }
+  return Error::success();
+}
+
+CpuCall CpuProgram::Implementation::bind(const PlanValues &values,
+                                         char *workspace) {
+  auto call = std::make_unique<CpuCall::Implementation>();
+  call->threads = threads;
+  for (auto [launch, kernel] : llvm::zip_equal(plan.launches(), launched))
+    if (int64_t items = values.slots[launch.items];
+        items > 0) // S-empty: nothing to do is not a mistake.
+      call->launches.push_back(
+          {kernel, items, packArguments(launch, values, workspace)});
   return CpuCall(std::move(call));
 }
 
@@ -358,15 +373,20 @@ Error CpuCall::run() const {
 
 tile::ProgramOp CpuProgram::program() const { return implementation->program; }
 
+/// Kept by each thread: a call allocates nothing for them.
+static PlanValues &valuesOfThread() {
+  thread_local PlanValues values;
+  return values;
+}
+
 Error CpuProgram::run(llvm::ArrayRef<Argument> arguments) {
-  auto plan = planProgram(implementation->program, arguments);
-  if (!plan)
-    return plan.takeError();
-  Expected<Memory> workspace = allocate(plan->workspaceBytes);
+  PlanValues &values = valuesOfThread();
+  if (Error error = implementation->plan.evaluate(arguments, values))
+    return error;
+  Expected<Memory> workspace = allocate(values.workspaceBytes);
   if (!workspace)
     return workspace.takeError();
-  auto call = implementation->bind(*plan, workspace->get());
-  return call ? call->run() : call.takeError();
+  return implementation->bind(values, workspace->get()).run();
 }
 
 Error CpuProgram::run(llvm::ArrayRef<Argument> arguments, void *workspace,
@@ -377,27 +397,27 @@ Error CpuProgram::run(llvm::ArrayRef<Argument> arguments, void *workspace,
 
 Expected<CpuCall> CpuProgram::bind(llvm::ArrayRef<Argument> arguments,
                                    void *workspace, int64_t workspaceBytes) {
-  auto plan = planProgram(implementation->program, arguments);
-  if (!plan)
-    return plan.takeError();
-  if (plan->workspaceBytes > workspaceBytes ||
-      (plan->workspaceBytes && !workspace))
+  PlanValues &values = valuesOfThread();
+  if (Error error = implementation->plan.evaluate(arguments, values))
+    return std::move(error);
+  if (values.workspaceBytes > workspaceBytes ||
+      (values.workspaceBytes && !workspace))
     return llvm::createStringError(
-        "the workspace must have " + std::to_string(plan->workspaceBytes) +
+        "the workspace must have " + std::to_string(values.workspaceBytes) +
         " bytes for these arguments, got " +
         std::to_string(workspace ? workspaceBytes : 0));
   if (reinterpret_cast<uintptr_t>(workspace) % kWorkspaceAlignment &&
-      plan->workspaceBytes)
+      values.workspaceBytes)
     return llvm::createStringError("the workspace must be aligned to " +
                                    std::to_string(kWorkspaceAlignment) +
                                    " bytes, and is not");
-  return implementation->bind(*plan, static_cast<char *>(workspace));
+  return implementation->bind(values, static_cast<char *>(workspace));
 }
 
 Expected<int64_t>
 CpuProgram::workspaceBytes(llvm::ArrayRef<Argument> arguments) const {
-  auto plan = planProgram(implementation->program, arguments);
-  if (!plan)
-    return plan.takeError();
-  return plan->workspaceBytes;
+  PlanValues &values = valuesOfThread();
+  if (Error error = implementation->plan.evaluate(arguments, values))
+    return std::move(error);
+  return values.workspaceBytes;
 }

@@ -25,7 +25,10 @@ struct CpuImage {
 /// A call of a program whose arguments are decided. Cheap to run again.
 class CpuCall {
 public:
+  /// Of nothing; only to be assigned to.
+  CpuCall();
   CpuCall(CpuCall &&);
+  CpuCall &operator=(CpuCall &&);
   ~CpuCall();
 
   /// Runs all launches and returns when they are done.

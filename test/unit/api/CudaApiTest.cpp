@@ -121,6 +121,44 @@ TEST_F(CudaApi, ARepeatedCallIsOnlyALaunch) {
   EXPECT_EQ(fake->contextDepth, 0);
 }
 
+/// Only a layout that is new is encoded; other memory is another address.
+TEST_F(CudaApi, OtherMemoryOfTheSameLayoutIsOnlyAnAddress) {
+  attnc::Program program = make();
+  static std::vector<uint64_t> seen;
+  fake->onLaunch = [](const attnc::CuLaunchConfig &, void **parameters) {
+    for (; seen.size() < 3; ++parameters) {
+      FakeTensorMap map;
+      std::memcpy(&map, *parameters, sizeof(map.mark));
+      if (map.mark != FakeTensorMap::isMap)
+        continue;
+      std::memcpy(&map, *parameters, sizeof(map));
+      seen.push_back(map.address);
+    }
+  };
+  auto launch = [&](int first) {
+    seen.clear();
+    attnc::Status status =
+        program.run({tensor(first, 48), tensor(first + 1, 48),
+                     tensor(first + 2, 48), tensor(first + 3, 48)},
+                    memory + (1 << 19), 1 << 19, stream);
+    EXPECT_TRUE(status) << status.message();
+  };
+  auto address = [](int number) { return uint64_t(memory + (number << 16)); };
+  launch(0);
+  int encodes = fake->encodes, replaces = fake->replaces;
+  launch(4);
+  EXPECT_EQ(seen, (std::vector<uint64_t>{address(4), address(5), address(6)}));
+  launch(1);
+  EXPECT_EQ(seen, (std::vector<uint64_t>{address(1), address(2), address(3)}));
+  EXPECT_EQ(fake->encodes, encodes);
+  EXPECT_GT(fake->replaces, replaces);
+  replaces = fake->replaces;
+  launch(0); // all is known
+  launch(4);
+  EXPECT_EQ(seen, (std::vector<uint64_t>{address(4), address(5), address(6)}));
+  EXPECT_EQ(fake->replaces, replaces);
+}
+
 /// The map of each field of the query that may differ is made anew.
 TEST_F(CudaApi, EveryFieldOfATensorCounts) {
   attnc::Program program = make();

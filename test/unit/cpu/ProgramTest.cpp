@@ -102,6 +102,76 @@ TEST(Program, Arithmetic) {
   EXPECT_FALSE(compare("ne", 0));
 }
 
+TEST(Program, WidthsAndConversions) {
+  EXPECT_EQ(value(R"(
+    %zero = arith.constant 0 : i32
+    %c = arith.cmpi slt, %n, %zero : i32
+    %s = arith.extsi %c : i1 to i32
+    %r = arith.index_cast %s : i32 to index)",
+                  -1),
+            -1);
+  EXPECT_EQ(value(R"(
+    %w = arith.extui %n : i32 to i64
+    %r = arith.index_cast %w : i64 to index)",
+                  -1),
+            UINT32_MAX);
+  EXPECT_EQ(value(R"(
+    %b = arith.trunci %n : i32 to i8
+    %r = arith.index_cast %b : i8 to index)",
+                  0x181),
+            -127);
+}
+
+TEST(Program, ScalarsAndViewsAreChosen) {
+  Plan plan(R"(
+    %zero = arith.constant 0 : i32
+    %one = arith.constant 1 : index
+    %c = arith.cmpi slt, %n, %zero : i32
+    %a = tile.workspace(%one) : !tile.view<?x3xbf16>
+    %rows = tile.dim %x, 0 : !view
+    %b = tile.workspace(%rows) : !tile.view<?x3xbf16>
+    %v = arith.select %c, %a, %b : !tile.view<?x3xbf16>
+    %w = tile.workspace() : !tile.view<5xf32>
+    %size = tile.dim %v, 0 : !tile.view<?x3xbf16>
+    tile.launch @views(%v, %w) items %size
+        : !tile.view<?x3xbf16>, !tile.view<5xf32>)");
+  for (auto [n, rows, offset] : {std::tuple(-1, 1, 0), std::tuple(1, 6, 64)}) {
+    auto result = plan.run(n);
+    ASSERT_TRUE(bool(result)) << llvm::toString(result.takeError());
+    auto &view = std::get<PlannedView>(result->launches[0].arguments[0]);
+    EXPECT_EQ(view.offset, offset);
+    EXPECT_EQ(view.sizes, (llvm::SmallVector<int64_t>{rows, 3}));
+    EXPECT_EQ(result->launches[0].items, rows);
+  }
+}
+
+/// A translated plan may be evaluated again with other arguments, and by
+/// several callers at once.
+TEST(Program, EvaluationsDoNotDisturbEachOther) {
+  Plan plan(R"(
+    %one = arith.constant 1 : index
+    %rows = tile.dim %x, 0 : !view
+    %k = arith.constant 7 : index
+    %r = arith.muli %rows, %k : index
+    tile.launch @kernel(%r) items %one : index)");
+  auto code = PlanCode::translate(plan.program);
+  ASSERT_TRUE(bool(code));
+  Tensor<float> few({2, 4}), many({9, 4});
+  PlanValues first, second;
+  auto result = [&](const PlanValues &values) {
+    return values.slots[code->launches()[0].arguments[0].slot];
+  };
+  ASSERT_FALSE(bool(code->evaluate({few.view(), 0, 0.0f}, first)));
+  ASSERT_FALSE(bool(code->evaluate({many.view(), 0, 0.0f}, second)));
+  EXPECT_EQ(result(first), 14);
+  EXPECT_EQ(result(second), 63);
+  ASSERT_FALSE(bool(code->evaluate({many.view(), 0, 0.0f}, first)));
+  EXPECT_EQ(result(first), 63);
+  llvm::Error error = code->evaluate({many.view(), 0.0f, 0.0f}, first);
+  EXPECT_EQ(llvm::toString(std::move(error)),
+            "argument 'arg1': expected a scalar of type i32, got an f32");
+}
+
 TEST(Program, Workspace) {
   Plan plan(R"(
     %rows = tile.dim %x, 0 : !view

@@ -154,6 +154,14 @@ EXPORT int cuTensorMapEncodeTiled(CuTensorMap *map, int type, unsigned rank,
   memcpy(map, &fake, sizeof(fake));
   return fakeDriver.encodeStatus;
 }
+EXPORT int cuTensorMapReplaceAddress(CuTensorMap *map, void *address) {
+  ++fakeDriver.replaces;
+  FakeTensorMap fake;
+  memcpy(&fake, map, sizeof(fake));
+  fake.address = reinterpret_cast<uint64_t>(address);
+  memcpy(map, &fake, sizeof(fake));
+  return fakeDriver.encodeStatus;
+}
 EXPORT int cuMemAlloc_v2(CuPointer *pointer, size_t bytes) {
   ++fakeDriver.allocations;
   *pointer = reinterpret_cast<CuPointer>(

@@ -19,10 +19,10 @@ struct FakeDriver {
   int devices = 1, version = 13000;
   int major = 9, minor = 0, multiprocessors = 132, sharedPerBlock = 232448;
   int blocksPerMultiprocessor = 1;
-  /// What tensorMapEncode returns.
+  /// What making a tensor map returns.
   int encodeStatus = 0;
   int allocations = 0, contextDepth = 0, retained = 0, launches = 0;
-  int pushes = 0, encodes = 0, moduleLoads = 0, moduleUnloads = 0;
+  int pushes = 0, encodes = 0, replaces = 0, moduleLoads = 0, moduleUnloads = 0;
   /// What cuStreamIsCapturing says of every stream.
   int capturing = 0;
   /// Of every stream that is not a default one; null: device 0's.
