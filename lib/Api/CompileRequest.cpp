@@ -37,6 +37,10 @@ static llvm::Error addCudaCode(Artifact &artifact, Entry &entry) {
   if (!version)
     return version.takeError();
   entry.metadata["ptxas"] = *version;
+  // Of a schedule that was asked for and is not clean.
+  if (!artifact.warnings.empty())
+    entry.metadata["remark"] =
+        llvm::StringRef(artifact.warnings).split('\n').first.str();
   entry.metadata["requires.driver"] =
       version->substr(0, version->find('.')) + ".0";
   entry.sections.emplace_back("plan", CudaProgram::printPlan(*artifact.module));

@@ -3,10 +3,11 @@
 #include "lib/Api/Measure.h"
 
 #include "lib/Compiler/Compiler.h"
-#include "lib/Program/Program.h"
+#include "lib/Program/PlanCode.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinTypes.h"
+#include "llvm/ADT/APFloat.h"
 #include "llvm/ADT/StringSwitch.h"
 
 #include <algorithm>
@@ -119,33 +120,69 @@ Stopwatch::create(const RunnableProgram &like,
   return watch;
 }
 
-/// Ordinary numbers: 1/2 for queries and so on, every key for lengths, true
-/// for masks. Time hardly depends on them.
+namespace {
+/// What the elements of a tensor are, as bytes to repeat.
+struct Filling {
+  std::vector<char> bytes;
+  int64_t elementBytes;
+};
+} // namespace
+
+/// About N(0, 1), the same each time. A GPU's clocks fall with the bits that
+/// change, so that constants would be timed at clocks that nobody sees.
+static Filling randomNumbers(const llvm::fltSemantics &type) {
+  constexpr int count = 65521; // a prime: rows do not repeat
+  Filling pattern{{}, int64_t(llvm::APFloat::getSizeInBits(type)) / 8};
+  uint32_t state = 1;
+  for (int k = 0; k < count; ++k) {
+    float sum = 0; // of four uniform numbers, of variance 1 after scaling
+    for (int part = 0; part < 4; ++part) {
+      state = state * 1664525u + 1013904223u;
+      sum += float(state >> 8) * 0x1p-24f - 0.5f;
+    }
+    llvm::APFloat value(sum * 1.7320508f);
+    bool inexact;
+    value.convert(type, llvm::APFloat::rmNearestTiesToEven, &inexact);
+    uint64_t bits = value.bitcastToAPInt().getZExtValue();
+    const char *raw = reinterpret_cast<const char *>(&bits);
+    pattern.bytes.insert(pattern.bytes.end(), raw, raw + pattern.elementBytes);
+  }
+  return pattern;
+}
+
+/// Every key for lengths, true for masks, else random numbers.
+static std::optional<Filling> patternOf(llvm::StringRef type, int32_t longest) {
+  if (type == "i1")
+    return Filling{{1}, 1};
+  if (type == "i32") {
+    const char *raw = reinterpret_cast<const char *>(&longest);
+    return Filling{{raw, raw + sizeof(longest)}, sizeof(longest)};
+  }
+  auto *semantics = llvm::StringSwitch<const llvm::fltSemantics *>(type)
+                        .Case("f32", &llvm::APFloat::IEEEsingle())
+                        .Case("f16", &llvm::APFloat::IEEEhalf())
+                        .Case("bf16", &llvm::APFloat::BFloat())
+                        .Default(nullptr);
+  if (!semantics)
+    return std::nullopt;
+  return randomNumbers(*semantics);
+}
+
 Error Stopwatch::addTensor(const ParameterInfo &parameter,
                            llvm::ArrayRef<int64_t> sizes) {
   int64_t count = 1;
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t k = sizes.size(); k-- > 0; count *= sizes[k])
     strides[k] = count;
-  struct Pattern {
-    int64_t bytes;
-    uint32_t bits;
-  };
-  Pattern pattern = llvm::StringSwitch<Pattern>(parameter.elementType)
-                        .Case("f32", {4, 0x3f000000})
-                        .Case("f16", {2, 0x3800})
-                        .Case("bf16", {2, 0x3f00})
-                        .Case("i32", {4, uint32_t(longest)})
-                        .Case("i1", {1, 1})
-                        .Default({0, 0});
-  if (!pattern.bytes)
+  auto pattern = patternOf(parameter.elementType, int32_t(longest));
+  if (!pattern)
     return llvm::createStringError("argument '" + parameter.name +
                                    "' has elements of " +
                                    parameter.elementType);
-  std::vector<char> data(size_t(count * pattern.bytes));
-  for (int64_t k = 0; k < count; ++k)
-    memcpy(data.data() + k * pattern.bytes, &pattern.bits,
-           size_t(pattern.bytes));
+  std::vector<char> data(size_t(count * pattern->elementBytes));
+  for (size_t at = 0; at < data.size(); at += pattern->bytes.size())
+    memcpy(data.data() + at, pattern->bytes.data(),
+           std::min(pattern->bytes.size(), data.size() - at));
   auto place = memory->allocate(data.size());
   if (!place)
     return place.takeError();
@@ -201,15 +238,15 @@ Expected<double> Stopwatch::time(const RunnableProgram &program) {
   if (Error error = memory->finish())
     return std::move(error);
   constexpr double enough = 2e-3;
-  for (int count = 1;; count *= 2) {
+  for (;; callsAtOnce *= 2) {
     double start = monotonicSeconds();
-    for (int k = 0; k < count; ++k)
+    for (int k = 0; k < callsAtOnce; ++k)
       if (Error error = call(program))
         return std::move(error);
     if (Error error = memory->finish())
       return std::move(error);
     double taken = monotonicSeconds() - start;
-    if (taken >= enough || count >= 4096)
-      return taken / count;
+    if (taken >= enough || callsAtOnce >= 4096)
+      return taken / callsAtOnce;
   }
 }

@@ -42,7 +42,7 @@ private:
   uint64_t id = 0;
   void *workspace = nullptr;
   int64_t workspaceBytes = 0, longest = 1, features = 1;
-  int device = 0;
+  int device = 0, callsAtOnce = 1;
 };
 
 double medianOf(std::vector<double> values);

@@ -52,6 +52,8 @@ public:
   const std::vector<ParameterInfo> &parameters() const {
     return parameterInfos;
   }
+  /// What the assembler could not do well; empty: nothing.
+  const std::string &remark() const { return assemblerRemark; }
   virtual const char *target() const = 0;
   virtual llvm::Expected<int64_t>
   workspaceBytes(llvm::ArrayRef<Argument> arguments) const = 0;
@@ -62,6 +64,7 @@ public:
 
 protected:
   explicit RunnableProgram(tile::ProgramOp program);
+  std::string assemblerRemark;
 
 private:
   std::vector<ParameterInfo> parameterInfos;

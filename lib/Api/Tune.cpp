@@ -15,6 +15,7 @@
 #include "llvm/Support/JSON.h"
 
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <fcntl.h>
 #include <mutex>
@@ -40,12 +41,20 @@ public:
             std::vector<tile::ScheduleProblem> problems)
       : target(target), context(context), problems(std::move(problems)) {}
 
-  std::vector<std::string> run() {
+  TuneSpace run() {
+    space.chosen =
+        spellSchedule(tile::chooseSchedule(context, target, problems.front()));
     target == "cpu" ? collectCpu() : collectSm90a();
-    return std::move(found);
+    return std::move(space);
   }
 
 private:
+  void add(tile::ScheduleAttr schedule) {
+    std::string text = spellSchedule(schedule);
+    if (text != space.chosen && !llvm::is_contained(space.schedules, text))
+      space.schedules.push_back(std::move(text));
+  }
+
   bool fits(tile::ScheduleAttr schedule, int64_t bytesFactor,
             int64_t registers) const {
     return llvm::all_of(problems, [&](const tile::ScheduleProblem &problem) {
@@ -63,57 +72,91 @@ private:
                                                 tile::Order::Serial, false,
                                                 false, false, 1, 0, false);
         if (fits(schedule, 2, INT64_MAX))
-          found.push_back(
-              llvm::formatv("block_m={0},block_n={1}", blockM, blockN).str());
+          add(schedule);
       }
   }
 
+  /// The widest key blocks that fit, and with each all that may pay: one
+  /// consumer alone, only where two do not fit.
   void collectSm90a() {
-    for (int64_t consumers : {1, 2, 3}) {
-      int widths = 0;
-      for (int64_t blockN = 192; blockN >= 32 && widths < 4; blockN -= 16)
-        widths += addWidth(consumers, blockN);
-    }
+    bool two = false;
+    for (int64_t consumers : {3, 2})
+      two |= collectConsumers(consumers);
+    if (!two)
+      collectConsumers(1);
   }
 
-  /// All variants of one block; false if none fits.
-  bool addWidth(int64_t consumers, int64_t blockN) {
-    size_t before = found.size();
-    int64_t slice = tile::getWidestSlice(blockN);
+  bool collectConsumers(int64_t consumers) {
+    int64_t blockN = 192;
+    while (blockN >= 32 && !stagesFor(consumers, blockN))
+      blockN -= 16;
+    if (blockN < 32)
+      return false;
+    for (int64_t less : {0, 16, 32, 64})
+      if (blockN - less >= 32)
+        addWidth(consumers, blockN - less);
+    return true;
+  }
+
+  tile::ScheduleAttr make(int64_t consumers, int64_t blockN, int64_t stages,
+                          bool pingpong, bool persistent) const {
+    return tile::ScheduleAttr::get(context, 64 * consumers, blockN, consumers,
+                                   stages, tile::Order::Overlap, pingpong,
+                                   false, persistent, 1,
+                                   tile::getWidestSlice(blockN),
+                                   /*staged=*/true);
+  }
+
+  /// As many stages as there is memory for; 0: not even two.
+  int64_t stagesFor(int64_t consumers, int64_t blockN) const {
     // What is left of the registers for tiles; see ScheduleChoice.
     int64_t registers = consumers == 3 ? 128 : 216;
-    for (int64_t stages : {2, 3, 4})
-      for (bool pingpong : {false, true})
-        for (bool persistent : {false, true}) {
-          if (pingpong && consumers != 2)
-            continue;
-          auto schedule = tile::ScheduleAttr::get(
-              context, 64 * consumers, blockN, consumers, stages,
-              tile::Order::Overlap, pingpong, false, persistent, 1, slice,
-              /*staged=*/true);
-          if (!fits(schedule, 1, registers))
-            continue;
-          found.push_back(
-              llvm::formatv("block_m={0},block_n={1},consumers={2},stages={3},"
-                            "order=overlap,pingpong={4},persistent={5},"
-                            "slice={6},staged=true",
-                            64 * consumers, blockN, consumers, stages,
-                            pingpong ? "true" : "false",
-                            persistent ? "true" : "false", slice)
-                  .str());
-        }
-    return found.size() > before;
+    for (int64_t stages : {4, 3, 2})
+      if (fits(make(consumers, blockN, stages, false, false), 1, registers))
+        return stages;
+    return 0;
+  }
+
+  void addWidth(int64_t consumers, int64_t blockN) {
+    int64_t stages = stagesFor(consumers, blockN);
+    for (bool pingpong : {true, false})
+      for (bool persistent : {false, true})
+        if (consumers == 2 || !pingpong)
+          add(make(consumers, blockN, stages, pingpong, persistent));
   }
 
   llvm::StringRef target;
   mlir::MLIRContext *context;
   std::vector<tile::ScheduleProblem> problems;
-  std::vector<std::string> found = {""};
+  TuneSpace space{{""}, ""};
 };
 } // namespace
 
-Expected<std::vector<std::string>>
-attnc::candidateSchedules(const ProgramRequest &request) {
+std::string attnc::spellSchedule(tile::ScheduleAttr schedule) {
+  std::string text = llvm::formatv("block_m={0},block_n={1}",
+                                   schedule.getBlockM(), schedule.getBlockN());
+  auto number = [&](const char *name, int64_t value, int64_t usual) {
+    if (value != usual)
+      text += llvm::formatv(",{0}={1}", name, value);
+  };
+  auto flag = [&](const char *name, bool value) {
+    if (value)
+      text += llvm::formatv(",{0}=true", name);
+  };
+  number("consumers", schedule.getConsumers(), 0);
+  number("stages", schedule.getStages(), 0);
+  if (schedule.getOrder() != tile::Order::Serial)
+    text += ",order=" + tile::stringifyOrder(schedule.getOrder()).str();
+  flag("pingpong", schedule.getPingpong());
+  flag("pin", schedule.getPin());
+  flag("persistent", schedule.getPersistent());
+  number("cluster", schedule.getCluster(), 1);
+  number("slice", schedule.getSlice(), 0);
+  flag("staged", schedule.getStaged());
+  return text;
+}
+
+Expected<TuneSpace> attnc::candidateSchedules(const ProgramRequest &request) {
   static std::once_flag registered;
   std::call_once(registered, [] { registerAllPasses(); });
   auto context = makeContext();
@@ -131,6 +174,8 @@ attnc::candidateSchedules(const ProgramRequest &request) {
   artifact->module->walk([&](attn::FusedOp op) {
     problems.push_back(getScheduleProblem(op, request.anyLayout));
   });
+  if (problems.empty())
+    return makeError("<ir>: error: there is no attention to tune");
   return Collector(request.target, context.get(), std::move(problems)).run();
 }
 
@@ -237,23 +282,44 @@ Error attnc::race(std::vector<TuneCandidate> &candidates,
 }
 
 size_t attnc::winnerOf(const std::vector<TuneCandidate> &candidates) {
+  return winnerOf(std::vector<std::vector<TuneCandidate>>{candidates});
+}
+
+double attnc::gainOf(const std::vector<std::vector<TuneCandidate>> &races,
+                     size_t candidate) {
+  double sum = 0;
+  for (const std::vector<TuneCandidate> &race : races)
+    sum +=
+        std::log(medianOf(race[0].seconds) / medianOf(race[candidate].seconds));
+  return std::exp(sum / double(races.size()));
+}
+
+/// Whether a candidate is faster than the first one beyond doubt.
+static bool replaces(const std::vector<std::vector<TuneCandidate>> &races,
+                     size_t candidate) {
   constexpr size_t enough = 3;
-  const TuneCandidate &first = candidates.front();
-  if (!first.problem.empty() || first.seconds.size() < enough)
-    return 0;
-  double before = medianOf(first.seconds), best = before;
+  double spread = 0;
+  for (const std::vector<TuneCandidate> &race : races) {
+    const TuneCandidate &first = race[0], &other = race[candidate];
+    if (!first.problem.empty() || !other.problem.empty() ||
+        first.seconds.size() < enough || other.seconds.size() < enough ||
+        medianOf(other.seconds) > medianOf(first.seconds))
+      return false;
+    spread =
+        std::max({spread, spreadOf(first.seconds), spreadOf(other.seconds)});
+  }
+  double gain = gainOf(races, candidate);
+  return gain >= tuneGain && gain - 1 > 2 * spread;
+}
+
+size_t attnc::winnerOf(const std::vector<std::vector<TuneCandidate>> &races) {
   size_t winner = 0;
-  for (auto [k, candidate] : llvm::enumerate(candidates)) {
-    if (!candidate.problem.empty() || candidate.seconds.size() < enough)
-      continue;
-    double median = medianOf(candidate.seconds), gain = before / median;
-    double spread =
-        std::max(spreadOf(first.seconds), spreadOf(candidate.seconds));
-    if (median < best && gain >= tuneGain && gain - 1 > 2 * spread) {
-      best = median;
+  double best = 1;
+  for (size_t k = 1; k < races.front().size(); ++k)
+    if (replaces(races, k) && gainOf(races, k) > best) {
+      best = gainOf(races, k);
       winner = k;
     }
-  }
   return winner;
 }
 

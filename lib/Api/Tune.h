@@ -10,6 +10,7 @@
 #ifndef ATTNC_LIB_API_TUNE_H
 #define ATTNC_LIB_API_TUNE_H
 
+#include "dialects/tile/Tile.h"
 #include "lib/Api/CompileRequest.h"
 #include "lib/Frontend/Attention.h"
 
@@ -23,10 +24,18 @@ namespace attnc {
 constexpr double tuneGain = 1.015;
 constexpr int tuneRounds = 15;
 
-/// Schedules to try for the IR of a request; the first, an empty one, is the
-/// cost model's.
-llvm::Expected<std::vector<std::string>>
-candidateSchedules(const ProgramRequest &request);
+struct TuneSpace {
+  /// Schedules to try; the first, an empty one, is the default.
+  std::vector<std::string> schedules;
+  /// What the default is, spelled out.
+  std::string chosen;
+};
+
+/// What to try for the IR of a request.
+llvm::Expected<TuneSpace> candidateSchedules(const ProgramRequest &request);
+
+/// A schedule as `--schedule` takes it.
+std::string spellSchedule(tile::ScheduleAttr schedule);
 
 struct TuneCandidate {
   std::string schedule;
@@ -55,6 +64,14 @@ llvm::Error race(std::vector<TuneCandidate> &candidates,
 
 /// The candidate that replaces the first one, or 0.
 size_t winnerOf(const std::vector<TuneCandidate> &candidates);
+
+/// The same for one program that was timed at several sizes: it must be faster
+/// over all of them, by the geometric mean, and slower at none.
+size_t winnerOf(const std::vector<std::vector<TuneCandidate>> &races);
+
+/// How many times as fast as the first one a candidate is over all races.
+double gainOf(const std::vector<std::vector<TuneCandidate>> &races,
+              size_t candidate);
 
 /// Schedules that were found to be faster, by target and IR.
 class TunedTable {

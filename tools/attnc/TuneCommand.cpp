@@ -11,9 +11,11 @@
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/Format.h"
+#include "llvm/Support/JSON.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <atomic>
+#include <cmath>
 #include <thread>
 #include <unistd.h>
 
@@ -33,7 +35,11 @@ public:
     flags.text("journal", "FILE", journal,
                "Where times are kept; TABLE.json.journal by default. A run "
                "that was ended goes on from it.");
-    flags.number("budget", budget, "Seconds to measure for; 60 by default.");
+    flags.text("times", "FILE.json", times,
+               "Also writes down what each schedule took.");
+    flags.number("budget", budget,
+                 "Seconds to measure for, for each --attention; 60 by "
+                 "default.");
     flags.integer("most", most, 1, 1000,
                   "Tries no more schedules than this; by default all that "
                   "fit.");
@@ -47,18 +53,23 @@ public:
   Expected<int> run() override;
 
 private:
+  /// One program, and the sizes to measure it at.
   struct Task {
-    AttentionDescription description;
+    std::vector<AttentionDescription> sizes;
     /// Of the program for any sizes.
     ProgramRequest request;
-    std::vector<std::string> schedules;
+    TuneSpace space;
   };
-  Expected<Task> prepare(StringRef attention);
-  Error tune(const Task &task, TunedTable &table);
+  using Programs = std::vector<const RunnableProgram *>;
+  using Race = std::vector<TuneCandidate>;
+  Error add(StringRef attention, std::vector<Task> &tasks);
+  Error tune(const Task &task, TunedTable &table, json::Array &measured);
+  Expected<Race> measure(const Task &task, const AttentionDescription &sizes,
+                         const Programs &programs, Race candidates);
   Error writePackage(ArrayRef<Task> tasks);
-  std::vector<const RunnableProgram *>
-  compileAll(const Task &task, std::vector<TuneCandidate> &candidates);
-  void report(const std::vector<TuneCandidate> &candidates, size_t winner);
+  Programs compileAll(const Task &task, Race &candidates);
+  void report(const Task &task, const AttentionDescription &sizes,
+              const Race &candidates, size_t winner);
 
   TargetFlags target;
   OptionTable flags{
@@ -69,7 +80,7 @@ private:
       "--seq=1024' \\\n      -o tuned.json\n"
       "  ATTNC_TUNED=tuned.json ./program"};
   std::vector<std::string> attentions;
-  std::string output, journal, package;
+  std::string output, journal, package, times;
   double budget = 60;
   std::optional<int64_t> device, most;
 };
@@ -99,64 +110,84 @@ private:
 };
 } // namespace
 
-Expected<TuneCommand::Task> TuneCommand::prepare(StringRef attention) {
+/// Attentions that only differ in their sizes are one task.
+Error TuneCommand::add(StringRef attention, std::vector<Task> &tasks) {
   auto description = parseAttention(attention);
   if (!description)
     return description.takeError();
   if (auto shapes = shapesOf(*description); !shapes)
     return makeError("--attention='" + attention +
                      "': " + toString(shapes.takeError()));
-  Task task;
-  task.description = *description;
   AttentionDescription general = withoutSizes(*description);
   std::string gen = flagsOf(general);
+  for (Task &task : tasks)
+    if (task.request.genFlags == gen) {
+      task.sizes.push_back(*description);
+      return Error::success();
+    }
+  Task task;
+  task.sizes.push_back(*description);
   auto ir = writeAttention(general, gen);
   if (!ir)
     return ir.takeError();
   task.request = requestFor(target, std::move(*ir), gen);
-  auto schedules = candidateSchedules(task.request);
-  if (!schedules)
-    return schedules.takeError();
-  task.schedules = std::move(*schedules);
-  if (most && size_t(*most) < task.schedules.size())
-    task.schedules.resize(size_t(*most));
-  return task;
+  auto space = candidateSchedules(task.request);
+  if (!space)
+    return space.takeError();
+  task.space = std::move(*space);
+  if (most && size_t(*most) < task.space.schedules.size())
+    task.space.schedules.resize(size_t(*most));
+  tasks.push_back(std::move(task));
+  return Error::success();
 }
 
-/// Each in a worker of its own, as many at once as there are processors.
-std::vector<const RunnableProgram *>
-TuneCommand::compileAll(const Task &task,
-                        std::vector<TuneCandidate> &candidates) {
-  std::vector<const RunnableProgram *> programs(candidates.size());
+/// Calls work(k) for each k below `count`, as many at once as there are
+/// processors.
+static void forAll(size_t count, StringRef what,
+                   function_ref<void(size_t)> work) {
   std::atomic<size_t> next{0}, done{0};
-  ProgressBar bar("compiling");
-  auto work = [&](bool shows) {
-    for (size_t k; (k = next.fetch_add(1)) < candidates.size();) {
-      ProgramRequest request = task.request;
-      request.schedule = candidates[k].schedule;
-      request.tuned = false;
-      RequestKey key;
-      auto program = Session::instance().get(request, key);
-      if (program)
-        programs[k] = *program;
-      else
-        candidates[k].problem = program.failure().message;
+  ProgressBar bar(what);
+  auto take = [&](bool shows) {
+    for (size_t k; (k = next.fetch_add(1)) < count;) {
+      work(k);
       ++done;
       if (shows)
-        bar.set(done, candidates.size());
+        bar.set(done, count);
     }
   };
   std::vector<std::thread> threads;
   for (int k = 1; k < getAvailableThreads(); ++k)
-    threads.emplace_back(work, false);
-  work(true);
+    threads.emplace_back(take, false);
+  take(true);
   for (std::thread &thread : threads)
     thread.join();
+}
+
+/// Each in a worker of its own.
+TuneCommand::Programs TuneCommand::compileAll(const Task &task,
+                                              Race &candidates) {
+  Programs programs(candidates.size());
+  forAll(candidates.size(), "compiling", [&](size_t k) {
+    ProgramRequest request = task.request;
+    request.schedule = candidates[k].schedule;
+    request.tuned = false;
+    RequestKey key;
+    auto program = Session::instance().get(request, key);
+    if (program)
+      programs[k] = *program;
+    // What spills is out, unless it is what a compile makes anyway.
+    if (!program)
+      candidates[k].problem = program.failure().message;
+    else if (k && !(*program)->remark().empty())
+      candidates[k].problem = (*program)->remark();
+  });
   return programs;
 }
 
-void TuneCommand::report(const std::vector<TuneCandidate> &candidates,
-                         size_t winner) {
+void TuneCommand::report(const Task &task, const AttentionDescription &sizes,
+                         const Race &candidates, size_t winner) {
+  outs() << "attnc gen" << flagsOf(sizes) << ", " << task.request.target << ", "
+         << candidates.size() << " candidates\n";
   for (auto [k, candidate] : enumerate(candidates)) {
     outs() << (k == winner ? "* " : "  ");
     if (candidate.seconds.empty())
@@ -165,22 +196,19 @@ void TuneCommand::report(const std::vector<TuneCandidate> &candidates,
       outs() << format("%9.3f us +-%4.1f %%", 1e6 * medianOf(candidate.seconds),
                        100 * spreadOf(candidate.seconds));
     outs() << "  "
-           << (candidate.schedule.empty() ? "(the cost model's)"
-                                          : candidate.schedule);
+           << (candidate.schedule.empty()
+                   ? "(the default: " + task.space.chosen + ")"
+                   : candidate.schedule);
     if (!candidate.problem.empty())
       outs() << "  (" << StringRef(candidate.problem).split('\n').first << ")";
     outs() << '\n';
   }
 }
 
-Error TuneCommand::tune(const Task &task, TunedTable &table) {
-  std::vector<TuneCandidate> candidates;
-  for (const std::string &schedule : task.schedules)
-    candidates.push_back({schedule, {}, ""});
-  auto programs = compileAll(task, candidates);
-  if (!programs[0])
-    return makeError(candidates[0].problem);
-  auto shapes = shapesOf(task.description);
+Expected<TuneCommand::Race>
+TuneCommand::measure(const Task &task, const AttentionDescription &sizes,
+                     const Programs &programs, Race candidates) {
+  auto shapes = shapesOf(sizes);
   if (!shapes)
     return shapes.takeError();
   auto watch =
@@ -190,42 +218,91 @@ Error TuneCommand::tune(const Task &task, TunedTable &table) {
   ProgressBar bar("measuring");
   TuneOptions options;
   options.problem = std::string(compilerFingerprint()) + " " +
-                    task.request.target + flagsOf(task.description);
+                    task.request.target + flagsOf(sizes);
   options.journal = journal;
   options.budgetSeconds = budget;
   options.time = [&](size_t k) { return (*watch)->time(*programs[k]); };
   options.now = monotonicSeconds;
   options.progress = [&](size_t done, size_t all) { bar.set(done, all); };
   if (Error error = race(candidates, options))
-    return error;
-  size_t winner = winnerOf(candidates);
-  outs() << "attnc gen" << flagsOf(task.description) << ", "
-         << task.request.target << ", " << candidates.size() << " candidates\n";
-  report(candidates, winner);
-  if (!winner)
-    return Error::success();
-  double gain =
-      medianOf(candidates[0].seconds) / medianOf(candidates[winner].seconds);
-  table.set({task.request.target, irHashOf(task.request.ir),
-             candidates[winner].schedule, "attnc gen" + task.request.genFlags,
-             gain});
+    return std::move(error);
+  return candidates;
+}
+
+/// What `--times` keeps of a race: medians and spreads.
+static json::Object timesOf(const std::string &target,
+                            const AttentionDescription &sizes,
+                            const std::string &chosen,
+                            const std::vector<TuneCandidate> &candidates) {
+  json::Array all;
+  for (const TuneCandidate &candidate : candidates)
+    if (!candidate.seconds.empty())
+      all.push_back(
+          json::Array{candidate.schedule.empty() ? chosen : candidate.schedule,
+                      std::round(1e9 * medianOf(candidate.seconds)) / 1e3,
+                      std::round(1e4 * spreadOf(candidate.seconds)) / 1e4,
+                      int64_t(candidate.seconds.size())});
+  return json::Object{{"attention", StringRef(flagsOf(sizes)).trim().str()},
+                      {"target", target},
+                      {"times", std::move(all)}};
+}
+
+/// A line each, to be compared and read.
+static Error writeTimes(StringRef path, const json::Array &measured) {
+  std::string text = "[\n";
+  raw_string_ostream stream(text);
+  for (auto [k, race] : enumerate(measured))
+    stream << race << (k + 1 < measured.size() ? ",\n" : "\n");
+  stream << "]\n";
+  return writeOutput(path, text);
+}
+
+Error TuneCommand::tune(const Task &task, TunedTable &table,
+                        json::Array &measured) {
+  Race candidates;
+  for (const std::string &schedule : task.space.schedules)
+    candidates.push_back({schedule, {}, ""});
+  Programs programs = compileAll(task, candidates);
+  if (!programs[0])
+    return makeError(candidates[0].problem);
+  std::vector<Race> races;
+  for (const AttentionDescription &sizes : task.sizes) {
+    auto race = measure(task, sizes, programs, candidates);
+    if (!race)
+      return race.takeError();
+    measured.push_back(
+        timesOf(task.request.target, sizes, task.space.chosen, *race));
+    races.push_back(std::move(*race));
+  }
+  size_t winner = winnerOf(races);
+  for (auto [sizes, race] : zip_equal(task.sizes, races))
+    report(task, sizes, race, winner);
+  if (winner)
+    table.set({task.request.target, irHashOf(task.request.ir),
+               candidates[winner].schedule, "attnc gen" + task.request.genFlags,
+               gainOf(races, winner)});
   return Error::success();
 }
 
 Error TuneCommand::writePackage(ArrayRef<Task> tasks) {
-  std::vector<Entry> entries;
+  std::vector<ProgramRequest> requests;
   for (const Task &task : tasks)
-    for (const std::string &schedule : task.schedules) {
-      ProgramRequest request = task.request;
-      request.schedule = schedule;
-      request.tuned = false;
-      auto entry = Session::instance().entryOf(request);
-      if (entry)
-        entries.push_back(std::move(*entry));
-      else
-        errs() << "left out: " << schedule << ": "
-               << StringRef(entry.failure().message).split('\n').first << '\n';
+    for (const std::string &schedule : task.space.schedules) {
+      requests.push_back(task.request);
+      requests.back().schedule = schedule;
+      requests.back().tuned = false;
     }
+  std::vector<std::optional<Result<Entry>>> made(requests.size());
+  forAll(requests.size(), "compiling", [&](size_t k) {
+    made[k].emplace(Session::instance().entryOf(requests[k]));
+  });
+  std::vector<Entry> entries;
+  for (auto [request, entry] : zip_equal(requests, made))
+    if (*entry)
+      entries.push_back(std::move(**entry));
+    else
+      errs() << "left out: " << request.schedule << ": "
+             << StringRef(entry->failure().message).split('\n').first << '\n';
   outs() << package << ": " << entries.size() << " candidates\n";
   return writeOutput(package,
                      Package::serialize(compilerFingerprint(), entries));
@@ -241,12 +318,9 @@ Expected<int> TuneCommand::run() {
   if (journal.empty())
     journal = output + ".journal";
   std::vector<Task> tasks;
-  for (const std::string &attention : attentions) {
-    auto task = prepare(attention);
-    if (!task)
-      return task.takeError();
-    tasks.push_back(std::move(*task));
-  }
+  for (const std::string &attention : attentions)
+    if (Error error = add(attention, tasks))
+      return std::move(error);
   if (!package.empty()) {
     if (Error error = writePackage(tasks))
       return std::move(error);
@@ -255,12 +329,16 @@ Expected<int> TuneCommand::run() {
   auto table = TunedTable::read(output);
   if (!table)
     return table.takeError();
+  json::Array measured;
   for (const Task &task : tasks) {
-    if (Error error = tune(task, *table))
+    if (Error error = tune(task, *table, measured))
       return std::move(error);
     // After each, so that nothing is lost.
     if (Error error = table->write(output))
       return std::move(error);
+    if (!times.empty())
+      if (Error error = writeTimes(times, measured))
+        return std::move(error);
   }
   outs() << output << ": " << table->rows().size() << " schedules\n";
   return 0;

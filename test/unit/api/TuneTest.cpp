@@ -4,6 +4,7 @@
 
 #include "gtest/gtest.h"
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 
@@ -68,6 +69,23 @@ TEST_F(TuneTest, OnlyWhatIsFasterBeyondDoubtReplaces) {
   EXPECT_EQ(run(), 1u);
 }
 
+/// One program for several sizes: better on the whole and worse at none.
+TEST_F(TuneTest, SeveralSizesAreDecidedOnTogether) {
+  auto race = [](std::vector<double> times) {
+    std::vector<TuneCandidate> candidates;
+    for (double time : times)
+      candidates.push_back({"", {time, time, time, time}, ""});
+    return candidates;
+  };
+  EXPECT_EQ(winnerOf({race({1, 0.9, 0.98}), race({2, 2.02, 1.96})}), 2u);
+  EXPECT_EQ(winnerOf({race({1, 0.98}), race({2, 2})}), 0u);
+  EXPECT_EQ(winnerOf({race({1, 0.96}), race({2, 2})}), 1u);
+  EXPECT_NEAR(gainOf({race({1, 0.5}), race({2, 2})}, 1), std::sqrt(2), 1e-12);
+  auto broken = race({2, 1});
+  broken[1].problem = "it does not run";
+  EXPECT_EQ(winnerOf({race({1, 0.5}), broken}), 0u);
+}
+
 TEST_F(TuneTest, TheSlowAreNotTimedOn) {
   times = {1.0, 2.0, 0.9};
   auto all = candidates();
@@ -125,11 +143,12 @@ TEST_F(TuneTest, CandidatesFit) {
     request.ir = llvm::cantFail(writeAttention(description, ""));
     for (const char *target : {"cpu", "sm_90a"}) {
       request.target = target;
-      auto schedules = candidateSchedules(request);
-      ASSERT_TRUE(bool(schedules)) << llvm::toString(schedules.takeError());
-      EXPECT_EQ(schedules->front(), "");
-      EXPECT_GT(schedules->size(), 4u) << target << headDim;
-      EXPECT_LT(schedules->size(), 100u) << target << headDim;
+      auto space = candidateSchedules(request);
+      ASSERT_TRUE(bool(space)) << llvm::toString(space.takeError());
+      EXPECT_EQ(space->schedules.front(), "");
+      EXPECT_FALSE(llvm::is_contained(space->schedules, space->chosen));
+      EXPECT_GT(space->schedules.size(), 4u) << target << headDim;
+      EXPECT_LT(space->schedules.size(), 40u) << target << headDim;
     }
   }
 }
