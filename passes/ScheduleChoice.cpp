@@ -123,6 +123,34 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p) {
                            getWidestSlice(blockN), /*staged=*/true);
 }
 
+struct MeasuredSchedule {
+  int64_t headDim, valueHeadDim;
+  bool rowReductions, unevenKeys;
+  int64_t consumers, blockN, stages;
+  bool pingpong, persistent;
+};
+
+constexpr MeasuredSchedule kMeasured[] = {
+#define ATTNC_MEASURED(...) {__VA_ARGS__},
+#include "passes/MeasuredSchedules.def"
+};
+
+/// The schedule that won a race for this problem; null if there was none.
+ScheduleAttr findMeasured(MLIRContext *context, const ScheduleProblem &p) {
+  if (bytesOf(p.elementType) != 2 || p.keyValues || p.positionValues ||
+      p.cooperative || p.gradients)
+    return nullptr;
+  for (const MeasuredSchedule &row : kMeasured)
+    if (row.headDim == p.headDim && row.valueHeadDim == p.valueHeadDim &&
+        row.rowReductions == (p.rowReductions > 0) &&
+        row.unevenKeys == p.unevenKeys)
+      return ScheduleAttr::get(
+          context, row.consumers * kRowsPerConsumer, row.blockN, row.consumers,
+          row.stages, Order::Overlap, row.pingpong, false, row.persistent, 1,
+          getWidestSlice(row.blockN), /*staged=*/true);
+  return nullptr;
+}
+
 /// `s` with key blocks of at most `blockN` keys and a check for every 16
 /// columns at most.
 ScheduleAttr narrow(ScheduleAttr s, int64_t blockN) {
@@ -228,6 +256,19 @@ bool attnc::tile::isKnownTarget(StringRef target) {
 
 ScheduleAttr attnc::tile::chooseSchedule(MLIRContext *context, StringRef target,
                                          const ScheduleProblem &problem) {
+  if (target == kSm90a)
+    if (ScheduleAttr measured = findMeasured(context, problem))
+      return measured;
+  return modelSchedule(context, target, problem);
+}
+
+bool attnc::tile::isScheduleMeasured(MLIRContext *context, StringRef target,
+                                     const ScheduleProblem &problem) {
+  return target == kSm90a && findMeasured(context, problem);
+}
+
+ScheduleAttr attnc::tile::modelSchedule(MLIRContext *context, StringRef target,
+                                        const ScheduleProblem &problem) {
   if (target == kSm90a && problem.gradients)
     return chooseSm90aGradients(context, problem);
   return target == kSm90a ? chooseSm90a(context, problem)

@@ -66,9 +66,18 @@ bool isKnownTarget(llvm::StringRef target);
 /// registers, narrow ones branch more.
 int64_t getWidestSlice(int64_t blockN);
 
-/// `target` must be known.
+/// What was measured to be the fastest, else the cost model's. `target` must be
+/// known.
 ScheduleAttr chooseSchedule(mlir::MLIRContext *context, llvm::StringRef target,
                             const ScheduleProblem &problem);
+
+/// Whether it was measured.
+bool isScheduleMeasured(mlir::MLIRContext *context, llvm::StringRef target,
+                        const ScheduleProblem &problem);
+
+/// The cost model's alone.
+ScheduleAttr modelSchedule(mlir::MLIRContext *context, llvm::StringRef target,
+                           const ScheduleProblem &problem);
 
 /// `first` and ever plainer schedules, for when the assembler cannot keep one
 /// in registers: narrower key blocks, then fewer consumers, then no overlap of

@@ -4,6 +4,7 @@
 
 #include "dialects/attn/Attn.h"
 #include "lib/Api/Measure.h"
+#include "lib/Api/ScheduleModel.h"
 #include "lib/Compiler/Compiler.h"
 #include "lib/Runtime/Sha256.h"
 #include "lib/Support/File.h"
@@ -19,6 +20,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <mutex>
+#include <tuple>
 #include <unistd.h>
 
 using namespace attnc;
@@ -42,17 +44,33 @@ public:
       : target(target), context(context), problems(std::move(problems)) {}
 
   TuneSpace run() {
-    space.chosen =
+    chosen =
         spellSchedule(tile::chooseSchedule(context, target, problems.front()));
     target == "cpu" ? collectCpu() : collectSm90a();
-    return std::move(space);
+    // The likeliest winners first: fewer may be tried.
+    llvm::sort(found, [](const Found &a, const Found &b) {
+      return std::tie(a.relativeTime, a.schedule) <
+             std::tie(b.relativeTime, b.schedule);
+    });
+    TuneSpace space{{""}, std::move(chosen)};
+    for (Found &each : found)
+      space.schedules.push_back(std::move(each.schedule));
+    return space;
   }
 
 private:
   void add(tile::ScheduleAttr schedule) {
     std::string text = spellSchedule(schedule);
-    if (text != space.chosen && !llvm::is_contained(space.schedules, text))
-      space.schedules.push_back(std::move(text));
+    bool known = llvm::any_of(
+        found, [&](const Found &each) { return each.schedule == text; });
+    if (known || text == chosen)
+      return;
+    double time =
+        target == "cpu"
+            ? double(found.size()) // in the order they came
+            : predictScheduleTime(scheduleFeatures(problems.front(), schedule),
+                                  shippedScheduleWeights());
+    found.push_back({std::move(text), time});
   }
 
   bool fits(tile::ScheduleAttr schedule, int64_t bytesFactor,
@@ -128,42 +146,36 @@ private:
   llvm::StringRef target;
   mlir::MLIRContext *context;
   std::vector<tile::ScheduleProblem> problems;
-  TuneSpace space{{""}, ""};
+  struct Found {
+    std::string schedule;
+    double relativeTime;
+  };
+  std::vector<Found> found;
+  std::string chosen;
 };
 } // namespace
 
 std::string attnc::spellSchedule(tile::ScheduleAttr schedule) {
-  std::string text = llvm::formatv("block_m={0},block_n={1}",
-                                   schedule.getBlockM(), schedule.getBlockN());
-  auto number = [&](const char *name, int64_t value, int64_t usual) {
-    if (value != usual)
-      text += llvm::formatv(",{0}={1}", name, value);
-  };
-  auto flag = [&](const char *name, bool value) {
-    if (value)
-      text += llvm::formatv(",{0}=true", name);
-  };
-  number("consumers", schedule.getConsumers(), 0);
-  number("stages", schedule.getStages(), 0);
-  if (schedule.getOrder() != tile::Order::Serial)
-    text += ",order=" + tile::stringifyOrder(schedule.getOrder()).str();
-  flag("pingpong", schedule.getPingpong());
-  flag("pin", schedule.getPin());
-  flag("persistent", schedule.getPersistent());
-  number("cluster", schedule.getCluster(), 1);
-  number("slice", schedule.getSlice(), 0);
-  flag("staged", schedule.getStaged());
-  return text;
+  std::string text;
+  llvm::raw_string_ostream(text) << mlir::Attribute(schedule);
+  llvm::StringRef inside = text;
+  inside.consume_front("#tile.schedule<");
+  inside.consume_back(">");
+  std::string result;
+  llvm::copy_if(inside, std::back_inserter(result),
+                [](char each) { return each != ' '; });
+  return result;
 }
 
-Expected<TuneSpace> attnc::candidateSchedules(const ProgramRequest &request) {
+Expected<std::vector<tile::ScheduleProblem>>
+attnc::scheduleProblems(const ProgramRequest &request,
+                        mlir::MLIRContext &context) {
   static std::once_flag registered;
   std::call_once(registered, [] { registerAllPasses(); });
-  auto context = makeContext();
-  context->loadDialect<tile::TileDialect>();
+  context.loadDialect<tile::TileDialect>();
   CompileOptions options;
   options.target = *parseTarget(request.target);
-  auto artifact = parseArtifact(request.ir, "<ir>", *context, options);
+  auto artifact = parseArtifact(request.ir, "<ir>", context, options);
   if (!artifact)
     return artifact.takeError();
   if (artifact->phase > Phase::Fused)
@@ -176,7 +188,15 @@ Expected<TuneSpace> attnc::candidateSchedules(const ProgramRequest &request) {
   });
   if (problems.empty())
     return makeError("<ir>: error: there is no attention to tune");
-  return Collector(request.target, context.get(), std::move(problems)).run();
+  return problems;
+}
+
+Expected<TuneSpace> attnc::candidateSchedules(const ProgramRequest &request) {
+  auto context = makeContext();
+  auto problems = scheduleProblems(request, *context);
+  if (!problems)
+    return problems.takeError();
+  return Collector(request.target, context.get(), std::move(*problems)).run();
 }
 
 //===----------------------------------------------------------------------===//

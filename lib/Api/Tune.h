@@ -10,9 +10,9 @@
 #ifndef ATTNC_LIB_API_TUNE_H
 #define ATTNC_LIB_API_TUNE_H
 
-#include "dialects/tile/Tile.h"
 #include "lib/Api/CompileRequest.h"
 #include "lib/Frontend/Attention.h"
+#include "passes/ScheduleChoice.h"
 
 #include <functional>
 #include <optional>
@@ -31,7 +31,11 @@ struct TuneSpace {
   std::string chosen;
 };
 
-/// What to try for the IR of a request.
+/// What the schedules of a program are chosen for.
+llvm::Expected<std::vector<tile::ScheduleProblem>>
+scheduleProblems(const ProgramRequest &request, mlir::MLIRContext &context);
+
+/// What to try for the IR of a request, the likeliest winners first.
 llvm::Expected<TuneSpace> candidateSchedules(const ProgramRequest &request);
 
 /// A schedule as `--schedule` takes it.

@@ -56,6 +56,7 @@ private:
   Error explain(StringRef contents, Target target);
   Error setSizes();
   void print(const Kernel &kernel, Target target);
+  const char *reasonFor(const Kernel &kernel, Target target);
   void printFootprint(const Kernel &kernel, Target target);
   void printClocks(const Kernel &kernel);
   void printLadder(const Kernel &kernel, Target target);
@@ -347,20 +348,26 @@ void ExplainCommand::printCost(const Kernel &kernel, Target target) {
   outs() << ")\n              on " << machine.description << '\n';
 }
 
+const char *ExplainCommand::reasonFor(const Kernel &kernel, Target target) {
+  if (!schedule.empty())
+    return "--schedule";
+  if (target == Target::CPU)
+    return "cost model: the tallest query block whose tiles fit in half a "
+           "cache, then the widest key block";
+  if (tile::isScheduleMeasured(kernel.schedule.getContext(), targetName(target),
+                               kernel.problem))
+    return "measurement: what 'attnc tune' found on an H100 for this head dim";
+  return "cost model: the most consumers that leave a wide key block, then the "
+         "widest, then the most stages";
+}
+
 void ExplainCommand::print(const Kernel &kernel, Target target) {
   outs() << "target " << targetName(target) << ", kernel " << kernel.name
          << ": head dim " << kernel.problem.headDim << ", value head dim "
          << kernel.problem.valueHeadDim << ", " << kernel.problem.elementType
          << "\n  schedule    ";
   outs() << mlir::Attribute(kernel.schedule) << "\n  chosen by   "
-         << (schedule.empty()
-                 ? target == Target::CPU
-                       ? "cost model: the tallest query block whose tiles fit "
-                         "in half a cache, then the widest key block"
-                       : "cost model: the most consumers that leave a wide key "
-                         "block, then the widest, then the most stages"
-                 : "--schedule")
-         << '\n';
+         << reasonFor(kernel, target) << '\n';
   printFootprint(kernel, target);
   if (schedule.empty())
     printLadder(kernel, target);

@@ -2,11 +2,19 @@
 
 #include "lib/Api/Tune.h"
 
+#include "lib/Api/ScheduleModel.h"
+#include "lib/Compiler/Compiler.h"
+
+#include "mlir/AsmParser/AsmParser.h"
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/MemoryBuffer.h"
+
 #include "gtest/gtest.h"
 
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 using namespace attnc;
 
@@ -173,5 +181,177 @@ TEST_F(TuneTest, ATableIsReadAsItWasWritten) {
     auto broken = TunedTable::read(path);
     EXPECT_FALSE(bool(broken)) << bad;
     llvm::consumeError(broken.takeError());
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// The measurements that ship
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// What one schedule took at several sizes: medians and spreads.
+struct Raced {
+  std::vector<double> times, spreads;
+  size_t fewestRounds = SIZE_MAX;
+};
+
+/// A program that was raced.
+struct Measured {
+  int64_t headDim;
+  tile::ScheduleProblem problem;
+  size_t races = 0;
+  /// By schedule, as it was spelled.
+  std::map<std::string, Raced> schedules;
+
+  /// The geometric mean over the races.
+  static double timeOf(const Raced &raced) {
+    double sum = 0;
+    for (double time : raced.times)
+      sum += std::log(time);
+    return std::exp(sum / double(raced.times.size()));
+  }
+};
+
+class MeasuredTest : public ::testing::Test {
+protected:
+  void SetUp() override {
+    context = makeContext();
+    context->loadDialect<tile::TileDialect>();
+    auto buffer = llvm::MemoryBuffer::getFile(ATTNC_TIMES);
+    ASSERT_TRUE(bool(buffer)) << ATTNC_TIMES;
+    auto value = llvm::json::parse((*buffer)->getBuffer());
+    ASSERT_TRUE(bool(value)) << llvm::toString(value.takeError());
+    for (const llvm::json::Value &race : *value->getAsArray())
+      read(*race.getAsObject());
+    ASSERT_GE(measured.size(), 20u);
+  }
+
+  void read(const llvm::json::Object &race) {
+    ProgramRequest request;
+    request.target = "sm_90a";
+    AttentionDescription description;
+    description.dtype = "bf16";
+    llvm::SmallVector<llvm::StringRef> words;
+    race.getString("attention")->split(words, ' ');
+    for (llvm::StringRef word : words) {
+      auto [flag, text] = word.split('=');
+      int64_t number = 0;
+      if (flag == "--score")
+        description.score = text.str();
+      else if (flag == "--causal")
+        description.causal = "bottom_right";
+      else if (flag == "--head-dim" && !text.getAsInteger(10, number))
+        description.headDim = number;
+    }
+    request.ir = llvm::cantFail(writeAttention(description, ""));
+    Measured &program = measured[request.ir];
+    if (!program.races++) {
+      program.headDim = *description.headDim;
+      program.problem =
+          llvm::cantFail(scheduleProblems(request, *context)).front();
+    }
+    for (const llvm::json::Value &each : *race.getArray("times")) {
+      const llvm::json::Array &row = *each.getAsArray();
+      Raced &raced = program.schedules[row[0].getAsString()->str()];
+      raced.times.push_back(*row[1].getAsNumber());
+      raced.spreads.push_back(*row[2].getAsNumber());
+      raced.fewestRounds =
+          std::min(raced.fewestRounds, size_t(*row[3].getAsInteger()));
+    }
+  }
+
+  tile::ScheduleAttr parse(const std::string &schedule) {
+    return llvm::cast<tile::ScheduleAttr>(mlir::parseAttribute(
+        "#tile.schedule<" + schedule + ">", context.get()));
+  }
+
+  /// Its schedules in the order of the map, those that ran at all sizes.
+  ScheduleTimes timesOf(const Measured &program,
+                        std::vector<std::string> *names = nullptr) {
+    ScheduleTimes times;
+    for (auto &[schedule, raced] : program.schedules) {
+      if (raced.times.size() != program.races)
+        continue;
+      times.features.push_back(
+          scheduleFeatures(program.problem, parse(schedule)));
+      times.times.push_back(Measured::timeOf(raced));
+      if (names)
+        names->push_back(schedule);
+    }
+    return times;
+  }
+
+  std::unique_ptr<mlir::MLIRContext> context;
+  std::map<std::string, Measured> measured; // by IR
+};
+} // namespace
+
+/// The model, fitted without a head dim, ranks that head dim's fastest schedule
+/// among its first five.
+TEST_F(MeasuredTest, WinnersOfOtherHeadDimsAreAmongTheFirstFive) {
+  for (int64_t left : {64, 96, 128, 192, 256}) {
+    std::vector<ScheduleTimes> others;
+    for (auto &[ir, program] : measured)
+      if (program.headDim != left)
+        others.push_back(timesOf(program));
+    ScheduleFeatures weights = fitScheduleWeights(others);
+    int programs = 0;
+    for (auto &[ir, program] : measured) {
+      if (program.headDim != left)
+        continue;
+      ++programs;
+      std::vector<std::string> names;
+      ScheduleTimes times = timesOf(program, &names);
+      size_t winner =
+          size_t(std::min_element(times.times.begin(), times.times.end()) -
+                 times.times.begin());
+      auto predict = [&](size_t k) {
+        return predictScheduleTime(times.features[k], weights);
+      };
+      size_t rank = 0; // what is as good comes before it
+      for (size_t k = 0; k < names.size(); ++k)
+        rank += predict(k) <= predict(winner);
+      EXPECT_LE(rank, 5u) << "head dim " << left << ", " << names[winner]
+                          << " of " << names.size() << "\n"
+                          << ir;
+      EXPECT_GE(names.size(), 12u);
+    }
+    EXPECT_GE(programs, 4);
+  }
+}
+
+TEST_F(MeasuredTest, TheShippedWeightsAreThoseOfTheMeasurements) {
+  std::vector<ScheduleTimes> all;
+  for (auto &[ir, program] : measured)
+    all.push_back(timesOf(program));
+  ScheduleFeatures fitted = fitScheduleWeights(all),
+                   shipped = shippedScheduleWeights();
+  for (size_t k = 0; k < fitted.size(); ++k)
+    EXPECT_NEAR(shipped[k], fitted[k], 1e-4 * std::fabs(fitted[k])) << k;
+}
+
+/// A row is the cost model's schedule, or one that beat it by the rule.
+TEST_F(MeasuredTest, TheShippedTableIsWhatWasMeasured) {
+  for (auto &[ir, program] : measured) {
+    auto *raw = context.get();
+    std::string model = spellSchedule(
+                    tile::modelSchedule(raw, "sm_90a", program.problem)),
+                chosen = spellSchedule(
+                    tile::chooseSchedule(raw, "sm_90a", program.problem));
+    if (chosen == model)
+      continue;
+    ASSERT_TRUE(program.schedules.count(model)) << ir;
+    ASSERT_TRUE(program.schedules.count(chosen)) << ir;
+    const Raced &before = program.schedules[model],
+                &after = program.schedules[chosen];
+    double spread = 0;
+    for (size_t k = 0; k < program.races; ++k) {
+      EXPECT_LE(after.times[k], before.times[k]) << ir;
+      spread = std::max({spread, before.spreads[k], after.spreads[k]});
+    }
+    double gain = Measured::timeOf(before) / Measured::timeOf(after);
+    EXPECT_GE(gain, tuneGain) << ir;
+    EXPECT_GT(gain - 1, 2 * spread) << ir;
+    EXPECT_GE(after.fewestRounds, 5u) << ir;
   }
 }
