@@ -71,6 +71,16 @@ class Program:
 
         `bias` and `scale` say whether there is one (any number).
         """
+        if level == "cubin":
+            raise _check.arguments_error("level", "a phase that is text", level,
+                                         "use .cubin()")
+        text: str = self._emitted(
+            level, dtype=dtype, head_dim=head_dim, bias=bias, scale=scale,
+            value_head_dim=value_head_dim, target=target)
+        return text
+
+    def _emitted(self, level, *, dtype="float32", head_dim=64,
+                 value_head_dim=None, bias=None, scale=None, target="cpu"):
         operands = []
         if scale is not None:
             operands.append(("scale", "scalar", _spec.Operand("f32", None)))
@@ -91,6 +101,13 @@ class Program:
         """The PTX for Hopper GPUs; needs no GPU. Arguments as of ir()."""
         return self.ir("ptx", **{"target": "sm_90a", "dtype": "bfloat16",
                                  **arguments})
+
+    def cubin(self, **arguments: Any) -> bytes:
+        """The machine code for Hopper GPUs; needs ptxas and no GPU.
+        Arguments as of ir()."""
+        code: bytes = self._emitted("cubin", **{
+            "target": "sm_90a", "dtype": "bfloat16", **arguments})
+        return code
 
     def schedule(self, **arguments: Any) -> str:
         """The schedule that the tile program got. Arguments as of ir()."""

@@ -61,6 +61,8 @@ static PyObject *emit(PyObject *module, PyObject *arguments) {
   PyObject *result = NULL;
   if (status)
     raise_status(status);
+  else if (!strcmp(phase, "cubin"))
+    result = PyBytes_FromStringAndSize(text, (Py_ssize_t)size);
   else
     result = PyUnicode_FromStringAndSize(text, (Py_ssize_t)size);
   free(text);
@@ -103,7 +105,8 @@ static PyMethodDef methods[] = {
      "(version, API version, API version built for, compiler fingerprint)"},
     {"counters", counters, METH_NOARGS, "What happened so far in the process."},
     {"emit", emit, METH_VARARGS,
-     "emit(ir, phase, target, schedule): what a compile has made by then."},
+     "emit(ir, phase, target, schedule): what a compile has made by then, "
+     "bytes for cubin, else text."},
     {"set_listener", set_listener, METH_O,
      "Has each event passed to a callable, as a line of JSON."},
     {NULL, NULL, 0, NULL}};

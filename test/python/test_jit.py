@@ -1,5 +1,7 @@
 """Programs as objects, events, counters, settings."""
 
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -27,6 +29,19 @@ def test_phases():
         made.ir("tiles")
     with pytest.raises(ValueError, match="'dtype'"):
         made.ir(dtype="float64")
+
+
+def test_machine_code(monkeypatch):
+    """As ptxas makes it: where setup.sh puts it, or on PATH."""
+    ptxas = pathlib.Path(attnc.__file__).parents[2] / "bin/ptxas"
+    if ptxas.exists():
+        monkeypatch.setenv("ATTNC_PTXAS", str(ptxas))
+    elif not shutil.which("ptxas"):
+        pytest.skip("no ptxas")
+    code = program().cubin()
+    assert code.startswith(b"\x7fELF") and b"attention" in code
+    with pytest.raises(ValueError, match=r"use \.cubin"):
+        program().ir("cubin", target="sm_90a", dtype="bfloat16")
 
 
 def test_schedule_is_taken():

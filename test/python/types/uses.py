@@ -14,6 +14,7 @@ attnc.attention(q, k, v, activation=lambda x: attnc.ops.relu(x),
                 score_mod=lambda s, b, h, i, j: s - h * (i - j))
 program: attnc.Program = attnc.compile(causal=True)
 text: str = program.ir("tile") + program.ptx() + program.explain()
+code: bytes = program.cubin()
 fine, why = attnc.is_supported(q, k, v, function="softmax_attention")
 bias: float = attnc.scores.init_bias(4)
 
