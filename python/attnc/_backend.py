@@ -2,6 +2,8 @@
 
 import sys
 
+from . import _spec
+
 RUN: dict = {}  # type of q -> run(text, q, k, v, rest)
 
 
@@ -53,3 +55,13 @@ def register_torch():
     from . import _torch
     torch = sys.modules["torch"]
     RUN[torch.Tensor] = RUN[torch.nn.Parameter] = _torch.run
+
+
+@_spec.constant
+def ready():
+    """The same where torch was imported later. A trace runs this for what it
+    does, and looks into RUN afterwards, where nothing changes any more."""
+    torch = sys.modules.get("torch")
+    if torch and hasattr(torch, "library") and torch.Tensor not in RUN:
+        register_torch()
+    return True

@@ -16,6 +16,7 @@ from . import _spec
 _SIGMOID = ("%p = attn.logistic %x : f32", "attn.yield %p : f32")
 
 _texts: dict = {}
+_ready = _backend.ready
 
 
 class settings:
@@ -74,7 +75,7 @@ def sigmoid_attention(q, k, v, *, bias, scale=None, causal=False, window=None,
     if (scale is window is alibi_slopes is attn_mask is kv_len is None
             and bias.__class__ is float and deterministic is False
             and not dropout_p and dropout_p is not None
-            and not settings.schedule):
+            and not settings.schedule and _ready()):
         run = _backend.RUN.get(q.__class__)
         text = _plain_sigmoid.get((causal, layout))
         if run is not None and text is not None:
@@ -97,7 +98,7 @@ def softmax_attention(q, k, v, *, bias=None, scale=None, causal=False,
     if (scale is window is alibi_slopes is attn_mask is kv_len is bias is None
             and deterministic is return_lse is False
             and not dropout_p and dropout_p is not None
-            and not settings.schedule):
+            and not settings.schedule and _ready()):
         run = _backend.RUN.get(q.__class__)
         text = _plain_softmax.get((causal, layout))
         if run is not None and text is not None:
@@ -198,7 +199,7 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
         extra = _with_schedule(extra, settings.schedule)
     flags = (activation, normalize, causal, layout, lse, ordered, kind, names,
              kinds, extra)
-    run = _backend.RUN.get(q.__class__)
+    run = _backend.RUN.get(q.__class__) if _ready() else None
     if run is None:
         run = _backend.resolve(q)
     if dropout_p is None:  # a dry run

@@ -1,5 +1,7 @@
 """Bad input: the error names the argument, expected, got, what to try."""
 
+import pathlib
+
 import attnc
 import numpy as np
 import pytest
@@ -167,3 +169,14 @@ def test_a_traced_value_that_escapes_is_refused():
     attnc.attention(Q, Q, Q, score_mod=score_mod)
     with pytest.raises(TypeError, match="outside"):
         kept[0] + 1
+
+
+def test_no_gpu_here():
+    """What a CUDA tensor meets where there is no driver for its GPU."""
+    from attnc import _frontend, _prepare, _spec
+    if pathlib.Path("/proc/driver/nvidia").exists():
+        pytest.skip("there is a driver")
+    q = np.ones((1, 1, 4, 64), np.float16)
+    spec = _spec.of(_frontend._plain_sigmoid[False, "bhsd"])
+    with pytest.raises(NotImplementedError, match="Hopper.*cpu"):
+        _prepare.compile_for(spec, (q, q, q, -1.0), "cuda")

@@ -101,6 +101,23 @@ f = torch.compile(lambda x: attnc.softmax_attention(x, x, x), fullgraph=True,
 with torch.no_grad():
     assert torch.equal(f(torch.from_numpy(q)), torch.from_numpy(q))
 """
+COMPILED_FIRST = """
+import attnc, torch
+torch._dynamo.config.error_on_recompile = True
+for call in (lambda x: attnc.sigmoid_attention(x, x, x, bias=-1.0),
+             lambda x: attnc.softmax_attention(x, x, x, window=(2, 0))):
+    f = torch.compile(call, fullgraph=True, backend='aot_eager')
+    x = torch.ones(1, 1, 5, 8)
+    for _ in range(2):
+        assert torch.equal(f(x), call(x))
+"""
+
+
+def test_compiled_before_any_other_call():
+    """Nor is it compiled again after one."""
+    run(COMPILED_FIRST)
+
+
 CALL = """
 import numpy, torch, jax
 q = numpy.ones((1, 1, 5, 8), 'f4')
