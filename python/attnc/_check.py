@@ -52,6 +52,10 @@ def as_float(name, value):
         return value
     if isinstance(value, bool) or isinstance(value, str):
         raise arguments_error(name, "a number", value)
+    if getattr(value, "requires_grad", False):
+        raise NotImplementedError(
+            f"argument '{name}': expected a number, got a tensor that requires "
+            "a gradient, which it would not get; multiply q by it instead")
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):

@@ -372,3 +372,10 @@ def test_short_and_long_ways_of_gradients_agree():
         assert got[3].dtype == given[0].dtype
         for a, b in zip(got, want):
             assert torch.allclose(a.to(b.dtype), b, atol=1e-6)
+
+
+def test_a_scale_with_a_gradient_is_refused():
+    q, k, v = tensors()
+    with pytest.raises(NotImplementedError, match="'scale'.*multiply q"):
+        attnc.softmax_attention(q, k, v, scale=torch.tensor(
+            0.3, requires_grad=True))
