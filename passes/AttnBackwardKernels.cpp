@@ -10,6 +10,10 @@
 //   key sums            keys stay, queries of one head pass: sums over i
 //   position gradients  both stay: one element for each pair of positions
 //
+// With `one_kernel` there is none for dQ: the keys' kernel adds its share to
+// sums in workspace, which are cleared before and rounded after. Several blocks
+// of keys add to one sum, in no fixed order.
+//
 //===----------------------------------------------------------------------===//
 
 #include "passes/AttnKernelParts.h"
@@ -198,9 +202,9 @@ protected:
     };
     Pair pair;
     pair.dots = product(stays, passes);
-    pair.weights = mask(map(op.weight, {pair.dots}));
     if (dstays)
       pair.dweights = product(dstays, dpasses);
+    pair.weights = mask(map(op.weight, {pair.dots}));
     return pair;
   }
 
@@ -392,6 +396,23 @@ protected:
                           ValueRange{batch, head, ofQueries() ? i0 : j0},
                           rowMap(frame, result, op.layout), Value());
   }
+  /// f32 sums of dQ lie as a tensor core has them: 16 rows and 8 columns
+  /// together, of which 32 threads have four each, those of two rows and
+  /// columns.
+  AffineMap sumsMap() {
+    AffineExpr r, c, sequence, head, band;
+    bindDims(b.getContext(), r, c);
+    bindSymbols(b.getContext(), sequence, head, band);
+    AffineExpr thread = r % 8 * 4 + (c % 8).floorDiv(2);
+    AffineExpr part = (r % 16).floorDiv(8) * 2 + c % 2;
+    return AffineMap::get(2, 3,
+                          {sequence, head, band + r.floorDiv(16), c.floorDiv(8),
+                           thread * 4 + part},
+                          b.getContext());
+  }
+  SmallVector<Value> sumsAt() {
+    return {batch, h, arith::DivUIOp::create(b, i0, constantIndex(b, 16))};
+  }
   void storeStat(Value tile, Value result) {
     tile::StoreOp::create(b, maskRows(tile), frame.view(result),
                           ValueRange{batch, h, ofQueries() ? i0 : j0},
@@ -565,13 +586,17 @@ public:
   enum Part { OfKey = 1, OfValue = 2, All = 3 };
 
   KeyKernel(ImplicitLocOpBuilder &builder, StringRef name, attn::BackwardOp op,
-            const ViewOrders &orders, tile::ScheduleAttr schedule, Part part)
+            const ViewOrders &orders, tile::ScheduleAttr schedule, Part part,
+            Value querySums = Value())
       : PairKernel(builder, name, PairOperands(op), orders, schedule,
                    BlockRows::Keys),
-        backward(op), wantsKey((part & OfKey) && !op.getDkey().use_empty()),
+        backward(op), querySums(querySums),
+        wantsKey((part & OfKey) && !op.getDkey().use_empty()),
         wantsValue((part & OfValue) && !op.getDvalue().use_empty()) {}
 
   AttnKernel build() {
+    if (querySums)
+      frame.view(querySums);
     if (wantsKey)
       frame.view(backward.getDkey());
     if (wantsValue)
@@ -594,11 +619,19 @@ private:
   void open() {
     Value keyHeads = frame.dim(op.key, dims.h);
     group = groupSize();
-    SmallVector<Value> at = frame.openItems(
-        {frame.dim(op.key, dims.b), keyHeads, blocksOf(op.key, blockRows)});
+    Value blocks = blocksOf(op.key, blockRows);
+    SmallVector<Value> at =
+        frame.openItems({frame.dim(op.key, dims.b), keyHeads, blocks});
     setSequence(at[0]);
     hk = at[1];
-    setKeys(arith::MulIOp::create(b, at[2], constantIndex(b, blockRows)));
+    // Under a mask, later keys have fewer queries: ranges shall grow with the
+    // last coordinate, so that targets find the long items where they look.
+    Value block = at[2];
+    if (!op.masks.empty()) {
+      Value last = arith::SubIOp::create(b, blocks, constantIndex(b, 1));
+      block = arith::SubIOp::create(b, last, block);
+    }
+    setKeys(arith::MulIOp::create(b, block, constantIndex(b, blockRows)));
     key = loadKeys(op.key, hk);
     if (wantsKey)
       value = loadKeys(op.value, hk);
@@ -606,8 +639,8 @@ private:
 
   Value firstHead() { return arith::MulIOp::create(b, hk, group); }
 
-  /// S-gqa: one loop over the blocks of all heads: head after head, the blocks
-  /// that attend. Where there is one head, full blocks need no mask.
+  /// S-gqa: one loop over the blocks that attend, each of all heads, so that
+  /// the full ones lie together.
   SmallVector<Value> allHeads(ArrayRef<Value> inits) {
     Value first = firstHead(), step = constantIndex(b, blockCols);
     setHead(first);
@@ -628,21 +661,27 @@ private:
     Value lo = arith::MaxSIOp::create(b, range.lo, zero);
     Value start = times(arith::DivUIOp::create(b, lo, step), step);
     Value rows = arith::MaxSIOp::create(b, minus(range.hi, start), zero);
-    Value perHeadRows = times(arith::CeilDivUIOp::create(b, rows, step), step);
-    Value all = times(perHeadRows, group);
-    Value single =
-        arith::CmpIOp::create(b, arith::CmpIPredicate::eq, group, one);
-    Value fullHi =
-        arith::SelectOp::create(b, single, minus(range.fullHi, start), zero);
-    attn::QueryRange flat = {zero, minus(range.fullLo, start), fullHi, all};
-    Value divisor = arith::MaxUIOp::create(b, perHeadRows, one);
+    auto blocks = [&](Value rows) {
+      return times(arith::DivUIOp::create(b, rows, step), step);
+    };
+    auto clamped = [&](Value bound) -> Value {
+      return arith::MaxSIOp::create(b, minus(bound, start), zero);
+    };
+    Value up = arith::AddIOp::create(b, clamped(range.fullLo),
+                                     constantIndex(b, blockCols - 1));
+    attn::QueryRange flat = {
+        zero, times(blocks(up), group),
+        times(blocks(clamped(range.fullHi)), group),
+        times(times(arith::CeilDivUIOp::create(b, rows, step), step), group)};
+    Value heads = arith::MaxUIOp::create(b, group, one);
     return loop(flat, inits, [&](Value at, ValueRange carried) {
-      Value g = arith::DivUIOp::create(b, at, divisor);
+      Value number = arith::DivUIOp::create(b, at, step);
+      Value g = arith::RemUIOp::create(b, number, heads);
       setHead(arith::AddIOp::create(b, first, g));
       loadCapturesIf([&](const attn::Capture &capture) {
         return perHead(capture) && !loader.usesColumns(capture);
       });
-      Value within = arith::RemUIOp::create(b, at, divisor);
+      Value within = times(arith::DivUIOp::create(b, number, heads), step);
       return oneBlock(arith::AddIOp::create(b, start, within), carried);
     });
   }
@@ -652,18 +691,44 @@ private:
     Value query = loadQueries(op.query), doutput = loadQueries(op.doutput);
     loadCaptures(/*byColumn=*/true);
     Pair pair = makePair(key, query, wantsKey ? value : Value(), doutput);
+    // Where a product stands is when it starts: dV's at once, but beside dQ's,
+    // whose results need the registers of P, as late as dK's.
+    Value ds, dkey, dvalue, dquery;
+    auto addValue = [&] {
+      dvalue = accumulate(pair.weights, doutput, op.value, carried[wantsKey]);
+    };
+    if (wantsValue && !querySums)
+      addValue();
+    if (wantsKey)
+      ds = gradientOf(pair, backward.getGradient());
+    if (querySums)
+      dquery = multiplyByKeys(ds);
+    if (wantsValue && querySums)
+      addValue();
+    if (wantsKey)
+      dkey = accumulate(ds, query, op.key, carried[0]);
+    if (querySums)
+      tile::StoreOp::create(b, dquery, frame.view(querySums), sumsAt(),
+                            sumsMap(), Value(), /*add=*/true);
     SmallVector<Value> next;
-    if (wantsKey) {
-      Value ds = gradientOf(pair, backward.getGradient());
-      next.push_back(accumulate(ds, query, op.key, carried[0]));
-    }
+    if (wantsKey)
+      next.push_back(dkey);
     if (wantsValue)
-      next.push_back(
-          accumulate(pair.weights, doutput, op.value, carried[wantsKey]));
+      next.push_back(dvalue);
     return next;
   }
 
+  /// The block's share of dQ, without the scale.
+  Value multiplyByKeys(Value ds) {
+    Value weights = castTile(b, ds, elementType(op.key));
+    return tile::DotOp::create(
+        b, tileType(blockCols, dimSize(op.key), b.getF32Type()), weights, key,
+        Value(), /*transpose_a=*/true, /*transpose_b=*/false);
+  }
+
   attn::BackwardOp backward;
+  /// Where shares of dQ are added; null where they have a kernel of their own.
+  Value querySums;
   bool wantsKey, wantsValue;
   Value group, hk, key, value;
 };
@@ -720,6 +785,51 @@ private:
 
   SmallVector<CaptureGradient> sums;
   Value key, value;
+};
+
+//===----------------------------------------------------------------------===//
+// Sums of queries' gradients in workspace
+//===----------------------------------------------------------------------===//
+
+class QuerySumsKernel : public PairKernel {
+public:
+  QuerySumsKernel(ImplicitLocOpBuilder &builder, StringRef name,
+                  attn::BackwardOp op, const ViewOrders &orders,
+                  tile::ScheduleAttr schedule, Value sums)
+      : PairKernel(builder, name, PairOperands(op), orders, schedule,
+                   BlockRows::Queries),
+        sums(sums), result(op.getDquery()) {
+    frame.view(sums);
+  }
+
+  AttnKernel clear() {
+    open();
+    tile::StoreOp::create(b, zeros(op.query), frame.view(sums), sumsAt(),
+                          sumsMap(), Value(), /*add=*/false);
+    return frame.finish();
+  }
+
+  AttnKernel round() {
+    frame.view(result);
+    open();
+    tile::TileType type =
+        tileType(blockRows, dimSize(op.query), b.getF32Type());
+    Value tile = loadTile(b, type, frame.view(sums), sumsAt(), sumsMap());
+    storeRows(times(tile, scale()), result, h);
+    return frame.finish();
+  }
+
+private:
+  void open() {
+    SmallVector<Value> at = frame.openItems({frame.dim(op.query, dims.b),
+                                             frame.dim(op.query, dims.h),
+                                             blocksOf(op.query, blockRows)});
+    setSequence(at[0]);
+    setHead(at[1]);
+    setQueries(arith::MulIOp::create(b, at[2], constantIndex(b, blockRows)));
+  }
+
+  Value sums, result;
 };
 
 //===----------------------------------------------------------------------===//
@@ -811,20 +921,41 @@ private:
 
 } // namespace
 
-SmallVector<AttnKernel>
-attnc::buildBackwardKernels(ImplicitLocOpBuilder &builder,
-                            function_ref<std::string(StringRef)> name,
-                            attn::BackwardOp op, const ViewOrders &orders,
-                            tile::ScheduleAttr schedule) {
+bool attnc::mayUseOneKernel(attn::BackwardOp op) {
+  return !op.getDeterministic() && !op.getDquery().use_empty() &&
+         !op.getDkey().use_empty() && !op.getDvalue().use_empty() &&
+         llvm::all_of(op.getDcaptures(),
+                      [](Value gradient) { return gradient.use_empty(); });
+}
+
+SmallVector<AttnKernel> attnc::buildBackwardKernels(
+    ImplicitLocOpBuilder &builder, function_ref<std::string(StringRef)> name,
+    attn::BackwardOp op, const ViewOrders &orders, tile::ScheduleAttr schedule,
+    tile::ScheduleAttr querySchedule, Value querySums) {
   SmallVector<AttnKernel> kernels;
   auto add = [&](auto &&make) {
     OpBuilder::InsertionGuard guard(builder);
     kernels.push_back(make());
   };
+  auto sumsKernel = [&](StringRef what) {
+    return QuerySumsKernel(builder, name(what), op, orders, schedule,
+                           querySums);
+  };
+  if (querySums) {
+    add([&] { return sumsKernel("clear").clear(); });
+    add([&] {
+      return KeyKernel(builder, name("gradients"), op, orders, schedule,
+                       KeyKernel::All, querySums)
+          .build();
+    });
+    add([&] { return sumsKernel("query_gradient").round(); });
+    return kernels;
+  }
   if (!op.getDquery().use_empty() ||
       !gradientsOf(op, attn::CaptureKind::Queries).empty())
     add([&] {
-      return QueryKernel(builder, name("query_gradient"), op, orders, schedule)
+      return QueryKernel(builder, name("query_gradient"), op, orders,
+                         querySchedule)
           .build(op);
     });
   bool key = !op.getDkey().use_empty();

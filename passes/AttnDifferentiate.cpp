@@ -551,7 +551,9 @@ LogicalResult Differentiation::buildBackward() {
       builder, loc, types, fused.getQuery(), fused.getKey(), fused.getValue(),
       doutput, fused.getScale(), fused.getQLen(), fused.getKLen(),
       captureValues(), fused.getMasks(), captureMaps(), fused.getLayout(),
-      builder.getDenseI64ArrayAttr(of), /*numCaptureGradients=*/of.size());
+      builder.getDenseI64ArrayAttr(of),
+      function->hasAttr(attn::kDeterministicAttr),
+      /*numCaptureGradients=*/of.size());
   backward->setDiscardableAttrs(fused->getDiscardableAttrDictionary());
   buildWeight(backward.getWeight(), /*normalised=*/true);
   if (failed(buildGradient(backward.getGradient(), Value())))
@@ -594,6 +596,7 @@ void Differentiation::finish() {
   terminator->setOperands(returned);
   fused.erase();
   function->removeAttr(attn::kDifferentiateAttr);
+  function->removeAttr(attn::kDeterministicAttr);
   function.setFunctionType(builder.getFunctionType(
       function.front().getArgumentTypes(), ValueRange(returned).getTypes()));
   function.setArgAttrsAttr(builder.getArrayAttr(attrs));

@@ -56,13 +56,19 @@ AttnKernel buildRowNormKernel(mlir::ImplicitLocOpBuilder &builder,
                               const ViewOrders &orders,
                               tile::ScheduleAttr schedule);
 
+/// Whether the kernel of the keys' gradients may also sum up those of the
+/// queries.
+bool mayUseOneKernel(attn::BackwardOp op);
+
 /// One to write each gradient that is used; `name` makes a kernel's name from
-/// what it does.
+/// what it does. `querySchedule` is of the kernel where queries stay; with
+/// `querySums`, f32 memory for their gradients, there is none.
 llvm::SmallVector<AttnKernel>
 buildBackwardKernels(mlir::ImplicitLocOpBuilder &builder,
                      llvm::function_ref<std::string(llvm::StringRef)> name,
                      attn::BackwardOp op, const ViewOrders &orders,
-                     tile::ScheduleAttr schedule);
+                     tile::ScheduleAttr schedule,
+                     tile::ScheduleAttr querySchedule, mlir::Value querySums);
 
 AttnKernel buildRowSumsKernel(mlir::ImplicitLocOpBuilder &builder,
                               llvm::StringRef name, attn::RowSumsOp op,

@@ -89,8 +89,11 @@ tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
   problem.gradients = gradients || isa<attn::RowDotOp>(op);
   if (fused)
     countLoopValues(fused, problem);
-  if (auto backward = dyn_cast<attn::BackwardOp>(op))
+  if (auto backward = dyn_cast<attn::BackwardOp>(op)) {
     countPairValues(backward, problem);
+    problem.oneKernel = mayUseOneKernel(backward);
+    problem.unevenKeys = !backward.getMasks().empty();
+  }
   // Dense rows that are no multiple of 16 bytes are no operands of bulk copies.
   int64_t bits = problem.elementType.getIntOrFloatBitWidth();
   problem.cooperative = anyLayout || problem.headDim * bits % 128 ||
@@ -142,11 +145,12 @@ private:
   template <typename Op> ProblemSizes checkBackwardOperands(Op op);
   void provideCaptureGradients(attn::BackwardOp op, const ProblemSizes &sizes);
   void provideLike(Value result, Value like);
+  Value provideQuerySums(attn::BackwardOp op, const ProblemSizes &sizes);
   void checkCapture(const attn::Capture &capture, ArrayRef<Extent> extents);
   void checkGroups(const Extent &heads, const Extent &keyHeads);
   void provideResult(Value result, ArrayRef<Extent> sizes);
 
-  tile::ScheduleAttr scheduleFor(Operation *op);
+  tile::ScheduleAttr scheduleFor(Operation *op, bool queriesStay = false);
   void launch(const AttnKernel &kernel);
   void lower(attn::FusedOp op);
   void lower(attn::RowNormOp op);
@@ -567,13 +571,17 @@ void ProgramBuilder::provideResult(Value result, ArrayRef<Extent> sizes) {
 // Kernels
 //===----------------------------------------------------------------------===//
 
-tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op) {
+/// `queriesStay`: of the kernel that needs no more than the queries' sums.
+tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op,
+                                               bool queriesStay) {
   if (override)
     return override;
   if (auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr))
     return own;
-  return tile::chooseSchedule(b.getContext(), target,
-                              getScheduleProblem(op, anyLayout));
+  tile::ScheduleProblem problem = getScheduleProblem(op, anyLayout);
+  problem.queriesStay = queriesStay;
+  problem.oneKernel &= !queriesStay;
+  return tile::chooseSchedule(b.getContext(), target, problem);
 }
 
 std::string ProgramBuilder::kernelName(StringRef suffix) {
@@ -626,6 +634,29 @@ void ProgramBuilder::lower(attn::RowNormOp op) {
   });
 }
 
+/// f32 sums of the queries' gradients in workspace, bands of 16 rows by groups
+/// of 8 columns, and what stands for them in the function, which goes with it.
+Value ProgramBuilder::provideQuerySums(attn::BackwardOp op,
+                                       const ProblemSizes &sizes) {
+  constexpr int64_t rows = 16, columns = 8;
+  auto query = cast<RankedTensorType>(op.getQuery().getType());
+  attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
+  int64_t groups = llvm::divideCeil(query.getDimSize(d.d), columns);
+  auto type =
+      RankedTensorType::get({query.getDimSize(d.b), query.getDimSize(d.h),
+                             ShapedType::kDynamic, groups, rows * columns},
+                            b.getF32Type());
+  OpBuilder at(op);
+  Value sums =
+      UnrealizedConversionCastOp::create(at, op.getLoc(), type, ValueRange())
+          .getResult(0);
+  Extent bands = sizes.rows;
+  bands.size = arith::CeilDivUIOp::create(
+      b, bands.size, arith::ConstantIndexOp::create(b, rows));
+  provideResult(sums, {sizes.sequences, sizes.heads, bands, {}, {}});
+  return sums;
+}
+
 void ProgramBuilder::lower(attn::BackwardOp op) {
   ProblemSizes sizes = checkBackwardOperands(op);
   auto provide = [&](Value result, const Extent &h, const Extent &s,
@@ -640,10 +671,14 @@ void ProgramBuilder::lower(attn::BackwardOp op) {
   provideCaptureGradients(op, sizes);
   tile::ScheduleAttr schedule = scheduleFor(op);
   ImplicitLocOpBuilder at(op.getLoc(), b.getContext());
+  Value sums;
+  if (schedule.getOneKernel() && mayUseOneKernel(op))
+    sums = provideQuerySums(op, sizes);
   at.setInsertionPoint(function);
   auto name = [&](StringRef what) { return kernelName(what); };
   for (const AttnKernel &kernel :
-       buildBackwardKernels(at, name, op, orders, schedule))
+       buildBackwardKernels(at, name, op, orders, schedule,
+                            scheduleFor(op, /*queriesStay=*/true), sums))
     launch(kernel);
 }
 
@@ -651,7 +686,7 @@ void ProgramBuilder::lower(attn::RowSumsOp op) {
   ProblemSizes sizes = checkBackwardOperands(op);
   for (Value result : op->getResults())
     provideResult(result, {sizes.sequences, sizes.heads, sizes.rows});
-  tile::ScheduleAttr schedule = scheduleFor(op);
+  tile::ScheduleAttr schedule = scheduleFor(op, /*queriesStay=*/true);
   launchNew(op, [&](ImplicitLocOpBuilder &at) {
     return buildRowSumsKernel(at, kernelName("row_sums"), op, orders, schedule);
   });

@@ -57,6 +57,7 @@ enum class Filler {
   Bulk,     // one thread starts a bulk copy
   OneWarp,  // warps of the producer take slots in turn
   AllWarps, // warps of the producer share the rows of each slot
+  Consumers // each puts its rows
 };
 
 struct RingInfo {
@@ -66,7 +67,11 @@ struct RingInfo {
   RingType type;
 
   /// Arrivals that make a slot full, besides the bytes of bulk copies.
-  int64_t producers() const { return filler == Filler::AllWarps ? 4 : 1; }
+  int64_t producers(int64_t consumers) const {
+    return filler == Filler::Consumers  ? 4 * consumers
+           : filler == Filler::AllWarps ? 4
+                                        : 1;
+  }
 };
 
 class KernelLowering {
@@ -205,6 +210,7 @@ private:
   void copySingly(const Part &part);
   void copyRows(const Part &part);
   void lowerAwait(AwaitOp op);
+  void lowerPut(PutOp op);
   void lowerZeroRows(ZeroRowsOp op);
   void arriveOnce(Value address);
   void lowerRelease(ReleaseOp op);
@@ -256,6 +262,10 @@ private:
   void waitBarrier(Value address, Value parity);
   FragOffset offsetOf(FragType type, int64_t index);
   Value broadcast(Value frag, FragOffset offset);
+  /// The same value, but no invariant of loops.
+  Value refreshed(Value value) {
+    return assembly("mov.b32 $0, $1;", "=r,r", i32, value)[0];
+  }
   void refreshPosition(Region &region, unsigned row);
   Value getRow(FragType type, FragOffset offset);
   Value getCol(FragType type, FragOffset offset);
@@ -273,7 +283,24 @@ private:
                     Value pointer, ArrayRef<Value> elements, Block *outside);
   LogicalResult storeRows(StoreOp op, int64_t colDim, Value pairs);
   Value joinPair(Value low, Value high, Type element);
+  /// Squares of 8 x 8 that a warp writes to shared memory.
+  struct Squares {
+    Value rows, key;
+    int64_t panel;
+  };
+  Squares getSquares(Value rows, int64_t panel);
+  void storeSquares(const Squares &squares, int64_t col, ArrayRef<Value> words);
   LogicalResult stage(StoreOp op, Value rows, int64_t panel);
+  ArrayRef<SmallVector<int64_t>> findSteps(AffineMap map, FragType type);
+  bool isQuads(AffineMap map, FragType type);
+  Value stepTo(Value view, ArrayRef<int64_t> deltas);
+  Value allowsQuads(Value view);
+  void emitQuads(ArrayRef<Value> elements, ArrayRef<Value> pointers, Value step,
+                 Value inBounds, bool adds);
+  LogicalResult storeQuads(StoreOp op);
+  Values loadPair(Value pointer, Value step, Value wide, Value inBounds);
+  LogicalResult loadQuads(LoadOp op, ArrayRef<int64_t> indices,
+                          Values &results);
   void unstage(StoreOp op, int64_t colDim, Value rows, int64_t panel);
   LogicalResult storeThrough(StoreOp op, int64_t colDim);
   LogicalResult storeElements(StoreOp op);
@@ -291,6 +318,8 @@ private:
   std::map<const void *, Values> values;
   llvm::MapVector<Value, RingInfo> rings;
   int64_t sharedBytes = 0;
+  /// Of accesses: see findSteps.
+  DenseMap<std::pair<AffineMap, Type>, std::vector<SmallVector<int64_t>>> steps;
 
   llvm::MapVector<std::tuple<ParamKind, unsigned, int64_t>, Value> params;
   SmallVector<DictionaryAttr> paramAttrs;
@@ -447,6 +476,8 @@ void KernelLowering::layOutSharedMemory() {
     Filler filler = Filler::Bulk;
     if (llvm::any_of(op.getRing().getUsers(), llvm::IsaPred<CopyElementsOp>))
       filler = type.getStages() > 1 ? Filler::OneWarp : Filler::AllWarps;
+    else if (llvm::any_of(op.getRing().getUsers(), llvm::IsaPred<PutOp>))
+      filler = Filler::Consumers;
     int64_t number = rings.size();
     rings[op.getRing()] = RingInfo{offset, slot, 0, 0, filler, number, type};
     offset += slot * type.getStages();
@@ -484,8 +515,9 @@ void KernelLowering::emitEntry(Block *produce, Block *consume) {
   int64_t arrivals = 4 * kernel.getRoles().getConsumers();
   for (auto &[value, ring] : rings)
     for (int64_t s = 0; s < ring.type.getStages(); ++s)
-      for (auto [offset, count] : {std::pair(ring.full, ring.producers()),
-                                   std::pair(ring.empty, arrivals)})
+      for (auto [offset, count] :
+           {std::pair(ring.full, ring.producers(arrivals / 4)),
+            std::pair(ring.empty, arrivals)})
         intrinsic("llvm.nvvm.mbarrier.init.shared", {},
                   {sharedPointer(add(base, offset + 8 * s)), constant(count)});
   intrinsic("llvm.nvvm.fence.mbarrier_init.release.cluster", {}, {});
@@ -825,7 +857,7 @@ Value KernelLowering::isMine(const RingInfo &ring, Value cursor) {
 void KernelLowering::lowerAcquire(AcquireOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
   Block *done = nullptr;
-  if (cooperative) {
+  if (cooperative && ring.filler != Filler::Consumers) {
     Block *mine = newBlock();
     done = newBlock();
     branchIf(isMine(ring, op.getCursor()), mine, done);
@@ -1436,15 +1468,19 @@ LogicalResult KernelLowering::lowerWgmma(WgmmaOp op) {
                       std::to_string(outs) + ";\n";
   // The rows that the panels of the left operand have in shared memory.
   int64_t lhsRows = 0;
+  bool transposed = false;
   if (packed) {
     ArrayRef<Value> registers = getAll(op.getLhs());
     llvm::append_range(operands, registers);
     repeat(constraints, "r", registers.size());
   } else {
+    transposed = op.getTransposeA();
     auto rows = op.getLhs().getDefiningOp<RowsOp>();
     lhsRows = rows ? rows.getSlot().getType().getRows()
                    : cast<SmemType>(op.getLhs().getType()).getRows();
-    operands.push_back(descriptor(get(op.getLhs()), kMajorDescriptor()));
+    operands.push_back(
+        descriptor(get(op.getLhs()), transposed ? mnMajorDescriptor(lhsRows)
+                                                : kMajorDescriptor()));
     constraints += ",l";
     setUp += "mov.b64 {al, ah}, $" + std::to_string(outs + 1) + ";\n";
   }
@@ -1469,12 +1505,18 @@ LogicalResult KernelLowering::lowerWgmma(WgmmaOp op) {
     } else {
       left = "da";
       text += "add.u32 x, al, " +
-              std::to_string(kMajorStep(lhsRows, step) >> 4) +
+              std::to_string((transposed ? mnMajorStep(step)
+                                         : kMajorStep(lhsRows, step)) >>
+                             4) +
               ";\nmov.b64 da, {x, ah};\n";
     }
     text += "add.u32 x, bl, " + std::to_string(right) +
             ";\nmov.b64 db, {x, bh};\n" + shape + left + ", db, " + scale +
-            ", 1, 1" + (packed ? "" : ", 0") + (kMajor ? ", 0" : ", 1") + ";\n";
+            ", 1, 1" +
+            (packed       ? ""
+             : transposed ? ", 1"
+                          : ", 0") +
+            (kMajor ? ", 0" : ", 1") + ";\n";
   }
   text += "}";
   SmallVector<Type> types(outs, f32);
@@ -1561,13 +1603,10 @@ Value KernelLowering::getCol(FragType type, FragOffset offset) {
 /// a thread holds, they would be hoisted out of loops and fill registers.
 void KernelLowering::refreshPosition(Region &region, unsigned row) {
   Block &block = region.front();
-  auto refresh = [&](Value &value) {
-    value = assembly("mov.b32 $0, $1;", "=r,r", i32, value)[0];
-  };
   if (!block.getArgument(row).use_empty())
-    refresh(firstRow);
+    firstRow = refreshed(firstRow);
   if (!block.getArgument(row + 1).use_empty())
-    refresh(firstCol);
+    firstCol = refreshed(firstCol);
 }
 
 LogicalResult KernelLowering::inlineBody(Region &region,
@@ -2041,12 +2080,24 @@ void KernelLowering::emitStore(Value value, Value pointer, Value inBounds) {
            bits == 32 ? "r,l,r" : "h,l,r", {}, {value, pointer, predicate});
 }
 
+/// Whether indices come as pairs of neighbours.
+static bool arePairs(ArrayRef<int64_t> indices) {
+  for (size_t i = 0; i < indices.size(); i += 2)
+    if (i + 1 == indices.size() || indices[i] % 2 ||
+        indices[i + 1] != indices[i] + 1)
+      return false;
+  return true;
+}
+
 LogicalResult KernelLowering::emitLoads(LoadOp op, ArrayRef<int64_t> indices,
                                         Values &results) {
   FragType type = op.getFrag().getType();
   Type element = type.getElementType();
   if (type.getLayout() == Layout::A)
     return op.emitError("loads no packed operands");
+  if (arePairs(indices) && isQuads(op.getMap(), type) &&
+      type.getCols() % 8 == 0)
+    return loadQuads(op, indices, results);
   Values symbols;
   for (Value coordinate : op.getCoordinates())
     symbols.push_back(get(coordinate));
@@ -2196,6 +2247,239 @@ LogicalResult KernelLowering::storeRows(StoreOp op, int64_t colDim,
   return success();
 }
 
+static int64_t evaluateAt(AffineExpr expr, int64_t row, int64_t col) {
+  if (auto constant = dyn_cast<AffineConstantExpr>(expr))
+    return constant.getValue();
+  if (auto dim = dyn_cast<AffineDimExpr>(expr))
+    return dim.getPosition() ? col : row;
+  auto binary = cast<AffineBinaryOpExpr>(expr);
+  int64_t x = evaluateAt(binary.getLHS(), row, col);
+  int64_t y = evaluateAt(binary.getRHS(), row, col);
+  switch (expr.getKind()) {
+  case AffineExprKind::Add:
+    return x + y;
+  case AffineExprKind::Mul:
+    return x * y;
+  case AffineExprKind::Mod:
+    return llvm::mod(x, y);
+  case AffineExprKind::CeilDiv:
+    return llvm::divideCeilSigned(x, y);
+  default:
+    return llvm::divideFloorSigned(x, y);
+  }
+}
+
+/// How far in each dim of the view a thread's values lie from its first one, if
+/// that is the same for all threads whatever the symbols.
+ArrayRef<SmallVector<int64_t>> KernelLowering::findSteps(AffineMap map,
+                                                         FragType type) {
+  auto [found, isNew] = steps.try_emplace({map, Type(type)});
+  if (!isNew || type.getLayout() != Layout::Acc)
+    return found->second;
+  SmallVector<AffineExpr> zeros(map.getNumSymbols(),
+                                getAffineConstantExpr(0, map.getContext()));
+  AffineMap plain = map.replaceDimsAndSymbols({}, zeros, 2, 0);
+  for (auto [expr, rest] : llvm::zip(map.getResults(), plain.getResults()))
+    for (unsigned dim : {0, 1})
+      if (simplifyAffineExpr(expr - rest, 2, map.getNumSymbols())
+              .isFunctionOfDim(dim))
+        return found->second;
+  std::vector<SmallVector<int64_t>> all;
+  for (int64_t thread = 0; thread < 128; ++thread) {
+    FragOffset at = {threadRow(thread / 32, thread % 32),
+                     threadCol(thread % 32)};
+    for (int64_t i = 0; i < type.getCount(); ++i) {
+      FragOffset offset = accOffset(i);
+      SmallVector<int64_t> deltas;
+      for (AffineExpr expr : plain.getResults())
+        deltas.push_back(
+            evaluateAt(expr, at.row + offset.row, at.col + offset.col) -
+            evaluateAt(expr, at.row, at.col));
+      if (thread == 0)
+        all.push_back(deltas);
+      else if (all[i] != deltas)
+        return found->second;
+    }
+  }
+  found->second = std::move(all);
+  return found->second;
+}
+
+/// Whether four values of a thread after each other are neighbours in memory:
+/// in the last dim of the view.
+bool KernelLowering::isQuads(AffineMap map, FragType type) {
+  ArrayRef<SmallVector<int64_t>> deltas = findSteps(map, type);
+  for (size_t i = 0; i < deltas.size(); ++i)
+    for (size_t dim = 0; dim < deltas[i].size(); ++dim) {
+      int64_t next = dim + 1 == deltas[i].size() ? i % 4 : 0;
+      if (deltas[i][dim] - deltas[i - i % 4][dim] != next)
+        return false;
+    }
+  return !deltas.empty() && type.getElementType().isF32();
+}
+
+/// The bytes from a thread's first value to value `index`.
+Value KernelLowering::stepTo(Value view, ArrayRef<int64_t> deltas) {
+  Value offset = constant(0, i64);
+  for (auto [dim, delta] : llvm::enumerate(deltas))
+    if (delta)
+      offset = add(offset, mul(getStride(view, dim), 4 * delta));
+  return offset;
+}
+
+/// Whether all rows of 16 bytes begin at multiples of them.
+Value KernelLowering::allowsQuads(Value view) {
+  auto type = cast<tile::ViewType>(view.getType());
+  Value bits = constant(0, i64);
+  for (int64_t dim = 0; dim + 1 < type.getRank(); ++dim)
+    bits = arith::OrIOp::create(b, loc, bits, getStride(view, dim));
+  Value pointer = getParam(ParamKind::Pointer, argumentNumber(view));
+  Value address = LLVM::PtrToIntOp::create(b, loc, i64, pointer);
+  bits = arith::OrIOp::create(b, loc, mul(bits, 4), address);
+  return andi(equals(andi(bits, constant(15, i64)), 0),
+              equals(getStride(view, type.getRank() - 1), 1));
+}
+
+/// Stores or adds as many elements at each pointer, at once or, with a `step`
+/// in bytes, one by one. One asm for one branch, since products may be in
+/// flight.
+void KernelLowering::emitQuads(ArrayRef<Value> elements,
+                               ArrayRef<Value> pointers, Value step,
+                               Value inBounds, bool adds) {
+  Values operands = {arith::ExtUIOp::create(b, loc, i32, inBounds)};
+  llvm::append_range(operands, pointers);
+  llvm::append_range(operands, elements);
+  std::string constraints = "r";
+  repeat(constraints, "l", pointers.size());
+  repeat(constraints, "f", elements.size());
+  std::string what = adds ? "red.relaxed.gpu.global.add." : "st.global.";
+  std::string text = "{\n.reg .pred p;\n.reg .b64 a;\nsetp.eq.b32 p, $0, 0;\n"
+                     "@p bra DONE;\n";
+  std::string by = "$" + std::to_string(operands.size());
+  if (step) {
+    operands.push_back(step);
+    constraints += ",l";
+  }
+  int64_t count = elements.size() / pointers.size();
+  int64_t next = 1 + pointers.size();
+  for (size_t i = 0; i < pointers.size(); ++i, next += count) {
+    std::string to = "$" + std::to_string(1 + i);
+    if (!step) {
+      text += what + (count == 4 ? "v4.f32 [" : "f32 [") + to + "], " +
+              (count == 4 ? "{" + operandList(next, 4) + "}"
+                          : operandList(next, 1)) +
+              ";\n";
+      continue;
+    }
+    text += "mov.b64 a, " + to + ";\n";
+    for (int64_t k = 0; k < count; ++k)
+      text += what + "f32 [a], " + operandList(next + k, 1) +
+              ";\nadd.s64 a, a, " + by + ";\n";
+  }
+  assembly(text + "DONE:\n}", constraints, {}, operands);
+}
+
+/// A store of a fragment whose quads are neighbours in memory. The groups of
+/// eight columns lie in the dim before the last.
+LogicalResult KernelLowering::storeQuads(StoreOp op) {
+  FragType type = op.getFrag().getType();
+  Value view = op.getView();
+  auto viewType = cast<tile::ViewType>(view.getType());
+  int64_t groups = type.getCount() / 4, groupDim = viewType.getRank() - 2;
+  auto indices = llvm::to_vector(llvm::seq<int64_t>(0, type.getCount()));
+  Values elements;
+  if (failed(emitElements(op.getFrag(), indices, elements)))
+    return failure();
+  // Computed here: as invariants, addresses would fill registers in the loop.
+  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
+  firstRow = refreshed(firstRow);
+  firstCol = refreshed(firstCol);
+  Values symbols;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(refreshed(get(coordinate)));
+  Access access = getAccess(view, op.getMap(), symbols, {}, firstRow, firstCol);
+  Value pointer = elementPointer(view, access.offset);
+  Value begin =
+      evaluate(op.getMap().getResult(groupDim), firstRow, firstCol, symbols);
+  Value left = arith::SubIOp::create(b, loc, getSize(view, groupDim), begin);
+  ArrayRef<SmallVector<int64_t>> deltas = findSteps(op.getMap(), type);
+  Values pointers;
+  for (int64_t i = 0; i < groups; ++i)
+    pointers.push_back(LLVM::GEPOp::create(
+        b, loc, pointer.getType(), b.getI8Type(), pointer,
+        ArrayRef<LLVM::GEPArg>{stepTo(view, deltas[4 * i])}));
+  // Where not all groups exist, half of them at a time may.
+  Block *wide = newBlock(), *narrow = newBlock(), *done = newBlock();
+  Value all = compare(arith::CmpIPredicate::sge, left, constant(groups));
+  branchSeldom(equals(andi(allowsQuads(view), all), 0), narrow, wide, {});
+  at(wide);
+  emitQuads(elements, pointers, Value(), access.inBounds, op.getAdd());
+  branch(done);
+  at(narrow);
+  Value step = mul(getStride(view, viewType.getRank() - 1), 4);
+  for (int64_t i = 0; i < groups; ++i)
+    emitQuads(ArrayRef(elements).slice(4 * i, 4), pointers[i], step,
+              andi(access.inBounds,
+                   compare(arith::CmpIPredicate::sgt, left, constant(i))),
+              op.getAdd());
+  branch(done);
+  at(done);
+  return success();
+}
+
+/// Two neighbours in memory, each 0 where it does not exist; in one read where
+/// `wide` says so.
+Values KernelLowering::loadPair(Value pointer, Value step, Value wide,
+                                Value inBounds) {
+  auto flag = [&](Value value) {
+    return arith::ExtUIOp::create(b, loc, i32, value);
+  };
+  return assembly("{\n.reg .pred p, q;\nmov.b32 $0, 0;\nmov.b32 $1, 0;\n"
+                  ".reg .b64 a;\nadd.s64 a, $2, $3;\n"
+                  "setp.ne.b32 p, $4, 0;\nsetp.ne.and.b32 q, $5, 0, p;\n"
+                  "setp.eq.and.b32 p, $5, 0, p;\n"
+                  "@q ld.global.v2.f32 {$0, $1}, [$2];\n"
+                  "@p ld.global.f32 $0, [$2];\n@p ld.global.f32 $1, [a];\n}",
+                  "=&f,=&f,l,l,r,r", {f32, f32},
+                  {pointer, step, flag(inBounds), flag(wide)},
+                  /*effects=*/false);
+}
+
+/// Pairs of a fragment whose quads are neighbours in memory.
+LogicalResult KernelLowering::loadQuads(LoadOp op, ArrayRef<int64_t> indices,
+                                        Values &results) {
+  Value view = op.getView();
+  auto viewType = cast<tile::ViewType>(view.getType());
+  int64_t groupDim = viewType.getRank() - 2;
+  Values symbols;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(get(coordinate));
+  Value rows = op.getRows() ? get(op.getRows()) : Value();
+  Access access = getAccess(view, op.getMap(), symbols, {}, firstRow, firstCol);
+  Value pointer = elementPointer(view, access.offset);
+  Value begin =
+      evaluate(op.getMap().getResult(groupDim), firstRow, firstCol, symbols);
+  Value left = arith::SubIOp::create(b, loc, getSize(view, groupDim), begin);
+  Value step = mul(getStride(view, viewType.getRank() - 1), 4);
+  Value wide = allowsQuads(view);
+  ArrayRef<SmallVector<int64_t>> deltas =
+      findSteps(op.getMap(), op.getFrag().getType());
+  for (size_t i = 0; i < indices.size(); i += 2) {
+    int64_t index = indices[i];
+    Value from = LLVM::GEPOp::create(
+        b, loc, pointer.getType(), b.getI8Type(), pointer,
+        ArrayRef<LLVM::GEPArg>{stepTo(view, deltas[index])});
+    Value inside =
+        andi(access.inBounds, compare(arith::CmpIPredicate::sgt, left,
+                                      constant(deltas[index][groupDim])));
+    if (rows)
+      inside = andi(inside, compare(arith::CmpIPredicate::slt,
+                                    add(firstRow, accOffset(index).row), rows));
+    llvm::append_range(results, loadPair(from, step, wide, inside));
+  }
+  return success();
+}
+
 LogicalResult KernelLowering::storeElements(StoreOp op) {
   FragType type = op.getFrag().getType();
   Values symbols;
@@ -2219,22 +2503,73 @@ LogicalResult KernelLowering::storeElements(StoreOp op) {
     Values value;
     if (failed(emitElements(op.getFrag(), i, value)))
       return failure();
-    emitStore(value[0], elementPointer(op.getView(), access.offset), mine);
+    Value pointer = elementPointer(op.getView(), access.offset);
+    if (op.getAdd())
+      emitQuads(value, pointer, Value(), mine, true);
+    else
+      emitStore(value[0], pointer, mine);
   }
   return success();
 }
 
+/// Where this lane gives stmatrix a row of the 16 that its warp has of `rows`,
+/// which are 64; panels are `panel` bytes apart. Squares of 8 x 8 lie in the
+/// layout of accumulators: lanes from 16 on have the eight columns to the
+/// right.
+KernelLowering::Squares KernelLowering::getSquares(Value rows, int64_t panel) {
+  Value right = arith::ShRUIOp::create(b, loc, lane, constant(4));
+  Value key = arith::XOrIOp::create(b, loc, right, andi(lane, constant(7)));
+  return {add(rows, mul(andi(lane, constant(15)), kPanelBytes)), mul(key, 16),
+          panel};
+}
+
+/// Up to four squares: columns `col` and the next of 16 rows.
+void KernelLowering::storeSquares(const Squares &squares, int64_t col,
+                                  ArrayRef<Value> words) {
+  int64_t chunk = col % kPanelColumns / 8;
+  Value address =
+      add(add(squares.rows,
+              arith::XOrIOp::create(b, loc, squares.key, constant(16 * chunk))),
+          col / kPanelColumns * squares.panel);
+  Values operands = {address};
+  llvm::append_range(operands, words);
+  std::string constraints = "r";
+  repeat(constraints, "r", words.size());
+  assembly("stmatrix.sync.aligned.m8n8.x" + std::to_string(words.size()) +
+               ".shared.b16 [$0], {" + operandList(1, words.size()) + "};",
+           constraints, {}, operands);
+}
+
+/// Each warp writes its 16 rows and arrives.
+void KernelLowering::lowerPut(PutOp op) {
+  const RingInfo &ring = rings.find(op.getRing())->second;
+  // In loops, addresses as invariants would fill registers.
+  llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
+  lane = refreshed(lane);
+  warp = refreshed(warp);
+  Value stage = splitCursor(ring, op.getCursor()).first;
+  Value slot = add(add(base, mul(stage, ring.slot)), ring.base);
+  Value row = add(mul(get(op.getIndex()), kWgmmaRows),
+                  mul(andi(warp, constant(3)), 16));
+  Squares squares = getSquares(add(slot, mul(row, kPanelBytes)),
+                               ring.type.getRows() * kPanelBytes);
+  ArrayRef<Value> words = getAll(op.getFrag());
+  for (int64_t col = 0; !words.empty(); col += kWgmmaK) {
+    storeSquares(squares, col, words.take_front(4));
+    words = words.drop_front(4);
+  }
+  // wgmma reads through another proxy.
+  assembly("fence.proxy.async.shared::cta;", "", {}, {});
+  intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
+  arriveOnce(barrier(ring, ring.full, stage));
+}
+
 /// Writes what this thread holds of 16 rows and all columns to `rows` of shared
-/// memory, panel after panel, swizzled. stmatrix takes squares of 8 x 8 in the
-/// layout of accumulators and the address of a row from each lane.
+/// memory, panel after panel, swizzled.
 LogicalResult KernelLowering::stage(StoreOp op, Value rows, int64_t panel) {
   Type element = op.getFrag().getType().getElementType();
   Value frag = getUnrounded(op.getFrag());
-  Value to = add(rows, mul(andi(lane, constant(15)), kPanelBytes));
-  // Lanes from 16 on have the rows of the eight columns to the right.
-  Value right = arith::ShRUIOp::create(b, loc, lane, constant(4));
-  Value key = arith::XOrIOp::create(b, loc, right, andi(lane, constant(7)));
-  key = mul(key, 16);
+  Squares squares = getSquares(rows, panel);
   int64_t end = roundUp(op.getFrag().getType().getCols(), 8);
   for (int64_t col = 0; col < end; col += 16) {
     int64_t count = std::min<int64_t>(end - col, 16) / 4;
@@ -2248,17 +2583,7 @@ LogicalResult KernelLowering::stage(StoreOp op, Value rows, int64_t panel) {
       Value pair = joinPair(elements[k], elements[k + 1], element);
       words.push_back(LLVM::BitcastOp::create(b, loc, i32, pair));
     }
-    int64_t chunk = col % kPanelColumns / 8;
-    Value address =
-        add(add(to, arith::XOrIOp::create(b, loc, key, constant(16 * chunk))),
-            col / kPanelColumns * panel);
-    Values operands = {address};
-    llvm::append_range(operands, words);
-    std::string constraints = "r";
-    repeat(constraints, "r", count);
-    assembly("stmatrix.sync.aligned.m8n8.x" + std::to_string(count) +
-                 ".shared.b16 [$0], {" + operandList(1, count) + "};",
-             constraints, {}, operands);
+    storeSquares(squares, col, words);
   }
   return success();
 }
@@ -2338,9 +2663,12 @@ LogicalResult KernelLowering::lowerStore(StoreOp op) {
   FragType type = op.getFrag().getType();
   if (type.getLayout() == Layout::A)
     return op.emitError("stores no packed operands");
+  if (!op.getRows() && type.getCols() % 8 == 0 && isQuads(op.getMap(), type))
+    return storeQuads(op);
   int64_t colDim = findColumnDim(op.getMap());
   int64_t bits = type.getElementType().getIntOrFloatBitWidth();
-  bool simple = colDim >= 0 && type.getLayout() == Layout::Acc && bits >= 16;
+  bool simple = colDim >= 0 && type.getLayout() == Layout::Acc && bits >= 16 &&
+                !op.getAdd();
   if (!simple)
     return storeElements(op);
   Value steps =
@@ -2469,6 +2797,17 @@ LogicalResult KernelLowering::lower(Operation *op) {
           [&](AwaitOp await) { return lowerAwait(await), success(); })
       .Case<ZeroRowsOp>(
           [&](ZeroRowsOp zero) { return lowerZeroRows(zero), success(); })
+      .Case<PutOp>([&](PutOp put) { return lowerPut(put), success(); })
+      .Case<ColumnsOp>([&](ColumnsOp columns) {
+        // Within a panel, the swizzle follows the address.
+        SmemType type = columns.getResult().getType();
+        int64_t bytes = type.getCols() == kPanelColumns
+                            ? type.getRows() * kPanelBytes
+                            : type.getCols() * 2;
+        set(columns,
+            {add(get(columns.getSlot()), mul(get(columns.getIndex()), bytes))});
+        return success();
+      })
       .Case<ReleaseOp>(
           [&](ReleaseOp release) { return lowerRelease(release), success(); })
       .Case<WgmmaOp>([&](WgmmaOp wgmma) { return lowerWgmma(wgmma); })

@@ -178,17 +178,14 @@ ScheduleAttr serialised(ScheduleAttr s) {
                            false, false, false, 1, s.getSlice(), s.getStaged());
 }
 
-/// Registers for two products of 64 rows, the weights of one as an operand, and
-/// the sums.
+/// Registers for two products of 64 rows, whose place the weights take, and the
+/// sums.
 int64_t sm90GradientRegisters(const ScheduleProblem &p, int64_t blockN) {
   int64_t d = roundUp(p.headDim, 16), dv = roundUp(p.valueHeadDim, 16);
   bool split = d + dv > kMostGradientColumns;
-  int64_t columns = split ? std::max(d, dv) : d + dv;
-  // Two values a column, such as an LSE, fit beside what is counted.
-  int64_t values = std::max<int64_t>(p.keyValues - 2, 0);
-  constexpr int64_t addresses = 8;
-  return columns / 2 + blockN + blockN / 4 + values * blockN / 4 +
-         p.positionValues * blockN / 2 + addresses;
+  int64_t columns = p.queriesStay ? d : split ? std::max(d, dv) : d + dv;
+  return columns / 2 + blockN + p.keyValues * blockN / 4 +
+         p.positionValues * blockN / 2;
 }
 
 /// Shared memory for the operands that stay and those that pass.
@@ -201,24 +198,78 @@ int64_t sm90GradientBytes(const ScheduleProblem &p, int64_t blockM,
 
 bool sm90GradientsFit(const ScheduleProblem &p, int64_t consumers,
                       int64_t blockN, int64_t stages) {
-  return sm90GradientRegisters(p, blockN) <= sm90RegisterBudget(p, consumers) &&
+  int64_t budget = sm90RegisterBudget(p, consumers);
+  // Packed weights and addresses. Two values a column, such as an LSE, fit
+  // beside what is counted if the block is not wide.
+  if (consumers < 3)
+    budget +=
+        std::min<int64_t>(p.keyValues, 2) * std::min<int64_t>(blockN, 64) / 4 -
+        24;
+  return sm90GradientRegisters(p, blockN) <= budget &&
          sm90GradientBytes(p, consumers * kRowsPerConsumer, blockN, stages) <=
              kSharedMemory;
 }
 
-/// One product after the other: an operand that passes is in two of them.
+/// One kernel for all gradients, if there is one that fits: two sums and two
+/// products of 64 rows in registers; in shared memory besides the operands the
+/// exchanged weights of two blocks. Both consumers read these whole and share
+/// their product, by 64 rows or by columns.
+ScheduleAttr chooseOneKernel(MLIRContext *context, const ScheduleProblem &p) {
+  constexpr int64_t consumers = 2, blockM = consumers * kRowsPerConsumer;
+  constexpr int64_t stages = 2, panel = 64;
+  int64_t d = roundUp(p.headDim, panel), dv = roundUp(p.valueHeadDim, panel);
+  // Measured (results/2026-11-28-h100-backward): loads in the loop, of an LSE
+  // or a bias, take from it what it gains.
+  if (!p.oneKernel || p.cooperative || d > consumers * panel || p.keyValues ||
+      p.positionValues)
+    return {};
+  int64_t element = bytesOf(p.elementType);
+  for (int64_t blockN : {blockM, panel}) {
+    int64_t share = roundUp(p.headDim, 16) / consumers;
+    // A mask's positions do not fit beside a wide block.
+    bool shares =
+        blockN == blockM
+            ? !p.unevenKeys
+            : d == consumers * panel || (share % 16 == 0 && panel % share == 0);
+    int64_t registers =
+        (roundUp(p.headDim, 16) + roundUp(p.valueHeadDim, 16)) / 2 + blockN;
+    int64_t bytes =
+        element * ((blockM + stages * blockN) * (d + dv) + 2 * blockM * blockN);
+    // What is left of the registers holds addresses.
+    if (shares && bytes <= kSharedMemory &&
+        registers <= sm90RegisterBudget(p, consumers) - 24)
+      return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
+                               Order::Deferred, false, false, false, 1,
+                               getWidestSlice(blockN), /*staged=*/true,
+                               /*one_kernel=*/true);
+  }
+  return {};
+}
+
+/// Where heads are narrow, elementwise work takes longer than the products: a
+/// third consumer hides more of it. Else the widest blocks that fit.
 ScheduleAttr chooseSm90aGradients(MLIRContext *context,
                                   const ScheduleProblem &p) {
-  int64_t consumers = 2, blockN = 64, stages = 2;
-  while (blockN > 16 && !sm90GradientsFit(p, consumers, blockN, stages))
-    blockN -= 16;
-  if (!sm90GradientsFit(p, consumers, blockN, stages))
+  if (ScheduleAttr one = chooseOneKernel(context, p))
+    return one;
+  auto widest = [&](int64_t consumers) {
+    int64_t blockN = 128;
+    while (blockN > 0 && !sm90GradientsFit(p, consumers, blockN, 2))
+      blockN -= 16;
+    return blockN;
+  };
+  int64_t consumers = 2;
+  if (roundUp(p.headDim, 16) + roundUp(p.valueHeadDim, 16) <= 128 &&
+      widest(3) >= 64)
+    consumers = 3;
+  else if (widest(2) == 0)
     consumers = 1;
+  int64_t blockN = std::max<int64_t>(widest(consumers), 16), stages = 2;
   while (stages < 3 && sm90GradientsFit(p, consumers, blockN, stages + 1))
     ++stages;
   return ScheduleAttr::get(context, consumers * kRowsPerConsumer, blockN,
-                           consumers, stages, Order::Serial, false, false,
-                           false, 1, 0, /*staged=*/false);
+                           consumers, stages, Order::Deferred, false, false,
+                           false, 1, getWidestSlice(blockN), /*staged=*/true);
 }
 
 } // namespace
@@ -286,6 +337,12 @@ attnc::tile::getScheduleLadder(StringRef target, const ScheduleProblem &problem,
         getFootprint(target, problem, next).bytes <= kSharedMemory)
       ladder.push_back(next);
   };
+  if (first.getOneKernel()) {
+    ScheduleProblem many = problem;
+    many.oneKernel = false;
+    first = chooseSm90aGradients(first.getContext(), many);
+    add(first);
+  }
   int64_t blockN = first.getBlockN();
   add(narrow(first, blockN - 16));
   add(narrow(first, roundUp(blockN / 2, 16)));

@@ -31,6 +31,10 @@ struct ScheduleProblem {
   /// Gradients: a block of two operands stays while one of two others passes,
   /// and up to two sums of its rows are kept.
   bool gradients = false;
+  /// Of those, only the sum of the queries is kept.
+  bool queriesStay = false;
+  /// One kernel may make all of them, in no fixed order.
+  bool oneKernel = false;
 };
 
 /// Why a schedule was chosen, for `attnc explain`.

@@ -15,6 +15,10 @@
 //   that the loop carries, the first is the rest. The products of the next
 //   block's first stage are started before the products of this block's
 //   second stage are waited for, so elementwise work runs beside them.
+// - Order `deferred` starts a product where it stands and waits for it where
+//   its result is first read. A product of transposed weights needs those of
+//   all consumers: they are exchanged in shared memory, and what depends on
+//   them is done one block late, so that consumers need not keep in step.
 //
 // Nothing here knows what the elementwise work is.
 //
@@ -193,6 +197,12 @@ void eraseUnused(Block &block) {
 // The state of a role
 //===----------------------------------------------------------------------===//
 
+/// A product that was started.
+struct Started {
+  tile::DotOp dot;
+  Value pending;
+};
+
 /// What stands for the values of the tile program.
 struct Stage {
   IRMapping map;
@@ -207,12 +217,16 @@ struct Role : Stage {
   llvm::MapVector<Operation *, Value> cursors;
   /// Slots that were awaited and not yet released.
   llvm::MapVector<Operation *, Value> slots;
+  /// Order `deferred`: products that were not waited for, the oldest first.
+  SmallVector<Started> inFlight;
 };
 
-/// A product that was started.
-struct Started {
+/// Order `deferred`: the product that reads weights of all consumers.
+struct Exchange {
   tile::DotOp dot;
-  Value pending;
+  /// It and all that depends on it.
+  llvm::SetVector<Operation *> late;
+  Value ring;
 };
 
 /// A stage whose first products were started: what remains of it.
@@ -225,6 +239,9 @@ struct Progress {
 // The scheduler
 //===----------------------------------------------------------------------===//
 
+/// Of exchanged weights: those of one block are read while the next are made.
+constexpr int64_t kExchangeSlots = 2;
+
 class Scheduler {
 public:
   Scheduler(tile::KernelOp kernel, bool anyLayout)
@@ -234,11 +251,17 @@ public:
   LogicalResult run();
 
 private:
+  // The loop over keys.
+  struct Range {
+    Value begin, end, step;
+  };
+
   // What is to be done.
   LogicalResult analyse();
   LogicalResult addCopy(tile::LoadOp load, bool inLoop);
   LogicalResult checkBudgets();
   LogicalResult findStages();
+  LogicalResult findExchange();
   void findAccumulators();
   Value getInit(Role &role, Value init, BlockArgument arg);
 
@@ -268,6 +291,22 @@ private:
   LogicalResult emitConsumerBlock(Role &role, Block &block);
   LogicalResult emitSerialLoop(Role &role);
   LogicalResult emitOverlapLoop(Role &role);
+  LogicalResult emitDeferredLoop(Role &role);
+  LogicalResult emitDeferredBlock(Role &role, Value begin, Value key);
+  /// Those ops stand for the positions in the ring of exchanged weights.
+  Operation *getPutter() { return exchange->dot.getLhs().getDefiningOp(); }
+  Operation *getReader() { return exchange->dot; }
+  void settle(Role &role, Value tile);
+  void settleAll(Role &role);
+  Stage beginLate(Role &role, Value key);
+  LogicalResult putWeights(Role &role);
+  void putZeros(Role &role);
+  void put(Role &role, Value packed);
+  LogicalResult startLate(Role &role);
+  LogicalResult finishLate(Role &role, Value key, Value any);
+  LogicalResult storeLate(Role &role, Stage &late, tile::StoreOp store,
+                          Value any);
+  Value getLastKey(const Range &range);
   LogicalResult emitOp(Role &role, Operation *op);
   LogicalResult emitFor(Role &role, scf::ForOp op);
   SmallVector<Operation *> getOps(bool first);
@@ -293,10 +332,6 @@ private:
   Value shiftCount(Role &role, Value rows, bool split);
   void beginBlock(Role &role, Value key, std::optional<bool> isFull);
 
-  // The loop over keys.
-  struct Range {
-    Value begin, end, step;
-  };
   Range getRange(Role &role);
   /// Emits one block: its key, whether it is full, what is carried in and out.
   using PartBody = llvm::function_ref<LogicalResult(Value, bool, ValueRange,
@@ -311,7 +346,27 @@ private:
     return arith::ConstantIndexOp::create(b, loc, value);
   }
   bool isOverlap() { return schedule.getOrder() == tile::Order::Overlap; }
+  bool isDeferred() { return schedule.getOrder() == tile::Order::Deferred; }
   bool isFirstStage(Operation *op) { return !secondStage.contains(op); }
+  bool isInLoop(Operation *op) {
+    auto found = copies.find(op);
+    return found == copies.end() || found->second.inLoop;
+  }
+  /// Whether each consumer has some columns of an exchanged product, which has
+  /// no more than 64 rows; else each has 64 rows.
+  bool splitsColumns() {
+    return schedule.getConsumers() > 1 &&
+           schedule.getBlockN() == hopper::kWgmmaRows;
+  }
+  /// How many: a panel, or a part of the only one.
+  int64_t getShare() {
+    int64_t cols = exchange->dot.getN();
+    if (!splitsColumns())
+      return cols;
+    if (cols > hopper::kPanelColumns)
+      return hopper::kPanelColumns;
+    return hopper::roundUp(cols, hopper::kWgmmaK) / schedule.getConsumers();
+  }
   bool isCooperative() {
     return llvm::any_of(copies, [](auto &copy) { return !copy.second.bulk; });
   }
@@ -331,6 +386,9 @@ private:
 
   // Of the consumers: their number as a value, their first row (index, i32).
   Value consumer, firstRow, firstRowI32;
+
+  // Order `deferred`.
+  std::optional<Exchange> exchange;
 
   // Order `overlap`.
   llvm::SetVector<Operation *> secondStage;
@@ -373,6 +431,8 @@ LogicalResult Scheduler::analyse() {
   for (auto load : loop.getBody()->getOps<tile::LoadOp>())
     if (feedsProducts(load) && failed(addCopy(load, true)))
       return failure();
+  if (failed(findExchange()))
+    return failure();
   return isOverlap() ? findStages() : success();
 }
 
@@ -415,6 +475,11 @@ LogicalResult Scheduler::checkBudgets() {
              << type.getRows();
     bytes += stages * hopper::slotBytes(type.getRows(), type.getCols());
     barriers += 16 * stages;
+  }
+  if (exchange) {
+    bytes += kExchangeSlots *
+             hopper::slotBytes(schedule.getBlockM(), schedule.getBlockN());
+    barriers += 16 * kExchangeSlots;
   }
   if (bytes + barriers > hopper::kSharedMemoryLimit)
     return kernel.emitError() << "schedule: needs " << bytes + barriers
@@ -524,6 +589,49 @@ LogicalResult Scheduler::findStages() {
   return success();
 }
 
+/// The product of transposed weights, if there is one, and what follows it.
+LogicalResult Scheduler::findExchange() {
+  for (auto dot : loop.getBody()->getOps<tile::DotOp>()) {
+    if (!dot.getTransposeA())
+      continue;
+    if (exchange || !isDeferred())
+      return dot.emitError("one product with transpose_a can be scheduled on "
+                           "Hopper, with order = deferred");
+    exchange.emplace();
+    exchange->dot = dot;
+  }
+  if (!exchange)
+    return success();
+  tile::DotOp dot = exchange->dot;
+  exchange->late.insert(dot);
+  for (size_t i = 0; i < exchange->late.size(); ++i)
+    for (Operation *user : exchange->late[i]->getUsers())
+      exchange->late.insert(user);
+  auto store = exchange->late.size() == 2
+                   ? dyn_cast<tile::StoreOp>(exchange->late[1])
+                   : tile::StoreOp();
+  if (!store || store.getRows())
+    return dot.emitError("a product with transpose_a can only be stored, once "
+                         "and all its rows");
+  auto keys = copies.find(dot.getRhs().getDefiningOp());
+  if (keys == copies.end() || keys->second.inLoop || !keys->second.bulk ||
+      dot.getAcc() || !dot.getLhs().getDefiningOp<tile::CastOp>())
+    return dot.emitError("a product with transpose_a takes rounded weights and "
+                         "a block that stays, by bulk copies");
+  int64_t consumers = schedule.getConsumers();
+  int64_t panels = hopper::panelCount(dot.getN()), share = getShare();
+  bool fits = panels == 1 ? share % hopper::kWgmmaK == 0 &&
+                                hopper::kPanelColumns % share == 0
+                          : panels == consumers;
+  if (splitsColumns() ? !fits : dot.getM() != consumers * hopper::kWgmmaRows)
+    return dot.emitError()
+           << "schedule: " << consumers << " consumers share a product of "
+           << dot.getM() << " x " << dot.getN()
+           << " by 64 rows each, or, if it has 64 rows, by 64 columns or equal "
+              "parts of 64; try another block_n";
+  return success();
+}
+
 //===----------------------------------------------------------------------===//
 // The kernel and its roles
 //===----------------------------------------------------------------------===//
@@ -571,6 +679,14 @@ LogicalResult Scheduler::run() {
       b.clone(op, kernelMap);
   for (auto &[op, copy] : copies)
     makeRing(copy);
+  if (exchange)
+    exchange->ring = hopper::RingOp::create(
+        b, loc,
+        hopper::RingType::get(
+            b.getContext(), kExchangeSlots, schedule.getBlockM(),
+            schedule.getBlockN(),
+            exchange->dot.getLhs().getType().getElementType()),
+        "weights");
   if (failed(emitRole(/*producer=*/true)) ||
       failed(emitRole(/*producer=*/false))) {
     out.erase();
@@ -603,6 +719,9 @@ LogicalResult Scheduler::emitRole(bool producer) {
   }
   for (auto &[load, copy] : copies)
     role.cursors[load] = hopper::StartOp::create(b, loc);
+  if (exchange && !producer)
+    for (Operation *op : {getPutter(), getReader()})
+      role.cursors[op] = hopper::StartOp::create(b, loc);
   Value block = hopper::BlockOp::create(b, loc);
   if (!schedule.getPersistent()) {
     if (failed(emitItem(role, producer, block)))
@@ -736,6 +855,7 @@ void Scheduler::releaseItemSlots(Role &role) {
 
 /// The copied load whose slot a store may go through: as many rows, at least
 /// as many panels, and read by no product any more. Null if there is none.
+/// Left operands only: the rows of right ones are read by all consumers.
 tile::LoadOp Scheduler::findStaging(tile::StoreOp store) {
   tile::TileType type = store.getTile().getType();
   if (!schedule.getStaged() || !loop || loop->getBlock() != store->getBlock() ||
@@ -745,7 +865,10 @@ tile::LoadOp Scheduler::findStaging(tile::StoreOp store) {
     return {};
   for (auto &[op, copy] : copies) {
     tile::TileType slot = copy.load.getTile().getType();
-    if (!copy.inLoop && slot.getRows() == type.getRows() &&
+    bool isOwn = llvm::all_of(op->getUses(), [](OpOperand &use) {
+      return use.getOperandNumber() == 0;
+    });
+    if (!copy.inLoop && isOwn && slot.getRows() == type.getRows() &&
         hopper::panelCount(slot.getCols()) >=
             hopper::panelCount(type.getCols()))
       return copy.load;
@@ -776,14 +899,14 @@ bool Scheduler::productsEndWithLoop() {
 SmallVector<Value> Scheduler::getCursors(Role &role, bool inLoop) {
   SmallVector<Value> values;
   for (auto &[load, cursor] : role.cursors)
-    if (copies.find(load)->second.inLoop == inLoop)
+    if (isInLoop(load) == inLoop)
       values.push_back(cursor);
   return values;
 }
 
 void Scheduler::setCursors(Role &role, ValueRange values, bool inLoop) {
   for (auto &[load, cursor] : role.cursors)
-    if (copies.find(load)->second.inLoop == inLoop) {
+    if (isInLoop(load) == inLoop) {
       cursor = values.front();
       values = values.drop_front();
     }
@@ -892,16 +1015,31 @@ Scheduler::shiftRows(Role &role, AffineMap map, OperandRange coordinates,
     symbols.push_back(role.map.lookup(coordinate));
   if (!split)
     return {map, symbols};
-  symbols.push_back(firstRow);
   MLIRContext *context = b.getContext();
+  AffineExpr first = getAffineSymbolExpr(map.getNumSymbols(), context);
+  // Where parts of the row's number are looked at, that it begins at a multiple
+  // of 64 matters.
+  bool isLinear = llvm::all_of(map.getResults(), [](AffineExpr expr) {
+    return expr.isPureAffine() &&
+           !expr.walk([](AffineExpr inner) {
+                  auto binary = dyn_cast<AffineBinaryOpExpr>(inner);
+                  bool divides = binary &&
+                                 binary.getKind() != AffineExprKind::Add &&
+                                 binary.getKind() != AffineExprKind::Mul;
+                  return divides ? WalkResult::interrupt()
+                                 : WalkResult::advance();
+                })
+                .wasInterrupted();
+  });
+  symbols.push_back(isLinear ? firstRow : consumer);
   AffineExpr row = getAffineDimExpr(0, context) +
-                   getAffineSymbolExpr(map.getNumSymbols(), context);
+                   (isLinear ? first : first * hopper::kWgmmaRows);
   SmallVector<AffineExpr> identity;
   for (unsigned i = 0; i < map.getNumSymbols(); ++i)
     identity.push_back(getAffineSymbolExpr(i, context));
-  return {map.replaceDimsAndSymbols({row, getAffineDimExpr(1, context)},
-                                    identity, 2, map.getNumSymbols() + 1),
-          symbols};
+  map = map.replaceDimsAndSymbols({row, getAffineDimExpr(1, context)}, identity,
+                                  2, map.getNumSymbols() + 1);
+  return {isLinear ? map : simplifyAffineMap(map), symbols};
 }
 
 Value Scheduler::shiftCount(Role &role, Value rows, bool split) {
@@ -1021,7 +1159,7 @@ LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
     Value rows = shiftCount(role, store.getRows(), split);
     hopper::StoreOp::create(b, loc, role.map.lookup(store.getTile()),
                             role.map.lookup(store.getView()), coordinates, map,
-                            rows, getStaging(role, store));
+                            rows, getStaging(role, store), store.getAdd());
     return success();
   }
   if (auto each = dyn_cast<scf::ForOp>(op))
@@ -1127,7 +1265,8 @@ FailureOr<Value> Scheduler::getPacked(Role &role, Value tile) {
 
 FailureOr<Started> Scheduler::startDot(Role &role, tile::DotOp dot) {
   if (dot.getTransposeA())
-    return dot.emitError("transpose_a is not implemented on Hopper");
+    return dot.emitError("a product with transpose_a is scheduled in the loop "
+                         "only");
   auto rhs = dot.getRhs().getDefiningOp<tile::LoadOp>();
   if (!rhs || !copies.contains(rhs))
     return dot.emitError("the right operand of a product must be a load that "
@@ -1154,13 +1293,17 @@ FailureOr<Started> Scheduler::startDot(Role &role, tile::DotOp dot) {
     if (failed(packed))
       return failure();
     lhs = *packed;
+    // For the next product that reads it.
+    if (isDeferred())
+      role.map.map(dot.getLhs(), lhs);
   }
   Value acc = dot.getAcc() ? role.map.lookup(dot.getAcc()) : Value();
   auto type =
       hopper::PendingType::get(b.getContext(), hopper::kWgmmaRows, dot.getN());
   Value slot = getSlot(role, rhs);
-  auto wgmma = hopper::WgmmaOp::create(b, loc, type, lhs, slot, acc,
-                                       dot.getTransposeB());
+  auto wgmma =
+      hopper::WgmmaOp::create(b, loc, type, lhs, slot, acc,
+                              /*transpose_a=*/false, dot.getTransposeB());
   return Started{dot, wgmma};
 }
 
@@ -1211,7 +1354,9 @@ LogicalResult Scheduler::emitConsumerBlock(Role &role, Block &block) {
     if (op.hasTrait<OpTrait::IsTerminator>())
       continue;
     if (isa<tile::ForKeysOp>(op)) {
-      if (failed(isOverlap() ? emitOverlapLoop(role) : emitSerialLoop(role)))
+      if (failed(isOverlap()    ? emitOverlapLoop(role)
+                 : isDeferred() ? emitDeferredLoop(role)
+                                : emitSerialLoop(role)))
         return failure();
       // The producer fills the next item's slots during this one's epilogue.
       // A store that goes through such a slot needs it a little longer.
@@ -1403,6 +1548,16 @@ LogicalResult Scheduler::getCrossing(Role &role, SmallVectorImpl<Value> &out) {
   return success();
 }
 
+/// The last block begins a whole number of steps after the first.
+Value Scheduler::getLastKey(const Range &range) {
+  Value last = arith::SubIOp::create(
+      b, loc, arith::SubIOp::create(b, loc, range.end, constant(1)),
+      range.begin);
+  last = arith::MulIOp::create(
+      b, loc, arith::DivUIOp::create(b, loc, last, range.step), range.step);
+  return arith::AddIOp::create(b, loc, range.begin, last);
+}
+
 /// The first stage of the block at `key`, whose iteration arguments are
 /// bound. Gives what the loop carries, with the second stage's as they were.
 LogicalResult Scheduler::emitFirst(Role &role, Value key,
@@ -1524,15 +1679,9 @@ LogicalResult Scheduler::emitOverlapLoop(Role &role) {
   if (failed(ends))
     return failure();
   setCursors(role, ValueRange(*ends).drop_front(values), /*inLoop=*/true);
-  // The last block begins a whole number of steps after the first.
-  Value last = arith::SubIOp::create(
-      b, loc, arith::SubIOp::create(b, loc, range.end, constant(1)),
-      range.begin);
-  last = arith::MulIOp::create(
-      b, loc, arith::DivUIOp::create(b, loc, last, range.step), range.step);
-  last = arith::AddIOp::create(b, loc, range.begin, last);
   SmallVector<Value> out;
-  if (failed(emitLast(role, last, ValueRange(*ends).take_front(values), out)))
+  if (failed(emitLast(role, getLastKey(range),
+                      ValueRange(*ends).take_front(values), out)))
     return failure();
   llvm::append_range(out, getCursors(role, /*inLoop=*/true));
   scf::YieldOp::create(b, loc, out);
@@ -1541,6 +1690,219 @@ LogicalResult Scheduler::emitOverlapLoop(Role &role) {
     role.map.map(old, value);
   setCursors(role, choice.getResults().drop_front(count), /*inLoop=*/true);
   return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The consumers: order `deferred`
+//===----------------------------------------------------------------------===//
+
+/// Waits for the product that makes `tile`, if it is in flight, and for those
+/// started before.
+void Scheduler::settle(Role &role, Value tile) {
+  for (size_t i = 0; i < role.inFlight.size(); ++i) {
+    if (role.inFlight[i].dot.getResult() != tile)
+      continue;
+    waitFor(role, ArrayRef(role.inFlight).take_front(i + 1));
+    role.inFlight.erase(role.inFlight.begin(), role.inFlight.begin() + i + 1);
+    return;
+  }
+}
+
+void Scheduler::settleAll(Role &role) {
+  if (!role.inFlight.empty())
+    settle(role, role.inFlight.back().dot.getResult());
+}
+
+/// Scalars for the block at `key`, whose late part is to be emitted.
+Stage Scheduler::beginLate(Role &role, Value key) {
+  Stage late = role;
+  late.map.map(loop.getKey(), key);
+  for (Operation &op : loop.getBody()->without_terminator())
+    if (isScalar(&op))
+      b.clone(op, late.map);
+  return late;
+}
+
+void Scheduler::put(Role &role, Value packed) {
+  Value &cursor = role.cursors[getPutter()];
+  hopper::AcquireOp::create(b, loc, exchange->ring, cursor);
+  hopper::PutOp::create(b, loc, packed, exchange->ring, cursor, consumer);
+  cursor = hopper::NextOp::create(b, loc, cursor, exchange->ring);
+}
+
+LogicalResult Scheduler::putWeights(Role &role) {
+  FailureOr<Value> packed = getPacked(role, exchange->dot.getLhs());
+  if (failed(packed))
+    return failure();
+  put(role, *packed);
+  return success();
+}
+
+/// What the first block finds of the block before it.
+void Scheduler::putZeros(Role &role) {
+  auto ring = cast<hopper::RingType>(exchange->ring.getType());
+  auto type =
+      hopper::FragType::get(b.getContext(), hopper::kWgmmaRows, ring.getCols(),
+                            b.getF32Type(), hopper::Layout::Acc);
+  Value zero = arith::ConstantOp::create(b, loc, b.getF32FloatAttr(0));
+  Value frag = hopper::SplatOp::create(b, loc, type, zero);
+  type =
+      hopper::FragType::get(b.getContext(), hopper::kWgmmaRows, ring.getCols(),
+                            ring.getElementType(), hopper::Layout::A);
+  put(role, hopper::ConvertOp::create(b, loc, type, frag));
+}
+
+/// Starts the product of the weights that were put last.
+LogicalResult Scheduler::startLate(Role &role) {
+  tile::DotOp dot = exchange->dot;
+  auto ring = cast<hopper::RingType>(exchange->ring.getType());
+  auto smem = [&](int64_t rows, int64_t cols) {
+    return hopper::SmemType::get(b.getContext(), rows, cols,
+                                 ring.getElementType());
+  };
+  auto columns = [&](Value slot, int64_t cols) -> Value {
+    auto type = cast<hopper::SmemType>(slot.getType());
+    return hopper::ColumnsOp::create(b, loc, smem(type.getRows(), cols), slot,
+                                     consumer);
+  };
+  Value weights =
+      hopper::AwaitOp::create(b, loc, smem(ring.getRows(), ring.getCols()),
+                              exchange->ring, role.cursors[getReader()]);
+  Value keys = getSlot(role, dot.getRhs().getDefiningOp<tile::LoadOp>());
+  if (splitsColumns())
+    keys = columns(keys, getShare());
+  else if (schedule.getConsumers() > 1)
+    weights = columns(weights, hopper::kPanelColumns);
+  auto type =
+      hopper::PendingType::get(b.getContext(), hopper::kWgmmaRows, getShare());
+  Value pending = hopper::WgmmaOp::create(b, loc, type, weights, keys, Value(),
+                                          /*transpose_a=*/true,
+                                          /*transpose_b=*/false);
+  hopper::CommitOp::create(b, loc);
+  role.inFlight.push_back({dot, pending});
+  return success();
+}
+
+/// Waits for that product, gives its slot back and stores the result for the
+/// block at `key` unless there is none: not `any`.
+LogicalResult Scheduler::finishLate(Role &role, Value key, Value any) {
+  settle(role, exchange->dot.getResult());
+  Value &cursor = role.cursors[getReader()];
+  hopper::ReleaseOp::create(b, loc, exchange->ring, cursor);
+  cursor = hopper::NextOp::create(b, loc, cursor, exchange->ring);
+  // Scalars are computed here and not earlier, to save registers.
+  Stage late = beginLate(role, key);
+  return storeLate(role, late, cast<tile::StoreOp>(exchange->late[1]), any);
+}
+
+LogicalResult Scheduler::storeLate(Role &role, Stage &late, tile::StoreOp store,
+                                   Value any) {
+  MLIRContext *context = b.getContext();
+  SmallVector<Value> symbols;
+  SmallVector<AffineExpr> identity;
+  for (Value coordinate : store.getCoordinates()) {
+    identity.push_back(getAffineSymbolExpr(symbols.size(), context));
+    symbols.push_back(late.map.lookup(coordinate));
+  }
+  // In the fragment, rows or columns count from the consumer's first one.
+  AffineExpr row = getAffineDimExpr(0, context);
+  AffineExpr col = getAffineDimExpr(1, context);
+  AffineExpr number = getAffineSymbolExpr(symbols.size(), context);
+  if (splitsColumns())
+    col = number * getShare() + col;
+  else
+    row = number * hopper::kWgmmaRows + row;
+  symbols.push_back(consumer);
+  AffineMap map = simplifyAffineMap(store.getMap().replaceDimsAndSymbols(
+      {row, col}, identity, 2, symbols.size()));
+  auto choice = scf::IfOp::create(b, loc, any, /*withElse=*/false);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(choice.thenBlock());
+  hopper::StoreOp::create(b, loc, role.map.lookup(store.getTile()),
+                          late.map.lookup(store.getView()), symbols, map,
+                          Value(), Value(), store.getAdd());
+  return success();
+}
+
+/// The block whose scalars and iteration arguments are bound, and the late
+/// part of the block before it, if there is one.
+LogicalResult Scheduler::emitDeferredBlock(Role &role, Value begin, Value key) {
+  auto finish = [&] {
+    Value any =
+        arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, begin, key);
+    Value before = arith::SubIOp::create(b, loc, key, constant(loop.getStep()));
+    before = arith::SelectOp::create(b, loc, any, before, begin);
+    return finishLate(role, before, any);
+  };
+  Block &block = *loop.getBody();
+  // Packed operands are of one block.
+  for (auto cast : block.getOps<tile::CastOp>())
+    role.map.erase(cast.getResult());
+  for (Operation &op : block.without_terminator()) {
+    if (exchange && exchange->late.contains(&op)) {
+      if (failed(isa<tile::DotOp>(op) ? startLate(role) : finish()))
+        return failure();
+      continue;
+    }
+    for (Value operand : op.getOperands()) {
+      settle(role, operand);
+      if (auto cast = operand.getDefiningOp<tile::CastOp>())
+        settle(role, cast.getInput());
+    }
+    auto dot = dyn_cast<tile::DotOp>(op);
+    if (!dot) {
+      if (failed(emitOp(role, &op)))
+        return failure();
+      continue;
+    }
+    FailureOr<Started> started = startDot(role, dot);
+    if (failed(started))
+      return failure();
+    hopper::CommitOp::create(b, loc);
+    role.inFlight.push_back(*started);
+  }
+  if (exchange && failed(putWeights(role)))
+    return failure();
+  settleAll(role);
+  return success();
+}
+
+LogicalResult Scheduler::emitDeferredLoop(Role &role) {
+  Range range = getRange(role);
+  SmallVector<Value> carried;
+  for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
+    carried.push_back(getInit(role, init, arg));
+  if (exchange)
+    putZeros(role);
+  size_t count = carried.size();
+  llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
+  auto body = [&](Value key, bool isFull, ValueRange args,
+                  SmallVectorImpl<Value> &next) -> LogicalResult {
+    for (auto [arg, value] : llvm::zip(loop.getIterArgs(), args))
+      role.map.map(arg, value);
+    setCursors(role, args.drop_front(count), /*inLoop=*/true);
+    beginBlock(role, key, isFull);
+    if (failed(emitDeferredBlock(role, range.begin, key)))
+      return failure();
+    for (Value value : loop.getYielded())
+      next.push_back(role.map.lookup(value));
+    llvm::append_range(next, getCursors(role, /*inLoop=*/true));
+    return success();
+  };
+  auto results = emitParts(role, range, range.begin, carried, body);
+  if (failed(results))
+    return failure();
+  for (auto [old, value] : llvm::zip(loop.getResults(), *results))
+    role.map.map(old, value);
+  setCursors(role, ValueRange(*results).drop_front(count), /*inLoop=*/true);
+  role.isFull = false;
+  if (!exchange)
+    return success();
+  Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
+                                    range.begin, range.end);
+  if (failed(startLate(role)))
+    return failure();
+  return finishLate(role, getLastKey(range), any);
 }
 
 //===----------------------------------------------------------------------===//

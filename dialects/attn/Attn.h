@@ -96,6 +96,8 @@ mlir::Type getElementScalarType(mlir::Type captured);
 /// On a function: the pass attn-differentiate makes it its own gradient. A unit
 /// attribute, or the element type of the gradients.
 inline constexpr llvm::StringLiteral kDifferentiateAttr = "attn.differentiate";
+/// On the same function: the gradients are bit-identical from run to run.
+inline constexpr llvm::StringLiteral kDeterministicAttr = "attn.deterministic";
 /// On its arguments: those whose gradients are asked for.
 inline constexpr llvm::StringLiteral kGradientAttr = "attn.gradient";
 /// The name of an argument or result for callers.

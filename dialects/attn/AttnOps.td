@@ -397,8 +397,9 @@ def Attn_BackwardOp : Attn_Op<"backward", [Pure, AttrSizedOperandSegments]> {
         dK_j = scale * sum_i round(ds) q_i
 
     p and ds are rounded once, to the types of value and key; the sums are f32
-    and always in the same order (S-bits). Query heads of a group add to the
-    gradient of their key head (S-gqa). Rows at or beyond a length get exactly
+    and those of dK and dV always in the same order; those of dQ too if
+    `deterministic` (S-bits). Query heads of a group add to the gradient of
+    their key head (S-gqa). Rows at or beyond a length get exactly
     0 (S-beyond, S-mask-zero).
 
     What a normalisation needs of a row (LSE, dO . o) is a captured operand,
@@ -421,7 +422,8 @@ def Attn_BackwardOp : Attn_Op<"backward", [Pure, AttrSizedOperandSegments]> {
     Variadic<Attn_MaskType>:$masks,
     DefaultValuedAttr<AffineMapArrayAttr, "{}">:$maps,
     DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout,
-    DefaultValuedAttr<DenseI64ArrayAttr, "{}">:$of);
+    DefaultValuedAttr<DenseI64ArrayAttr, "{}">:$of,
+    UnitAttr:$deterministic);
   let results = (outs Attn_Tensor4:$dquery, Attn_Tensor4:$dkey,
     Attn_Tensor4:$dvalue, Variadic<Attn_Gradient>:$dcaptures);
   let regions = (region SizedRegion<1>:$weight, SizedRegion<1>:$gradient,
@@ -431,7 +433,7 @@ def Attn_BackwardOp : Attn_Op<"backward", [Pure, AttrSizedOperandSegments]> {
     (`q_len` $q_len^ `:` type($q_len))? (`k_len` $k_len^ `:` type($k_len))?
     (`masks` `(` $masks^ `)`)? (`layout` $layout^)?
     (`captures` `(` $captures^ `:` type($captures) `)` `maps` $maps)?
-    `weight` $weight `gradient` $gradient
+    (`deterministic` $deterministic^)? `weight` $weight `gradient` $gradient
     (`of` $of^ `capture_gradients` $capture_gradients)?
     attr-dict `:` type($query) `,` type($key) `,` type($value) `,`
     type($doutput) `->` type($dquery) `,` type($dkey) `,` type($dvalue)

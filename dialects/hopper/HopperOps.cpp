@@ -155,6 +155,31 @@ LogicalResult RowsOp::verify() {
   return success();
 }
 
+LogicalResult PutOp::verify() {
+  RingType ring = getRing().getType();
+  FragType frag = getFrag().getType();
+  if (frag.getLayout() != Layout::A || frag.getCols() != ring.getCols() ||
+      ring.getRows() % kWgmmaRows ||
+      frag.getElementType() != ring.getElementType())
+    return emitOpError() << "puts a fragment of layout 'a' as wide as the "
+                            "ring, got "
+                         << frag << " and " << ring;
+  return success();
+}
+
+LogicalResult ColumnsOp::verify() {
+  SmemType slot = getSlot().getType(), result = getResult().getType();
+  int64_t cols = result.getCols();
+  bool part = panelCount(slot.getCols()) == 1 && cols > 0 &&
+              cols % kWgmmaK == 0 && kPanelColumns % cols == 0;
+  if (!(part || cols == kPanelColumns) || result.getRows() != slot.getRows() ||
+      result.getElementType() != slot.getElementType())
+    return emitOpError() << "gives 64 columns of " << slot
+                         << ", or a part of them if there are no more; got "
+                         << result;
+  return success();
+}
+
 //===----------------------------------------------------------------------===//
 // Products
 //===----------------------------------------------------------------------===//
@@ -162,7 +187,8 @@ LogicalResult RowsOp::verify() {
 int64_t WgmmaOp::getK() {
   if (auto frag = dyn_cast<FragType>(getLhs().getType()))
     return frag.getCols();
-  return cast<SmemType>(getLhs().getType()).getCols();
+  auto smem = cast<SmemType>(getLhs().getType());
+  return getTransposeA() ? smem.getRows() : smem.getCols();
 }
 
 int64_t WgmmaOp::getN() { return getResult().getType().getCols(); }
@@ -174,7 +200,12 @@ LogicalResult WgmmaOp::verify() {
   auto frag = dyn_cast<FragType>(lhs);
   if (frag && frag.getLayout() != Layout::A)
     return emitOpError() << "a register operand has layout 'a', got " << lhs;
-  int64_t rows = frag ? frag.getRows() : cast<SmemType>(lhs).getRows();
+  if (frag && getTransposeA())
+    return emitOpError("transposes a left operand in shared memory only");
+  auto smem = dyn_cast<SmemType>(lhs);
+  int64_t rows = frag              ? frag.getRows()
+                 : getTransposeA() ? smem.getCols()
+                                   : smem.getRows();
   Type element =
       frag ? frag.getElementType() : cast<SmemType>(lhs).getElementType();
   int64_t k = getTransposeB() ? rhs.getCols() : rhs.getRows();
@@ -383,6 +414,9 @@ LogicalResult ConvertOp::verify() {
 }
 
 LogicalResult StoreOp::verify() {
+  if (getAdd() && !getFrag().getType().getElementType().isF32())
+    return emitOpError() << "adds f32 elements only, got "
+                         << getFrag().getType();
   if (!getThrough())
     return success();
   FragType frag = getFrag().getType();

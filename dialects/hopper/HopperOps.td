@@ -202,10 +202,41 @@ def Hopper_ReleaseOp : Hopper_Op<"release", [Hopper_Ordered]> {
   let assemblyFormat = "$ring `[` $cursor `]` attr-dict `:` type($ring)";
 }
 
+def Hopper_PutOp : Hopper_Op<"put", [Hopper_Ordered]> {
+  let summary = "Consumer: writes 64 rows of a slot and tells all consumers";
+  let description = [{
+    For what each consumer makes and all read. Rows 64 * index and the next
+    63; the slot is full when every consumer has put its rows. Who puts has
+    acquired the slot.
+  }];
+  let arguments = (ins Hopper_FragType:$frag, Hopper_RingType:$ring,
+    Hopper_CursorType:$cursor, Index:$index);
+  let assemblyFormat = [{
+    $frag `to` $ring `[` $cursor `]` `rows` $index attr-dict
+    `:` type($frag) `,` type($ring)
+  }];
+  let hasVerifier = 1;
+}
+
 def Hopper_RowsOp : Hopper_Op<"rows", [Pure]> {
   let summary = "64 rows of a block in shared memory";
   let description = [{
     Rows 64 * index and the next 63.
+  }];
+  let arguments = (ins Hopper_SmemType:$slot, Index:$index);
+  let results = (outs Hopper_SmemType:$result);
+  let assemblyFormat = [{
+    $slot `[` $index `]` attr-dict `:` type($slot) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def Hopper_ColumnsOp : Hopper_Op<"columns", [Pure]> {
+  let summary = "Some columns of a block in shared memory";
+  let description = [{
+    All rows, columns w * index and the next: w = 64, a panel, or a multiple of
+    16 that divides 64 of a block that has one panel. What a block of fewer
+    columns has there is 0 if bulk copies filled it.
   }];
   let arguments = (ins Hopper_SmemType:$slot, Index:$index);
   let results = (outs Hopper_SmemType:$result);
@@ -222,8 +253,9 @@ def Hopper_RowsOp : Hopper_Op<"rows", [Pure]> {
 def Hopper_WgmmaOp : Hopper_Op<"wgmma", [Hopper_Ordered]> {
   let summary = "Starts acc + a * b on the tensor core";
   let description = [{
-    a is 64 x K, in shared memory or a fragment of layout `a`; b is K x N in
-    shared memory, or N x K with `transpose_b`. Without `acc` the sum starts
+    a is 64 x K, in shared memory or a fragment of layout `a`, or with
+    `transpose_a` K x 64 in shared memory; b is K x N in shared memory, or
+    N x K with `transpose_b`. Without `acc` the sum starts
     at 0. K counts up to the next multiple of 16 and N to the next of 8: what
     copies leave there is 0.
 
@@ -232,11 +264,11 @@ def Hopper_WgmmaOp : Hopper_Op<"wgmma", [Hopper_Ordered]> {
   }];
   let arguments = (ins AnyTypeOf<[Hopper_SmemType, Hopper_FragType]>:$lhs,
     Hopper_SmemType:$rhs, Optional<Hopper_FragType>:$acc,
-    UnitAttr:$transpose_b);
+    UnitAttr:$transpose_a, UnitAttr:$transpose_b);
   let results = (outs Hopper_PendingType:$result);
   let assemblyFormat = [{
-    $lhs `,` $rhs (`acc` $acc^ `:` type($acc))? (`transpose_b` $transpose_b^)?
-    attr-dict `:` type($lhs) `,` type($rhs) `->` type($result)
+    $lhs `,` $rhs (`acc` $acc^ `:` type($acc))? (`transpose_a` $transpose_a^)?
+    (`transpose_b` $transpose_b^)? attr-dict `:` type($lhs) `,` type($rhs) `->` type($result)
   }];
   let hasVerifier = 1;
   let extraClassDeclaration = [{
@@ -347,9 +379,9 @@ def Hopper_StoreOp : Hopper_Op<"store",
   let arguments = (ins Hopper_FragType:$frag,
     Arg<Tile_ViewType, "destination", [MemWrite]>:$view,
     Variadic<Index>:$coordinates, AffineMapAttr:$map, Optional<Index>:$rows,
-    Optional<Hopper_SmemType>:$through);
+    Optional<Hopper_SmemType>:$through, UnitAttr:$add);
   let assemblyFormat = [{
-    $frag `,` $view `[` $coordinates `]` `by` $map (`rows` $rows^)?
+    (`add` $add^)? $frag `,` $view `[` $coordinates `]` `by` $map (`rows` $rows^)?
     (`through` $through^ `:` type($through))?
     attr-dict `:` type($frag) `,` type($view)
   }];

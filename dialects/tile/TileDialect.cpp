@@ -113,7 +113,7 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                    int64_t consumers, int64_t stages,
                                    Order order, bool pingpong, bool pin,
                                    bool persistent, int64_t cluster,
-                                   int64_t slice, bool staged) {
+                                   int64_t slice, bool staged, bool oneKernel) {
   if (blockM < 1 || blockN < 1)
     return emitError() << "schedule: block_m and block_n must be at least 1, "
                           "got "

@@ -62,10 +62,11 @@ def Tile_ViewType : Tile_Type<"View", "view"> {
 }
 
 def Tile_Order : I32EnumAttr<"Order",
-    "how the two products of one key block overlap", [
+    "how the products of one key block overlap", [
     I32EnumAttrCase<"Serial", 0, "serial">,
     I32EnumAttrCase<"Overlap", 1, "overlap">,
-    I32EnumAttrCase<"TwoTiles", 2, "two_tiles">]> {
+    I32EnumAttrCase<"TwoTiles", 2, "two_tiles">,
+    I32EnumAttrCase<"Deferred", 3, "deferred">]> {
   let cppNamespace = "::attnc::tile";
   let genSpecializedAttr = 0;
 }
@@ -76,11 +77,19 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
   let description = [{
     `block_m` query rows and `block_n` keys a block. The rest concerns GPU
     targets: `consumers` warpgroups that compute, `stages` of the key and
-    value rings, `order` of the two products, `pingpong` turns between
+    value rings, `order` of the products, `pingpong` turns between
     warpgroups, `pin` (elementwise work is held before the wait on the second
     product), `persistent` grid, `cluster` size for multicast. `slice` is the
     number of columns that one speculation decides on (0: no speculation).
-    `staged` stores of the output go through shared memory.
+    `staged` stores of the output go through shared memory. With `one_kernel`
+    the kernel of the keys' gradients adds up those of the queries, in no fixed
+    order; else these have a kernel of their own.
+
+    Orders: `serial` waits for each product at once. `overlap` starts the next
+    block's first product beside this block's second. `deferred` starts each
+    product where it stands and waits for it where its result is first read;
+    a product of transposed weights, which all consumers need, comes one block
+    later.
   }];
   let parameters = (ins "int64_t":$block_m, "int64_t":$block_n,
     DefaultValuedParameter<"int64_t", "0">:$consumers,
@@ -92,7 +101,15 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
     DefaultValuedParameter<"bool", "false">:$persistent,
     DefaultValuedParameter<"int64_t", "1">:$cluster,
     DefaultValuedParameter<"int64_t", "0">:$slice,
-    DefaultValuedParameter<"bool", "false">:$staged);
+    DefaultValuedParameter<"bool", "false">:$staged,
+    DefaultValuedParameter<"bool", "false">:$one_kernel);
+  let builders = [AttrBuilder<(ins "int64_t":$block_m, "int64_t":$block_n,
+    "int64_t":$consumers, "int64_t":$stages, "::attnc::tile::Order":$order,
+    "bool":$pingpong, "bool":$pin, "bool":$persistent, "int64_t":$cluster,
+    "int64_t":$slice, "bool":$staged), [{
+    return $_get($_ctxt, block_m, block_n, consumers, stages, order, pingpong,
+                 pin, persistent, cluster, slice, staged, false);
+  }]>];
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
 }

@@ -412,6 +412,9 @@ LogicalResult LoadOp::verify() {
 }
 
 LogicalResult StoreOp::verify() {
+  if (getAdd() && !getTile().getType().getElementType().isF32())
+    return emitOpError() << "adds f32 elements only, got "
+                         << getTile().getType();
   return verifyAccess(*this, getMap(), getView().getType(), getTile().getType(),
                       getCoordinates().size());
 }

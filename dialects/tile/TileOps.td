@@ -237,13 +237,17 @@ def Tile_StoreOp : Tile_Op<"store",
   let description = [{
     The counterpart of `tile.load`: what lies outside the view's sizes or in
     a row r >= `rows` is not written. Element types must agree.
+
+    With `add`, f32 elements are added to what is there, each at once; several
+    items may add to one element, in no fixed order.
   }];
   let arguments = (ins Tile_TileType:$tile,
     Arg<Tile_ViewType, "destination", [MemWrite]>:$view,
-    Variadic<Index>:$coordinates, AffineMapAttr:$map, Optional<Index>:$rows);
+    Variadic<Index>:$coordinates, AffineMapAttr:$map, Optional<Index>:$rows,
+    UnitAttr:$add);
   let assemblyFormat = [{
-    $tile `,` $view `[` $coordinates `]` `by` $map (`rows` $rows^)?
-    attr-dict `:` type($tile) `,` type($view)
+    (`add` $add^)? $tile `,` $view `[` $coordinates `]` `by` $map
+    (`rows` $rows^)? attr-dict `:` type($tile) `,` type($view)
   }];
   let hasVerifier = 1;
 }

@@ -407,7 +407,7 @@ LogicalResult KernelEmitter::emitStore(Code &code, tile::StoreOp op) {
   func::FuncOp function = copyFunction(element, /*isStore=*/true);
   code.loop(type.getRows(), [&](Code &c, Value r) {
     Value begin = c.mul(r, width);
-    if (access.perColumn) {
+    if (access.perColumn && !op.getAdd()) {
       RowAccess row = accessRow(c, access, r, c.i64(0));
       func::CallOp::create(c, function,
                            ValueRange{row.pointer, row.columnStride,
@@ -420,8 +420,13 @@ LogicalResult KernelEmitter::emitStore(Code &code, tile::StoreOp op) {
       b.onlyIf(b.compare(Predicate::sgt, at.end, b.i64(0)), [&](Code &then) {
         Value number =
             then.load(stored, address(then, rows, then.add(begin, column)), 4);
-        then.store(encode(then, number, element), at.pointer,
-                   memoryBytes(element));
+        // Other items may add to the element at the same time.
+        if (op.getAdd())
+          LLVM::AtomicRMWOp::create(then, LLVM::AtomicBinOp::fadd, at.pointer,
+                                    number, LLVM::AtomicOrdering::monotonic);
+        else
+          then.store(encode(then, number, element), at.pointer,
+                     memoryBytes(element));
       });
     });
   });

@@ -196,7 +196,9 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
     if deterministic is not False and deterministic is not True:
         raise arguments_error("deterministic", "True or False", deterministic)
     if settings.schedule:
-        extra = _with_schedule(extra, settings.schedule)
+        extra = _with(extra, "schedule", settings.schedule)
+    if deterministic:
+        extra = _with(extra, "deterministic", True)
     flags = (activation, normalize, causal, layout, lse, ordered, kind, names,
              kinds, extra)
     run = _backend.RUN.get(q.__class__) if _ready() else None
@@ -208,8 +210,8 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
 
 
 @_spec.constant
-def _with_schedule(extra, schedule):
-    return json.dumps({"schedule": schedule, **json.loads(extra or "{}")})
+def _with(extra, name, value):
+    return json.dumps({name: value, **json.loads(extra or "{}")})
 
 
 def dry_run(function, q, k, v, arguments):

@@ -66,6 +66,7 @@ _FIELDS = dict(
     lse=False,
     ordered=False,     # more queries than keys need another alignment
     schedule="",
+    deterministic=False,
     gradient=(),       # the operands whose gradients the program computes
     operands=(),       # [name, "tensor" or "scalar"] after query, key, value
 )
@@ -420,7 +421,8 @@ class _Writer:
     def _function(self, results):
         attributes = ""
         if self.spec.gradient:
-            attributes = " attributes {attn.differentiate}"
+            fixed = ", attn.deterministic" * self.spec.deterministic
+            attributes = f" attributes {{attn.differentiate{fixed}}}"
             self.dims += self._backward_dims()
         else:
             self.dims += [dims for _, _, dims, _ in results]

@@ -5,11 +5,18 @@ times them against torch's cuDNN softmax backward.
     backward.py --attnc build/bin/attnc
                 --harness build/lib/libattnc-gpu-harness.so
                 [--only PATTERN...] [--json OUT] [--bench [SECONDS]]
+                [--variant NAME SCHEDULE]...
 
 A case: bf16 or f16 operands, keys beyond the length NaN, f32 gradients into
-poisoned memory, two runs bit-identical, error at most 1.15 of that of the model
-with P and dS each rounded once (docs/semantics.md), rows beyond a length exactly
-0. The last line is `N passed, N failed`.
+poisoned memory, error at most 1.15 of that of the model with P and dS each
+rounded once (docs/semantics.md), rows beyond a length exactly 0. Of two runs dK
+and dV are bit-identical, and with `attn.deterministic` dQ is. The last line is
+`N passed, N failed`.
+
+The benchmark also times each --variant: a schedule for the shapes whose name
+(d64-full-n2048, ...) begins with what NAME has before a colon. `NAME/query` and
+`NAME/key` ask for the gradient of the query, or of key and value, only. For a
+SCHEDULE of @FILE, the file's IR runs instead.
 """
 
 import argparse
@@ -107,7 +114,7 @@ def cases():
     return result
 
 
-def generate(attnc, case, gradients):
+def generate(attnc, case, gradients, deterministic=False):
     """The IR of the forward or of the gradients, which are f32."""
     flags = [f"--score={case.score}", f"--head-dim={case.d}",
              f"--value-head-dim={case.dv}", f"--dtype={case.dtype}",
@@ -125,7 +132,10 @@ def generate(attnc, case, gradients):
         flags.append("--lse")
     text = subprocess.run([attnc, "gen", *flags], capture_output=True,
                           text=True, check=True).stdout
-    return text.replace("{attn.differentiate}", "{attn.differentiate = f32}")
+    attributes = "attn.differentiate = f32"
+    if deterministic:
+        attributes += ", attn.deterministic"
+    return text.replace("{attn.differentiate}", "{" + attributes + "}")
 
 
 def make_operands(case):
@@ -299,7 +309,16 @@ def check(args, library, case):
         lse = torch.empty(case.batch, case.heads, case.rows, device="cuda")
         call(program, {**values, "output": output, "lse": lse})
         values.update(output=output, lse=lse)
-    program = harness.Program(library, generate(args.attnc, case, True))
+    return max(check_gradients(args, library, case, (q, k, v, do), captured,
+                               values, deterministic)
+               for deterministic in (False, True))
+
+
+def check_gradients(args, library, case, operands, captured, values,
+                    deterministic):
+    q, k, v, do = operands
+    program = harness.Program(library, generate(args.attnc, case, True,
+                                                deterministic))
     runs = []
     tensors = {name: values[name] for name in ("query", "key", "value")}
     if case.captured:
@@ -318,7 +337,8 @@ def check(args, library, case):
     worst = 0
     for index, name in enumerate("d" + name for name in tensors):
         one, two = (run[index] for run in runs)
-        if not torch.equal(one, two):
+        exactly = index or deterministic
+        if exactly and not torch.equal(one, two):
             raise AssertionError(f"{name}: two runs differ")
         if index < 3:
             one = to_layout(case, one)
@@ -333,7 +353,8 @@ def check(args, library, case):
         bound += 2.0 ** -20
         worst = max(worst, error / bound)
         if not error <= bound:
-            raise AssertionError(f"{name}: error {error:.3g}, bound {bound:.3g}")
+            raise AssertionError(f"{name}{' deterministic' * deterministic}: "
+                                 f"error {error:.3g}, bound {bound:.3g}")
     return worst
 
 
@@ -356,11 +377,23 @@ def median_ms(launch, seconds):
 def bench(args, library):
     """bf16, 16k tokens, hidden 2048; 2.5 times the forward's operations."""
     results = []
-    for d in (64, 128, 256):
+    for d in args.bench_dims:
         for n in (2048, 16384):
             for causal in (False, True):
                 results.append(bench_one(args, library, d, n, causal))
     return results
+
+
+def bind(library, case, operands, text, schedule):
+    q, k, v, do = operands
+    program = harness.Program(library, text, schedule)
+    values = launch_values(case, q, k, v, do, make_captured(case))
+    values.update({"d" + x: torch.empty_like(values[x])
+                   for x in ("query", "key", "value")})
+    values.update(output=torch.empty_like(do), lse=torch.zeros(
+        case.batch, case.heads, case.rows, device="cuda"))
+    names = [a["name"] for a in program.arguments]
+    return program.bind(**{x: values[x] for x in names})
 
 
 def bench_one(args, library, d, n, causal):
@@ -376,19 +409,32 @@ def bench_one(args, library, d, n, causal):
             ms = median_ms(lambda: torch.autograd.grad(
                 out, leaves, do, retain_graph=True), args.bench)
         line["cudnn"] = flops / ms * 1e-9
+    launches = {}
     for score in ("sigmoid", "softmax"):
         case.score, case.bias = score, "scalar" * (score == "sigmoid")
-        text = generate(args.attnc, case, True).replace(
-            "{attn.differentiate = f32}", "{attn.differentiate}")
-        program = harness.Program(library, text)
-        values = launch_values(case, q, k, v, do, make_captured(case))
-        values.update({"d" + x: torch.empty_like(values[x])
-                       for x in ("query", "key", "value")})
-        values.update(output=torch.empty_like(do), lse=torch.zeros(
-            case.batch, case.heads, n, device="cuda"))
-        names = [a["name"] for a in program.arguments]
-        launch = program.bind(**{x: values[x] for x in names})
-        line[score] = flops / median_ms(launch, args.bench) * 1e-9
+        for deterministic in (False, True):
+            name = score + "-deterministic" * deterministic
+            text = generate(args.attnc, case, True, deterministic).replace(
+                "attn.differentiate = f32", "attn.differentiate")
+            launches[name] = bind(library, case, (q, k, v, do), text, "")
+    case.score, case.bias = "sigmoid", "scalar"
+    shape = f"d{d}-{'causal' if causal else 'full'}-n{n}"
+    for name, schedule in args.variant:
+        if not shape.startswith(name.partition(":")[0]):
+            continue
+        text = generate(args.attnc, case, True, "one_kernel" not in schedule)
+        text = text.replace("attn.differentiate = f32", "attn.differentiate")
+        kept = {"query": ("query",), "key": ("key", "value")}.get(
+            name.partition("/")[2], ("query", "key", "value"))
+        for x in ("query", "key", "value"):
+            if x not in kept:
+                text = text.replace(f'"{x}", attn.gradient', f'"{x}"')
+        if schedule.startswith("@"):
+            with open(schedule[1:]) as file:
+                text, schedule = file.read(), ""
+        launches[name] = bind(library, case, (q, k, v, do), text, schedule)
+    for name, launch in launches.items():
+        line[name] = flops / median_ms(launch, args.bench) * 1e-9
     print("bench", " ".join(f"{key} {value:.0f}" if isinstance(value, float)
                             else f"{key} {value}"
                             for key, value in line.items()), "(TFLOP/s)",
@@ -403,6 +449,10 @@ def main():
     parser.add_argument("--only", nargs="*", default=["*"])
     parser.add_argument("--json")
     parser.add_argument("--bench", nargs="?", type=float, const=0.3)
+    parser.add_argument("--bench-dims", type=int, nargs="*",
+                        default=[64, 128, 256])
+    parser.add_argument("--variant", nargs=2, action="append", default=[],
+                        metavar=("NAME", "SCHEDULE"))
     args = parser.parse_args()
     library = harness.load_library(args.harness)
     report, failed = {"cases": {}}, 0

@@ -6,7 +6,7 @@
 // the keys that are there.
 
 // TILE-LABEL: tile.kernel @f_query_gradient(
-// TILE-SAME: schedule(#tile.schedule<block_m = 128, block_n = 64, consumers = 2, stages = 3
+// TILE-SAME: schedule(#tile.schedule<block_m = 192, block_n = {{.*}}, consumers = 3, stages = {{.*}}, order = deferred
 // TILE: tile.for_keys
 // TILE: %[[K:.*]] = tile.load %key
 // TILE: tile.dot %{{.*}}, %[[K]] transpose_b
@@ -21,17 +21,32 @@
 // TILE-NOT: scf.for
 // TILE: tile.dot %key_tile, %[[Q:.*]] transpose_b
 // TILE: tile.dot %value_tile, %[[DO:.*]] transpose_b
-// TILE: tile.dot %{{.*}}, %[[Q]] acc
 // TILE: tile.dot %{{.*}}, %[[DO]] acc
+// TILE: tile.dot %{{.*}}, %[[Q]] acc
+
+// Products start where they stand and are waited for where they are read: the
+// weights are made beside the second product, the gradient beside the third.
 
 // CHECK-LABEL: hopper.kernel @f_query_gradient
 // CHECK-COUNT-3: hopper.wgmma
 // CHECK-LABEL: hopper.kernel @f_key_gradient
-// CHECK-COUNT-4: hopper.wgmma
+// CHECK: scf.for
+// CHECK: %[[S:.*]] = hopper.wgmma {{.*}} transpose_b
+// CHECK-NEXT: hopper.commit
+// CHECK: %[[DP:.*]] = hopper.wgmma {{.*}} transpose_b
+// CHECK-NEXT: hopper.commit
+// CHECK-NEXT: hopper.wait %[[S]] :
+// CHECK: hopper.speculate
+// CHECK: %[[DV:.*]] = hopper.wgmma {{.*}} acc
+// CHECK-NEXT: hopper.commit
+// CHECK-NEXT: hopper.wait %[[DP]] :
+// CHECK: %[[DK:.*]] = hopper.wgmma {{.*}} acc
+// CHECK-NEXT: hopper.commit
+// CHECK-NEXT: hopper.wait %[[DV]], %[[DK]] :
 
 !t = tensor<?x?x?x64xbf16>
 func.func @f(%q: !t, %k: !t, %v: !t, %bias: f32) -> !t
-    attributes {attn.differentiate} {
+    attributes {attn.differentiate, attn.deterministic} {
   %m = attn.causal_mask
   %o = attn.fused %q, %k, %v masks(%m) score_captures(%bias : f32)
       maps [affine_map<(b, h, i, j) -> ()>] score_mod {
@@ -71,7 +86,7 @@ func.func @wide(%q: !w, %k: !w, %v: !w) -> !w attributes {attn.differentiate} {
 
 // TILE-LABEL: tile.kernel @captured_query_gradient(
 // TILE: tile.for_keys
-// TILE: tile.reduce add %{{.*}} : <128x64xf32> -> <128x1xf32>
+// TILE: tile.reduce add %{{.*}} : <128x96xf32> -> <128x1xf32>
 // TILE: tile.store %{{.*}} : <128x1xf32>, <?x?x?xf32>
 // TILE-LABEL: tile.kernel @captured_key_sums(
 // TILE: tile.for_keys
@@ -89,7 +104,7 @@ func.func @wide(%q: !w, %k: !w, %v: !w) -> !w attributes {attn.differentiate} {
 // CHECK-COUNT-2: hopper.wgmma
 // CHECK-LABEL: hopper.kernel @captured_position_gradient
 // CHECK-COUNT-2: hopper.wgmma
-// CHECK: hopper.store %{{.*}} : <64x64xbf16, acc>
+// CHECK: hopper.store %{{.*}} : <64x{{.*}}xbf16, acc>
 // CHECK-LABEL: hopper.kernel @captured_sum
 // CHECK: hopper.consumers
 // CHECK: scf.for
@@ -111,6 +126,49 @@ func.func @captured(%q: !t, %k: !t, %v: !t, %head: tensor<?xf32> {attn.gradient}
     %y = arith.addf %y1, %g : f32
     attn.yield %y : f32
   } activation {
+  ^bb0(%x: f32):
+    %y = attn.logistic %x : f32
+    attn.yield %y : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// One kernel for all gradients, unless they shall be deterministic: each block
+// of keys adds its share of dQ to sums in workspace, one block of queries late.
+
+// TILE-LABEL: tile.program @one(
+// TILE: tile.workspace(%{{.*}}) : <?x?x?x8x128xf32>
+// TILE: tile.launch @one_clear
+// TILE: tile.launch @one_gradients
+// TILE: tile.launch @one_query_gradient
+// TILE-LABEL: tile.kernel @one_clear(
+// TILE-LABEL: tile.kernel @one_gradients(
+// TILE-SAME: one_kernel = true
+// TILE: %[[DS:.*]] = tile.cast
+// TILE: %[[DQ:.*]] = tile.dot %[[DS]], %key_tile transpose_a
+// TILE: tile.dot {{.*}} acc
+// TILE: tile.dot {{.*}} acc
+// TILE: tile.store add %[[DQ]]
+// TILE-LABEL: tile.kernel @one_query_gradient(
+
+// CHECK-LABEL: hopper.kernel @one_gradients(
+// CHECK: %[[W:[0-9]+]] = hopper.ring "weights" : <2x128x128xbf16>
+// CHECK: hopper.consumers
+// CHECK: hopper.acquire %[[W]][
+// CHECK-NEXT: hopper.put {{.*}} to %[[W]]
+// CHECK: scf.for
+// CHECK: %[[WS:[0-9]+]] = hopper.await %[[W]]
+// CHECK: hopper.columns %[[WS]]
+// CHECK: %[[DQ:.*]] = hopper.wgmma {{.*}} transpose_a
+// CHECK-COUNT-2: hopper.wgmma {{.*}} acc
+// CHECK: hopper.wait %[[DQ]] :
+// CHECK: hopper.release %[[W]]
+// CHECK: scf.if
+// CHECK-NEXT: hopper.store add
+// CHECK: hopper.acquire %[[W]]
+// CHECK: hopper.put {{.*}} to %[[W]]
+func.func @one(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v activation {
   ^bb0(%x: f32):
     %y = attn.logistic %x : f32
     attn.yield %y : f32

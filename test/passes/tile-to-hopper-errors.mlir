@@ -60,3 +60,45 @@ tile.kernel @f32(%q: !tile.view<?x64xf32>, %o: !tile.view<?x64xf32>) schedule(#t
     tile.store %s, %o[%i] by #row : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
   }
 }
+
+// -----
+
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+tile.kernel @transposed(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x64xf32>) schedule(#tile.schedule<block_m = 128, block_n = 64, consumers = 2, stages = 2>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  tile.items (%i) in (%one) {
+    %t = tile.load %q[%i] by #row : !tile.view<?x64xbf16> -> !tile.tile<128x64xbf16>
+    %n = tile.dim %q, 0 : !tile.view<?x64xbf16>
+    tile.for_keys %j in (%zero, %zero, %n, %n) step 64 {
+      %k = tile.load %q[%j] by #row : !tile.view<?x64xbf16> -> !tile.tile<64x64xbf16>
+      %s = tile.dot %t, %k transpose_b : !tile.tile<128x64xbf16>, !tile.tile<64x64xbf16> -> !tile.tile<128x64xf32>
+      %w = tile.cast %s : !tile.tile<128x64xf32> -> !tile.tile<128x64xbf16>
+      // expected-error@+1 {{one product with transpose_a can be scheduled on Hopper, with order = deferred}}
+      %d = tile.dot %w, %t transpose_a : !tile.tile<128x64xbf16>, !tile.tile<128x64xbf16> -> !tile.tile<64x64xf32>
+      tile.store add %d, %o[%j] by #row : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
+      tile.yield
+    }
+  }
+}
+
+// -----
+
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+tile.kernel @rows(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x64xf32>) schedule(#tile.schedule<block_m = 128, block_n = 64, consumers = 2, stages = 2, order = deferred>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  tile.items (%i) in (%one) {
+    %t = tile.load %q[%i] by #row : !tile.view<?x64xbf16> -> !tile.tile<128x64xbf16>
+    %n = tile.dim %q, 0 : !tile.view<?x64xbf16>
+    tile.for_keys %j in (%zero, %zero, %n, %n) step 64 {
+      %k = tile.load %q[%j] by #row : !tile.view<?x64xbf16> -> !tile.tile<64x64xbf16>
+      %s = tile.dot %t, %k transpose_b : !tile.tile<128x64xbf16>, !tile.tile<64x64xbf16> -> !tile.tile<128x64xf32>
+      %w = tile.cast %s : !tile.tile<128x64xf32> -> !tile.tile<128x64xbf16>
+      // expected-error@+1 {{a product with transpose_a can only be stored, once and all its rows}}
+      %d = tile.dot %w, %t transpose_a : !tile.tile<128x64xbf16>, !tile.tile<128x64xbf16> -> !tile.tile<64x64xf32>
+      tile.store add %d, %o[%j] by #row rows %n : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
+      tile.yield
+    }
+  }
+}

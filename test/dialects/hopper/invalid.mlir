@@ -160,3 +160,38 @@ hopper.kernel @f(%v: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 2, p
   hopper.consumers (%wg) {
   }
 }
+
+// -----
+
+func.func @f(%a: !hopper.frag<64x64xbf16, a>, %r: !hopper.ring<2x128x128xbf16>, %i: index) {
+  %c = hopper.start
+  // expected-error@+1 {{puts a fragment of layout 'a' as wide as the ring}}
+  hopper.put %a to %r[%c] rows %i : !hopper.frag<64x64xbf16, a>, !hopper.ring<2x128x128xbf16>
+  return
+}
+
+// -----
+
+func.func @f(%s: !hopper.smem<128x128xbf16>, %i: index) {
+  // expected-error@+1 {{gives 64 columns of}}
+  %r = hopper.columns %s[%i] : !hopper.smem<128x128xbf16> -> !hopper.smem<128x32xbf16>
+  return
+}
+
+// -----
+
+func.func @f(%a: !hopper.frag<64x64xbf16, a>, %b: !hopper.smem<64x64xbf16>) {
+  // expected-error@+1 {{transposes a left operand in shared memory only}}
+  %p = hopper.wgmma %a, %b transpose_a : !hopper.frag<64x64xbf16, a>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
+  hopper.commit
+  %s = hopper.wait %p : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
+  return
+}
+
+// -----
+
+func.func @f(%x: !hopper.frag<64x64xbf16, acc>, %v: !tile.view<?x?xbf16>) {
+  // expected-error@+1 {{adds f32 elements only}}
+  hopper.store add %x, %v[] by affine_map<(r, c) -> (r, c)> : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?xbf16>
+  return
+}

@@ -104,3 +104,25 @@ hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
     hopper.store %bias, %o[%b, %g] by #row through %a : !hopper.smem<64x64xbf16> : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?x64xbf16>
   }
 }
+
+// What each consumer makes and all read.
+
+// CHECK-LABEL: func.func @exchange
+func.func @exchange(%a: !hopper.frag<64x128xbf16, a>, %r: !hopper.ring<2x128x128xbf16>,
+    %k: !hopper.smem<128x64xbf16>, %wg: index, %v: !tile.view<?x64xf32>) {
+  %c = hopper.start
+  // CHECK: hopper.put %{{.*}} to %{{.*}}[%{{.*}}] rows %{{.*}} : <64x128xbf16, a>, <2x128x128xbf16>
+  hopper.put %a to %r[%c] rows %wg : !hopper.frag<64x128xbf16, a>, !hopper.ring<2x128x128xbf16>
+  %w = hopper.await %r[%c] : !hopper.ring<2x128x128xbf16> -> !hopper.smem<128x128xbf16>
+  // CHECK: hopper.columns %{{.*}}[%{{.*}}] : <128x128xbf16> -> <128x64xbf16>
+  %p = hopper.columns %w[%wg] : !hopper.smem<128x128xbf16> -> !hopper.smem<128x64xbf16>
+  // CHECK: hopper.columns %{{.*}}[%{{.*}}] : <128x64xbf16> -> <128x32xbf16>
+  %n = hopper.columns %k[%wg] : !hopper.smem<128x64xbf16> -> !hopper.smem<128x32xbf16>
+  // CHECK: hopper.wgmma %{{.*}}, %{{.*}} transpose_a : !hopper.smem<128x64xbf16>, <128x32xbf16> -> <64x32xf32>
+  %d = hopper.wgmma %p, %n transpose_a : !hopper.smem<128x64xbf16>, !hopper.smem<128x32xbf16> -> !hopper.pending<64x32xf32>
+  hopper.commit
+  %s = hopper.wait %d : !hopper.pending<64x32xf32> -> !hopper.frag<64x32xf32, acc>
+  // CHECK: hopper.store add %{{.*}}, %{{.*}}[] by
+  hopper.store add %s, %v[] by affine_map<(r, c) -> (r, c)> : !hopper.frag<64x32xf32, acc>, !tile.view<?x64xf32>
+  return
+}

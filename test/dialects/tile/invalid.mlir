@@ -303,3 +303,11 @@ func.func @f(%x: f32) {
   %t = tile.splat %x : f32 -> !tile.tile<4x1xi32>
   return
 }
+
+// -----
+
+func.func @f(%x: !tile.tile<4x4xbf16>, %v: !tile.view<?x?xbf16>) {
+  // expected-error@+1 {{adds f32 elements only}}
+  tile.store add %x, %v[] by affine_map<(r, c) -> (r, c)> : !tile.tile<4x4xbf16>, !tile.view<?x?xbf16>
+  return
+}

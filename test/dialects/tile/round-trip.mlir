@@ -69,3 +69,12 @@ tile.kernel @kernel(%q: !tile.view<?x?x?x64xbf16>, %k: !tile.view<?x?x?x64xbf16>
     tile.store %out, %o[%b, %h, %i0] by #row : !tile.tile<128x64xbf16>, !tile.view<?x?x?x64xbf16>
   }
 }
+
+// CHECK-LABEL: func.func @add
+func.func @add(%x: !tile.tile<4x4xf32>, %v: !tile.view<?x?xf32>)
+    // CHECK: #tile.schedule<{{.*}}order = deferred{{.*}}one_kernel = true>
+    attributes {s = #tile.schedule<block_m = 64, block_n = 64, order = deferred, one_kernel = true>} {
+  // CHECK: tile.store add %{{.*}}, %{{.*}}[] by
+  tile.store add %x, %v[] by affine_map<(r, c) -> (r, c)> : !tile.tile<4x4xf32>, !tile.view<?x?xf32>
+  return
+}
