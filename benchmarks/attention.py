@@ -5,7 +5,9 @@
         --harness build/lib/libattnc-gpu-harness.so [--json OUT]
 
 Q, K, V ~ N(0, 1), scale 1/sqrt(d), b = -ln n, batch * n = 16384 tokens,
-heads * d = 2048. The peer is SDPA with its cuDNN backend forced, and the name
+heads * d = 2048. `--data` takes harder data besides: logits of standard
+deviation 4, b = 0, or one key in 8 that every query attends, so that no cheap
+formula ever holds; with how often each formula of ours was left. The peer is SDPA with its cuDNN backend forced, and the name
 of the kernel it ran is asserted. Each reading is the median of single launches
 with the L2 cache flushed between them; the card runs at its power limit, so it
 is warmed up before the first reading, readings are short, and each pass takes
@@ -14,9 +16,11 @@ passes.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -34,6 +38,12 @@ import harness  # noqa: E402
 from fingerprint import fingerprint  # noqa: E402
 
 TOKENS, CHANNELS = 16384, 2048
+# name: standard deviation of logits, bias as a function of n, keys that every
+# query attends (one in so many; 0: none).
+DATA = {"init": (1, lambda n: -math.log(n), 0),
+        "std4": (4, lambda n: -math.log(n), 0),
+        "b0": (1, lambda n: 0.0, 0),
+        "adversarial": (1, lambda n: -math.log(n), 8)}
 PEER = "SDPA cuDNN (softmax)"
 
 
@@ -107,19 +117,28 @@ def kernel_names(launch):
 
 
 class Configuration:
-    def __init__(self, d, n, causal, dtype):
+    def __init__(self, d, n, causal, dtype, data="init"):
         self.d, self.n, self.causal, self.dtype = d, n, causal, dtype
+        self.data = data
+        std, bias, loud = DATA[data]
+        self.bias = bias(n)
         self.batch = max(1, TOKENS // n)
         self.heads = CHANNELS // d
         torch.manual_seed(0)
         shape = (self.batch, self.heads, n, d)
         self.q, self.k, self.v = (
             torch.randn(shape, device="cuda").to(dtype) for _ in range(3))
+        self.q *= std
+        if loud:  # logits of sqrt(d) + N(0, 1) + ln n
+            self.q[..., 0] = d ** 0.5
+            self.k[..., 0] = 0
+            self.k[..., ::loud, 0] = d ** 0.5 + math.log(n)
 
     @property
     def name(self):
         return (f"d{self.d} n={self.n // 1024}k "
-                f"{'causal' if self.causal else 'full'}")
+                f"{'causal' if self.causal else 'full'}" +
+                ("" if self.data == "init" else f" {self.data}"))
 
     def teraflops(self, ms):
         flops = 4 * self.batch * self.heads * self.n ** 2 * self.d
@@ -137,7 +156,7 @@ class Configuration:
     def ours(self, program):
         output = torch.empty_like(self.q)
         values = {"query": self.q, "key": self.k, "value": self.v,
-                  "output": output, "bias": -math.log(self.n),
+                  "output": output, "bias": self.bias,
                   "weight_scale": 1 / self.n}
         names = [a["name"] for a in program.arguments]
         return program.bind(**{x: values[x] for x in names}), output
@@ -152,11 +171,47 @@ def sanity(output, configuration, score):
     if c.causal:
         keep = keep.tril(c.n - 64)
     if score == "sigmoid":
-        p = torch.sigmoid(s - math.log(c.n)) * keep
+        p = torch.sigmoid(s + c.bias) * keep
     else:
         p = torch.softmax(s.masked_fill(~keep, float("-inf")), 1)
     want = p @ c.v[0, 0].double()
     return ((output[0, 0, rows].double() - want).norm() / want.norm()).item()
+
+
+def speculation(args, score, d, causal, schedule):
+    """Columns of a slice and the limits of its formulas, or none."""
+    text = generate(args, score, d, causal)
+    flags = ["--target=sm_90a", "--emit=formula"]
+    if schedule:
+        flags.append(f"--schedule={schedule}")
+    out = subprocess.run([args.attnc, "-", *flags], input=text, check=True,
+                         capture_output=True, text=True).stdout
+    found = re.search(r"slice (\d+) limits \[([^]]*)\]", out)
+    return found and (int(found[1]), [float(x) for x in found[2].split(",")])
+
+
+def left_formulas(configuration, rule):
+    """Of the slices of a warp (16 rows), the share that had to leave each
+    formula, by the kernel's own rule on the exponentials of the logits; of one
+    head, up to the last key that some row of a warpgroup attends."""
+    c, (columns, limits) = configuration, rule
+    count, left = 0, [0] * len(limits)
+    for first in range(0, c.n, 2048):
+        s = (c.q[0, 0, first:first + 2048].float() @ c.k[0, 0].float().T)
+        e = torch.exp(s * c.d ** -0.5 + c.bias)
+        width = c.n // columns * columns
+        top = e[:, :width].reshape(e.shape[0] // 16, 16, -1, columns)
+        top = top.amax(dim=(1, 3))
+        if c.causal:
+            group = (first // 64 + torch.arange(top.shape[0], device="cuda")
+                     // 4)
+            end = (group + 1) * 64
+            start = torch.arange(top.shape[1], device="cuda") * columns
+            top = top[start[None] < end[:, None]]
+        count += top.numel()
+        left = [n + (top > limit).sum().item()
+                for n, limit in zip(left, limits)]
+    return [n / count for n in left]
 
 
 PROGRAMS = {}
@@ -170,13 +225,16 @@ def compile_ours(args, library, score, d, causal, schedule):
     return PROGRAMS[key]
 
 
-def build_ours(args, library, score, d, causal, schedule):
+def generate(args, score, d, causal):
     flags = [f"--score={score}", f"--head-dim={d}", f"--dtype={args.dtype}"]
     if causal:
         flags.append("--causal")
-    text = subprocess.run([args.attnc, "gen", *flags], check=True,
+    return subprocess.run([args.attnc, "gen", *flags], check=True,
                           capture_output=True, text=True).stdout
-    return harness.Program(library, text, schedule)
+
+
+def build_ours(args, library, score, d, causal, schedule):
+    return harness.Program(library, generate(args, score, d, causal), schedule)
 
 
 def read(monitor, launch, configuration, seconds):
@@ -222,6 +280,10 @@ def contenders(args, library, configuration):
                        "fingerprint": fingerprint(program.description["ptx"]),
                        "stats": program.description["stats"],
                        "milliseconds": program.description["milliseconds"]}
+        rule = speculation(args, score, configuration.d, configuration.causal,
+                           schedule)
+        if rule:
+            facts[name]["left"] = left_formulas(configuration, rule)
     return launches, facts
 
 
@@ -257,11 +319,15 @@ def summarise(result):
         low, _, high = statistics.quantiles(values, n=4)
         peer = peer or middle
         error = result["facts"][name].get("error")
+        left = result["facts"][name].get("left")
         state = [r["clock_power_temperature"] for r in readings
                  if r["clock_power_temperature"]]
-        lines.append("{:18} {:42} {:6.1f} ({:.0f}-{:.0f}) ratio {:.3f}{}{}".format(
+        lines.append("{:18} {:42} {:6.1f} ({:.0f}-{:.0f}) ratio {:.3f}{}{}{}"
+                     .format(
             result["configuration"], name, middle, low, high, middle / peer,
             "" if error is None else f" error {error:.1e}",
+            "" if left is None else " left " + " ".join(
+                f"{100 * share:.1f}%" for share in left),
             " {:.0f} MHz {:.0f} W".format(*state[-1]) if state else ""))
     return lines
 
@@ -270,7 +336,8 @@ def brief(results):
     """A table a head dim: a row a kernel, TFLOP/s and ratio to the peer."""
     lines = []
     for d in sorted({r["configuration"].split()[0] for r in results}):
-        mine = [r for r in results if r["configuration"].split()[0] == d]
+        mine = [r for r in results if r["configuration"].split()[0] == d
+                and len(r["configuration"].split()) == 3]
         heads = [r["configuration"].split(" ", 1)[1] for r in mine]
         lines.append(f"{d:31}" + "".join(f"{h:>14}" for h in heads))
         names = {name: None for r in mine for name in r["readings"]}
@@ -316,6 +383,7 @@ def main():
     parser.add_argument("--lengths", type=int, nargs="*",
                         default=[16384, 2048])
     parser.add_argument("--causal", type=int, nargs="*", default=[0, 1])
+    parser.add_argument("--data", nargs="*", default=["init"], choices=DATA)
     parser.add_argument("--scores", nargs="*", default=["sigmoid", "softmax"])
     parser.add_argument("--variant", nargs="*", default=[],
                         help="score:schedule, timed beside the defaults")
@@ -342,19 +410,18 @@ def main():
     monitor = Monitor()
     results, lines = [], []
     # What is left out when the time is up are the short lengths.
-    for n in args.lengths:
-        for d in args.head_dims:
-            for causal in args.causal:
-                if time.time() - begin > args.budget:
-                    print(f"no time for d{d} n={n} causal={causal}")
-                    continue
-                signal.alarm(120)  # a kernel that never ends
-                result = measure(args, library, monitor,
-                                 Configuration(d, n, bool(causal), dtype))
-                results.append(result)
-                new = summarise(result)
-                lines += new
-                print("\n".join(new), flush=True)
+    for n, data, d, causal in itertools.product(
+            args.lengths, args.data, args.head_dims, args.causal):
+        if time.time() - begin > args.budget:
+            print(f"no time for d{d} n={n} causal={causal} {data}")
+            continue
+        signal.alarm(120)  # a kernel that never ends
+        result = measure(args, library, monitor,
+                         Configuration(d, n, bool(causal), dtype, data))
+        results.append(result)
+        new = summarise(result)
+        lines += new
+        print("\n".join(new), flush=True)
     if args.plan:
         print("\n".join(brief(results)))
     monitor.stop()
