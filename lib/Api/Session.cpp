@@ -13,6 +13,9 @@
 
 #include "llvm/Target/TargetMachine.h"
 
+#include <map>
+#include <mutex>
+
 using namespace attnc;
 using namespace mlir;
 
@@ -217,6 +220,38 @@ static std::string tunedSchedule(const ProgramRequest &request,
   return row ? row->schedule : "";
 }
 
+/// The assembler's version. Asking it takes longer than a hit on disk may, so
+/// that it is kept in the cache, filed under the file that was asked: its path,
+/// size and time. A compile asks anew.
+static llvm::Expected<std::string> assemblerVersion(DiskCache *disk) {
+  static std::mutex mutex;
+  static std::map<std::string, std::string> known;
+  std::string identity = ptxasIdentity();
+  if (identity.empty() || !disk)
+    return ptxasVersion();
+  std::lock_guard<std::mutex> lock(mutex);
+  std::string &version = known[identity];
+  if (!version.empty())
+    return version;
+  RequestKey key =
+      KeyBuilder().add("tool", "ptxas").add("file", identity).build();
+  if (auto entry = disk->load(key).entry)
+    version = valueOf(*entry, "version");
+  if (!version.empty())
+    return version;
+  auto asked = ptxasVersion();
+  if (!asked || !isPtxasTheFirst())
+    return asked;
+  version = *asked;
+  Entry entry;
+  entry.key = key.text();
+  entry.compiler = compilerFingerprint();
+  entry.created = int64_t(time(nullptr));
+  entry.metadata["version"] = version;
+  (void)disk->publish(entry); // else the next process asks again
+  return version;
+}
+
 Result<RequestKey> Session::keyOf(const ProgramRequest &request) {
   if (request.target != "cpu" && request.target != "sm_90a")
     return Failure{Status::Unsupported, "target is '" + request.target +
@@ -232,7 +267,7 @@ Result<RequestKey> Session::keyOf(const ProgramRequest &request) {
   // What a package holds needs no assembler.
   if (request.target == "cpu" || cache.isPackaged(partial))
     return partial;
-  auto version = ptxasVersion();
+  auto version = assemblerVersion(cache.diskCache());
   if (!version)
     return toFailure(Status::Unsupported, version.takeError());
   return key.add("ptxas", *version).build();

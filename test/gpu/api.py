@@ -180,10 +180,10 @@ def error_of(problem, output):
     return error, bound + 2 ** -20
 
 
-def bound(library, name):
+def bound(library, name, device=0):
     case = {c.name: c for c in check.cases()}[name]
     problem, output, values = problem_of(case)
-    program = Program(library, describe(case))
+    program = Program(library, describe(case), device=device)
     launch = program.bind(**{i.name.decode(): values[i.name.decode()]
                              for i in program.infos})
     return program, problem, output, launch
@@ -240,6 +240,36 @@ def check_graph(library):
     return True, f"error {error:.2e} bound {limit:.2e}"
 
 
+def check_devices(library):
+    """The second GPU works while the first is current, and it stays so."""
+    if torch.cuda.device_count() < 2:
+        return True, "one GPU: nothing to check"
+    with torch.cuda.device(1):
+        _, problem, output, launch = bound(library, "sigmoid-d128", device=1)
+        side = torch.cuda.Stream()
+    _, first, first_output, first_launch = bound(library, "sigmoid-d128")
+    results = []
+    for stream in (0, side.cuda_stream):  # by the options, by the stream
+        output.fill_(float("nan"))
+        torch.cuda.synchronize(1)
+        launch(stream)
+        if torch.cuda.current_device() != 0:
+            return False, "another device is current after the call"
+        torch.cuda.synchronize(1)
+        with torch.cuda.device(1):
+            results.append(error_of(problem, output))
+            # And the first GPU while the second is current.
+            first_output.fill_(float("nan"))
+            torch.cuda.synchronize(0)
+            first_launch(0)
+            if torch.cuda.current_device() != 1:
+                return False, "another device is current after the call"
+        torch.cuda.synchronize(0)
+        results.append(error_of(first, first_output))
+    return (all(error <= limit for error, limit in results),
+            " ".join(f"{error:.2e}" for error, _ in results))
+
+
 def check_threads(library):
     results = [None, None]
 
@@ -277,7 +307,8 @@ def main():
     checks = [(n, lambda n=n: check_case(library, n)) for n in names]
     checks += [("streams", lambda: check_streams(library)),
                ("graph", lambda: check_graph(library)),
-               ("threads", lambda: check_threads(library))]
+               ("threads", lambda: check_threads(library)),
+               ("devices", lambda: check_devices(library))]
     failed = 0
     for name, function in checks:
         try:

@@ -218,6 +218,35 @@ llvm::Expected<std::string> findPtxas() {
   return found->program;
 }
 
+/// The one that is tried first.
+static std::string firstCandidate() {
+  if (auto chosen = environment(Variable::Ptxas))
+    return *chosen;
+  std::vector<std::string> found = candidates();
+  return found.empty() ? "" : found.front();
+}
+
+std::string ptxasIdentity() {
+  std::string program = firstCandidate();
+  llvm::sys::fs::file_status status;
+  if (program.empty() || llvm::sys::fs::status(program, status) ||
+      status.type() != llvm::sys::fs::file_type::regular_file)
+    return "";
+  return llvm::formatv(
+      "{0} {1} {2}.{3}", program, status.getSize(),
+      status.getLastModificationTime().time_since_epoch().count(),
+      status.getUniqueID().getFile());
+}
+
+bool isPtxasTheFirst() {
+  auto found = findPtxas();
+  if (!found) {
+    llvm::consumeError(found.takeError());
+    return false;
+  }
+  return *found == firstCandidate();
+}
+
 llvm::Expected<std::string> ptxasVersion() {
   auto found = findAssembler();
   if (!found)

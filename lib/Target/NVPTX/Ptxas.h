@@ -60,6 +60,13 @@ llvm::Expected<std::string> findPtxas();
 /// The release of what findPtxas() finds, such as 13.0.88.
 llvm::Expected<std::string> ptxasVersion();
 
+/// What tells the assembler that would be tried first from any other file: its
+/// path, size and time. Runs nothing; empty if there is none.
+std::string ptxasIdentity();
+
+/// Whether that is the one that findPtxas() finds.
+bool isPtxasTheFirst();
+
 llvm::Expected<Cubin> assemble(llvm::StringRef ptx,
                                const PtxasOptions &options = {});
 

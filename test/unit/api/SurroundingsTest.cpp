@@ -319,6 +319,28 @@ TEST_F(SurroundingsTest, APtxasThatGoesWrong) {
   EXPECT_FALSE(alive());
 }
 
+/// Which version it has is asked once for a file, not once a process.
+TEST_F(SurroundingsTest, APtxasIsAskedOnceForItsVersion) {
+  std::string asked = directory + "/asked";
+  std::string body = "[ $1 != --version ] || echo x >>" + asked +
+                     "\nexec " ATTNC_BINARY_DIR "/bin/ptxas \"$@\"\n";
+  setenv("ATTNC_PTXAS", script("ptxas", body).c_str(), 1);
+  auto gets = [] {
+    attnc::Program program;
+    return make(program, "sm_90a") == ATTNC_OK;
+  };
+  EXPECT_EQ(inProcess(gets), 0);
+  size_t first = contents(asked).size();
+  EXPECT_GT(first, 0u);
+  EXPECT_EQ(inProcess(gets), 0);
+  EXPECT_EQ(contents(asked).size(), first);
+  // Another file of the same name.
+  script("ptxas", body + "# another\n");
+  EXPECT_EQ(inProcess(gets), 0);
+  EXPECT_GT(contents(asked).size(), first);
+  unsetenv("ATTNC_PTXAS");
+}
+
 //===----------------------------------------------------------------------===//
 // What a host may do
 //===----------------------------------------------------------------------===//
