@@ -317,7 +317,7 @@ protected:
        function_ref<SmallVector<Value>(Value, ValueRange)> body) {
     auto loop = tile::ForKeysOp::create(
         b, TypeRange(ValueRange(inits)), range.lo, range.fullLo, range.fullHi,
-        range.hi, static_cast<uint64_t>(step), inits);
+        range.hi, static_cast<uint64_t>(step), inits, /*rowsCount=*/0);
     OpBuilder::InsertionGuard guard(b);
     SmallVector<Type> types = {b.getIndexType()};
     llvm::append_range(types, ValueRange(inits).getTypes());

@@ -43,6 +43,7 @@ public:
               const ViewOrders &orders, tile::ScheduleAttr schedule)
       : op(op), b(builder), frame(builder, name, orders, schedule),
         blockM(schedule.getBlockM()), blockN(schedule.getBlockN()),
+        isShared(schedule.getConsumers() > 1),
         keyCaptures(frame, blockM, blockN),
         scores(tileType(blockM, blockN, builder.getF32Type())),
         output(tileType(blockM, dimSize(op.getValue()), builder.getF32Type())),
@@ -164,20 +165,36 @@ private:
   // The loop over key blocks
   //===--------------------------------------------------------------------===//
 
-  /// The keys this block attends: what all masks leave of [0, kLen).
-  attn::KeyRange keyRange() {
+  /// The keys that `count` queries from `first` on attend: what all masks leave
+  /// of [0, kLen).
+  attn::KeyRange keyRange(Value first, Value count) {
     Value zero = constantIndex(b, 0);
     attn::KeyRange range = {zero, zero, kLen, kLen};
-    attn::QueryRows rows = {batch, h, i0, constantIndex(b, blockM), qLen, kLen};
+    attn::QueryRows rows = {batch, h, first, count, qLen, kLen};
     for (attn::MaskOpInterface mask : masks)
       range = attn::intersect(b, b.getLoc(), range,
                               mask.buildKeyRange(b, b.getLoc(), rows));
-    if (op.getQLen()) {
-      // A block beyond the sequence attends nothing.
-      Value any = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, i0, qLen);
+    if (op.getQLen() || first != i0) {
+      // Rows beyond the sequence attend nothing.
+      Value any =
+          arith::CmpIOp::create(b, arith::CmpIPredicate::slt, first, qLen);
       range.hi = arith::SelectOp::create(b, any, range.hi, zero);
     }
     return range;
+  }
+
+  /// The key range of some rows of the block, where several workers share it.
+  void addRows(tile::ForKeysOp loop) {
+    if (loop.getRows().empty())
+      return;
+    OpBuilder::InsertionGuard guard(b);
+    Type index = b.getIndexType();
+    Block *block = b.createBlock(&loop.getRows().front(), {}, {index, index},
+                                 {b.getLoc(), b.getLoc()});
+    Value first = arith::AddIOp::create(b, i0, block->getArgument(0));
+    attn::KeyRange range = keyRange(first, block->getArgument(1));
+    tile::YieldOp::create(
+        b, ValueRange{range.lo, range.fullLo, range.fullHi, range.hi});
   }
 
   /// What the loop carries: the output, then the row sum, then the row
@@ -207,10 +224,12 @@ private:
     if (isSoftmax())
       start.max = splat(b, row, -std::numeric_limits<float>::infinity());
     SmallVector<Value> inits = pack(start);
-    attn::KeyRange range = keyRange();
-    auto loop = tile::ForKeysOp::create(
-        b, TypeRange(ValueRange(inits)), range.lo, range.fullLo, range.fullHi,
-        range.hi, static_cast<uint64_t>(blockN), inits);
+    attn::KeyRange range = keyRange(i0, constantIndex(b, blockM));
+    auto loop = tile::ForKeysOp::create(b, TypeRange(ValueRange(inits)),
+                                        range.lo, range.fullLo, range.fullHi,
+                                        range.hi, static_cast<uint64_t>(blockN),
+                                        inits, static_cast<unsigned>(isShared));
+    addRows(loop);
     OpBuilder::InsertionGuard guard(b);
     SmallVector<Type> types = {b.getIndexType()};
     llvm::append_range(types, ValueRange(inits).getTypes());
@@ -460,6 +479,8 @@ private:
   ImplicitLocOpBuilder &b;
   KernelFrame frame;
   int64_t blockM, blockN;
+  /// Several workers share the rows of a block.
+  bool isShared;
   CaptureLoader keyCaptures;
   /// blockM x blockN, blockM x Dv and blockM x 1, all f32.
   tile::TileType scores, output, row;

@@ -245,9 +245,11 @@ private:
   LogicalResult emitLoads(LoadOp op, ArrayRef<int64_t> indices,
                           Values &results);
   LogicalResult emitMap(MapOp op, ArrayRef<int64_t> indices, Values &results);
+  LogicalResult emitRowScaling(MapOp op, Values &results);
   LogicalResult emitMask(MaskOp op, ArrayRef<int64_t> indices, Values &results);
   Value convertElement(Value value, Type element);
   Value combine(tile::Reduction kind, Values parts);
+  Value joinLanes(tile::Reduction kind, Value value);
 
   // Helpers of ops.
   Value get(Value value) { return getAll(value).front(); }
@@ -1698,6 +1700,49 @@ LogicalResult KernelLowering::emitElementsOf(Operation *op,
   return success();
 }
 
+/// Whether `op` multiplies accumulators by a factor for each row.
+static bool isRowScaling(Operation *op) {
+  auto map = dyn_cast<MapOp>(op);
+  if (!map || map.getInputs().size() != 2 || map.getWidth() != 1 ||
+      map.getResult().getType() != map.getInputs()[0].getType() ||
+      cast<FragType>(map.getInputs()[1].getType()).getLayout() != Layout::Row)
+    return false;
+  Block &body = map.getBody().front();
+  auto product =
+      body.getTerminator()->getOperand(0).getDefiningOp<arith::MulFOp>();
+  return product && product.getLhs() == body.getArgument(0) &&
+         product.getRhs() == body.getArgument(1);
+}
+
+/// Factors of sums that go on are seldom other than 1, which changes nothing:
+/// one vote of the warp then takes the place of all the products.
+LogicalResult KernelLowering::emitRowScaling(MapOp op, Values &results) {
+  Values same = llvm::to_vector(getAll(op.getInputs()[0]));
+  Value one = arith::ConstantOp::create(b, loc, b.getF32FloatAttr(1));
+  Value changes;
+  for (Value factor : getAll(op.getInputs()[1])) {
+    Value other =
+        arith::CmpFOp::create(b, loc, arith::CmpFPredicate::UNE, factor, one);
+    changes =
+        changes ? Value(arith::OrIOp::create(b, loc, changes, other)) : other;
+  }
+  changes = intrinsic("llvm.nvvm.vote.any.sync", b.getI1Type(),
+                      {constant(-1), changes});
+  SmallVector<Type> types(ValueRange(same).getTypes());
+  Block *scale = newBlock(), *done = newBlock(types);
+  branchIf(changes, scale, done, {}, same);
+  at(scale);
+  auto indices = llvm::to_vector(
+      llvm::seq<int64_t>(0, op.getResult().getType().getCount()));
+  Values scaled;
+  if (failed(emitMap(op, indices, scaled)))
+    return failure();
+  branch(done, scaled);
+  at(done);
+  llvm::append_range(results, done->getArguments());
+  return success();
+}
+
 /// An elementwise op, all of it.
 LogicalResult KernelLowering::lowerElements(Operation *op) {
   Value frag = op->getResult(0);
@@ -1709,7 +1754,8 @@ LogicalResult KernelLowering::lowerElements(Operation *op) {
   auto type = cast<FragType>(frag.getType());
   auto indices = llvm::to_vector(llvm::seq<int64_t>(0, type.getCount()));
   Values results;
-  if (failed(emitElementsOf(op, indices, results)))
+  if (failed(isRowScaling(op) ? emitRowScaling(cast<MapOp>(op), results)
+                              : emitElementsOf(op, indices, results)))
     return failure();
   set(frag, results);
   return success();
@@ -1903,11 +1949,30 @@ Value KernelLowering::combine(tile::Reduction kind, Values parts) {
   return parts[0];
 }
 
+/// Combines the four lanes of a row.
+Value KernelLowering::joinLanes(tile::Reduction kind, Value value) {
+  for (int64_t distance : {1, 2}) {
+    Value other =
+        intrinsic("llvm.nvvm.shfl.sync.bfly.f32", f32,
+                  {constant(-1), value, constant(distance), constant(31)});
+    value = combine(kind, {value, other});
+  }
+  return value;
+}
+
 LogicalResult KernelLowering::lowerReduce(ReduceOp op) {
   FragType type = op.getInput().getType();
-  if (!type.getElementType().isF32() || type.getCols() % 8)
+  if (!type.getElementType().isF32() ||
+      (type.getCols() % 8 && type.getLayout() != Layout::Row))
     return op.emitError() << "reduces f32 in a multiple of 8 columns, got "
                           << type;
+  if (type.getLayout() == Layout::Row) {
+    Values rows;
+    for (Value part : getAll(op.getInput()))
+      rows.push_back(joinLanes(op.getKind(), part));
+    set(op.getResult(), rows);
+    return success();
+  }
   size_t group = isStreamed(op.getInput()) ? kStreamed : type.getCount();
   SmallVector<int64_t> rows = {0, 8};
   if (type.getLayout() == Layout::Col)
@@ -1926,14 +1991,7 @@ LogicalResult KernelLowering::lowerReduce(ReduceOp op) {
       sums.push_back(combine(op.getKind(), parts));
     }
     Value value = combine(op.getKind(), sums);
-    // The four lanes of a row.
-    for (int64_t distance : {1, 2}) {
-      Value other =
-          intrinsic("llvm.nvvm.shfl.sync.bfly.f32", f32,
-                    {constant(-1), value, constant(distance), constant(31)});
-      value = combine(op.getKind(), {value, other});
-    }
-    results.push_back(value);
+    results.push_back(op.getPartial() ? value : joinLanes(op.getKind(), value));
   }
   set(op.getResult(), results);
   return success();

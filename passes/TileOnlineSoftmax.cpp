@@ -6,12 +6,17 @@
 // leaves no trace in o. The weight of the maximum itself is exactly 1; a target
 // that fuses c x - t (tile-select-formula) gives that up for an instruction.
 //
+// Where the logits are x = s * y with a constant s > 0, maxima are taken of y
+// and multiplied by s once a row, and the weights are 2^(c s y - t): a product
+// less for each logit.
+//
 //===----------------------------------------------------------------------===//
 
 #include "dialects/tile/Tile.h"
 #include "passes/Passes.h"
 
 #include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/IR/Matchers.h"
 
 namespace attnc {
 #define GEN_PASS_DEF_TILEONLINESOFTMAX
@@ -25,12 +30,50 @@ namespace {
 
 constexpr float kLog2e = 1.44269504f;
 
+/// The factor s of a map that is y -> s * y with a constant s > 0, else none.
+std::optional<float> getScale(tile::MapOp map) {
+  if (!map || map.getInputs().size() != 1 || map.getWidth() != 1)
+    return std::nullopt;
+  Block &body = map.getBody().front();
+  auto product =
+      body.getTerminator()->getOperand(0).getDefiningOp<arith::MulFOp>();
+  FloatAttr constant;
+  if (!product || product.getLhs() != body.getArgument(0) ||
+      !matchPattern(product.getRhs(), m_Constant(&constant)))
+    return std::nullopt;
+  float scale = constant.getValue().convertToFloat();
+  // Infinite products of finite logits would no longer be ordered alike.
+  if (!(scale > 0) || !std::isfinite(scale * kLog2e))
+    return std::nullopt;
+  return scale;
+}
+
+/// Takes a constant factor > 0 out of `logits`, which may be masked with -inf:
+/// the map, which nothing but the step may read then, after which `logits` are
+/// what it multiplied; else null.
+tile::MapOp takeScale(Value &logits) {
+  tile::MaskOp mask = logits.getDefiningOp<tile::MaskOp>();
+  bool isMinusInfinity =
+      mask && mask.getFill().isInfinity() && mask.getFill().isNegative();
+  Value scaled = isMinusInfinity ? mask.getInput() : logits;
+  auto map = scaled.getDefiningOp<tile::MapOp>();
+  if (!getScale(map) || !logits.hasOneUse() || !scaled.hasOneUse())
+    return {};
+  if (isMinusInfinity)
+    mask.getInputMutable().assign(map.getInputs()[0]);
+  else
+    logits = map.getInputs()[0];
+  return map;
+}
+
 class StepExpansion {
 public:
   explicit StepExpansion(tile::SoftmaxStepOp step)
-      : step(step), b(step.getLoc(), step) {}
+      : step(step), b(step.getLoc(), step), logits(step.getInput()) {}
 
   void run() {
+    tile::MapOp scaling = takeScale(logits);
+    scale = scaling ? *getScale(scaling) : 1;
     Value max = newMax();
     Value shift = newShift(max);
     Value p = weights(shift);
@@ -38,6 +81,8 @@ public:
     Value sum = newSum(factor, p);
     step.replaceAllUsesWith(ValueRange{p, factor, max, sum});
     step.erase();
+    if (scaling)
+      scaling.erase();
   }
 
 private:
@@ -75,10 +120,13 @@ private:
 
   Value newMax() {
     Value block =
-        tile::ReduceOp::create(b, row(), tile::Reduction::Max, step.getInput());
+        tile::ReduceOp::create(b, row(), tile::Reduction::Max, logits);
     return map(row(), {step.getMax(), block},
-               [](ImplicitLocOpBuilder &b, ValueRange e) -> Value {
-                 return arith::MaximumFOp::create(b, e[0], e[1]);
+               [&](ImplicitLocOpBuilder &b, ValueRange e) -> Value {
+                 Value top = e[1];
+                 if (scale != 1)
+                   top = arith::MulFOp::create(b, top, real(b, scale));
+                 return arith::MaximumFOp::create(b, e[0], top);
                });
   }
 
@@ -93,9 +141,10 @@ private:
   }
 
   Value weights(Value shift) {
-    return map(step.getInput().getType(), {step.getInput(), shift},
-               [](ImplicitLocOpBuilder &b, ValueRange e) {
-                 Value y = arith::MulFOp::create(b, e[0], real(b, kLog2e));
+    return map(logits.getType(), {logits, shift},
+               [&](ImplicitLocOpBuilder &b, ValueRange e) {
+                 Value y =
+                     arith::MulFOp::create(b, e[0], real(b, scale * kLog2e));
                  return exp2(b, arith::SubFOp::create(b, y, e[1]));
                });
   }
@@ -126,6 +175,9 @@ private:
 
   tile::SoftmaxStepOp step;
   ImplicitLocOpBuilder b;
+  /// The logits are `scale` times these.
+  Value logits;
+  float scale = 1;
 };
 
 struct TileOnlineSoftmax

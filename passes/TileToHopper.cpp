@@ -64,6 +64,10 @@ struct Copy {
   Value ring, map;
 };
 
+/// Heads whose items are ordered together, see splitItem: enough that the last
+/// ones fill all SMs, few enough for the second-level cache.
+constexpr int64_t kSectionHeads = 32;
+
 bool isTile(Type type) { return isa<tile::TileType>(type); }
 
 /// Neither takes nor gives tiles: index arithmetic and scalar loads.
@@ -219,6 +223,8 @@ struct Role : Stage {
   llvm::MapVector<Operation *, Value> slots;
   /// Order `deferred`: products that were not waited for, the oldest first.
   SmallVector<Started> inFlight;
+  /// Keys between these need no mask.
+  Value fullLo, fullHi;
 };
 
 /// Order `deferred`: the product that reads weights of all consumers.
@@ -251,18 +257,21 @@ public:
   LogicalResult run();
 
 private:
-  // The loop over keys.
+  /// Of the loop over keys.
   struct Range {
-    Value begin, end, step;
+    Value begin, end, step, fullLo, fullHi;
   };
 
   // What is to be done.
   LogicalResult analyse();
   LogicalResult addCopy(tile::LoadOp load, bool inLoop);
+  int64_t getStages(const Copy &copy);
+  int64_t getSharedBytes();
   LogicalResult checkBudgets();
   LogicalResult findStages();
   LogicalResult findExchange();
   void findAccumulators();
+  void findDeferredSums();
   Value getInit(Role &role, Value init, BlockArgument arg);
 
   // The kernel and its roles.
@@ -280,6 +289,7 @@ private:
   bool productsEndWithLoop();
   tile::LoadOp findStaging(tile::StoreOp store);
   Value getStaging(Role &role, tile::StoreOp store);
+  std::pair<Value, Value> splitItem(Role &role, Value item);
   LogicalResult emitItem(Role &role, bool producer, Value item);
 
   // The producer.
@@ -289,9 +299,9 @@ private:
 
   // The consumers.
   LogicalResult emitConsumerBlock(Role &role, Block &block);
-  LogicalResult emitSerialLoop(Role &role);
-  LogicalResult emitOverlapLoop(Role &role);
-  LogicalResult emitDeferredLoop(Role &role);
+  LogicalResult emitSerialLoop(Role &role, Range range);
+  LogicalResult emitOverlapLoop(Role &role, Range range);
+  LogicalResult emitDeferredLoop(Role &role, Range range);
   LogicalResult emitDeferredBlock(Role &role, Value begin, Value key);
   /// Those ops stand for the positions in the ring of exchanged weights.
   Operation *getPutter() { return exchange->dot.getLhs().getDefiningOp(); }
@@ -332,7 +342,12 @@ private:
   Value shiftCount(Role &role, Value rows, bool split);
   void beginBlock(Role &role, Value key, std::optional<bool> isFull);
 
-  Range getRange(Role &role);
+  // The loop over keys.
+  Range getRange(Value lo, Value fullLo, Value fullHi, Value hi);
+  Range getItemRange(Role &role);
+  Range getOwnRange(Role &role, const Range &item);
+  void skipBlocks(Role &role, Value begin, Value end, Value step);
+  LogicalResult emitOwnLoop(Role &role);
   /// Emits one block: its key, whether it is full, what is carried in and out.
   using PartBody = llvm::function_ref<LogicalResult(Value, bool, ValueRange,
                                                     SmallVectorImpl<Value> &)>;
@@ -381,8 +396,12 @@ private:
   tile::ItemsOp items;
   tile::ForKeysOp loop;
   llvm::MapVector<Operation *, Copy> copies;
+  /// Slots for what is copied outside the loop over keys.
+  int64_t itemStages = 1;
   IRMapping kernelMap;
   llvm::SmallSetVector<Value, 8> accumulators;
+  /// By the number of what the loop carries.
+  llvm::MapVector<size_t, tile::ReduceOp> deferredSums;
 
   // Of the consumers: their number as a value, their first row (index, i32).
   Value consumer, firstRow, firstRowI32;
@@ -428,6 +447,7 @@ LogicalResult Scheduler::analyse() {
   findAccumulators();
   if (!loop)
     return success();
+  findDeferredSums();
   for (auto load : loop.getBody()->getOps<tile::LoadOp>())
     if (feedsProducts(load) && failed(addCopy(load, true)))
       return failure();
@@ -462,27 +482,44 @@ LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
   return success();
 }
 
+/// Slots of the ring of `copy`.
+int64_t Scheduler::getStages(const Copy &copy) {
+  return copy.inLoop ? std::max<int64_t>(schedule.getStages(), 1) : itemStages;
+}
+
+/// Shared memory for all rings and their barriers.
+int64_t Scheduler::getSharedBytes() {
+  int64_t bytes = 0;
+  for (auto &entry : copies) {
+    tile::TileType type = entry.second.load.getTile().getType();
+    bytes += getStages(entry.second) *
+             (hopper::slotBytes(type.getRows(), type.getCols()) + 16);
+  }
+  if (exchange)
+    bytes += kExchangeSlots * (hopper::slotBytes(schedule.getBlockM(),
+                                                 schedule.getBlockN()) +
+                               16);
+  return bytes;
+}
+
 /// Refuses what cannot fit, with the numbers, before any code is made.
 LogicalResult Scheduler::checkBudgets() {
-  int64_t bytes = 0, barriers = 0;
-  for (auto &[op, copy] : copies) {
+  for (auto &entry : copies) {
+    Copy &copy = entry.second;
     tile::TileType type = copy.load.getTile().getType();
-    int64_t stages =
-        copy.inLoop ? std::max<int64_t>(schedule.getStages(), 1) : 1;
     if (type.getRows() > 256 || type.getRows() % 8)
       return copy.load.emitError()
              << "a bulk copy takes a multiple of 8 rows up to 256, got "
              << type.getRows();
-    bytes += stages * hopper::slotBytes(type.getRows(), type.getCols());
-    barriers += 16 * stages;
   }
-  if (exchange) {
-    bytes += kExchangeSlots *
-             hopper::slotBytes(schedule.getBlockM(), schedule.getBlockN());
-    barriers += 16 * kExchangeSlots;
-  }
-  if (bytes + barriers > hopper::kSharedMemoryLimit)
-    return kernel.emitError() << "schedule: needs " << bytes + barriers
+  // In a persistent grid the next item's operands arrive during this one's end,
+  // if there is room for both.
+  itemStages = schedule.getPersistent() ? 2 : 1;
+  if (getSharedBytes() > hopper::kSharedMemoryLimit)
+    itemStages = 1;
+  int64_t bytes = getSharedBytes();
+  if (bytes > hopper::kSharedMemoryLimit)
+    return kernel.emitError() << "schedule: needs " << bytes
                               << " bytes of shared memory, a thread block has "
                               << hopper::kSharedMemoryLimit
                               << "; try fewer stages or a smaller block_n";
@@ -516,6 +553,49 @@ void Scheduler::findAccumulators() {
       if (value == arg || value == yielded)
         for (Value same : {Value(arg), Value(yielded), Value(result)})
           add(same);
+  }
+}
+
+/// Whether `step` is argument -> argument * x + sum or argument + sum, with the
+/// argument as number `position`; the number of the sum, else none.
+static std::optional<unsigned> findSummand(tile::MapOp step,
+                                           unsigned position) {
+  Block &body = step.getBody().front();
+  auto sum = body.getTerminator()->getOperand(0).getDefiningOp<arith::AddFOp>();
+  if (!sum || step.getWidth() != 1)
+    return std::nullopt;
+  Value argument = body.getArgument(position);
+  for (auto [kept, added] : {std::pair(sum.getLhs(), sum.getRhs()),
+                             std::pair(sum.getRhs(), sum.getLhs())}) {
+    auto product = kept.getDefiningOp<arith::MulFOp>();
+    bool scales = product && (product.getLhs() == argument) !=
+                                 (product.getRhs() == argument);
+    auto summand = dyn_cast<BlockArgument>(added);
+    if ((scales || kept == argument) && argument.hasOneUse() && summand &&
+        summand.getOwner() == &body && summand.hasOneUse() &&
+        summand.getArgNumber() < step.getInputs().size())
+      return summand.getArgNumber();
+  }
+  return std::nullopt;
+}
+
+/// Sums of rows that the loop carries and does not read otherwise: each lane
+/// adds up its own columns, and the lanes of a row are joined after the loop.
+void Scheduler::findDeferredSums() {
+  for (auto [index, arg] : llvm::enumerate(loop.getIterArgs())) {
+    auto init = loop.getInits()[index].getDefiningOp<tile::SplatOp>();
+    auto step = loop.getYielded()[index].getDefiningOp<tile::MapOp>();
+    if (!init || !matchPattern(init.getValue(), m_AnyZeroFloat()) || !step ||
+        !arg.hasOneUse() || *arg.user_begin() != step ||
+        !step.getResult().hasOneUse() || accumulators.contains(arg))
+      continue;
+    auto summand = findSummand(step, arg.use_begin()->getOperandNumber());
+    auto reduce =
+        summand ? step.getInputs()[*summand].getDefiningOp<tile::ReduceOp>()
+                : tile::ReduceOp();
+    if (reduce && reduce.getKind() == tile::Reduction::Add &&
+        reduce.getResult().hasOneUse() && reduce->getBlock() == loop.getBody())
+      deferredSums[index] = reduce;
   }
 }
 
@@ -652,10 +732,9 @@ void Scheduler::makeRing(Copy &copy) {
     copy.map = hopper::TensorMapOp::create(
         b, loc, mapType, kernelMap.lookup(load.getView()), copy.order, box);
   }
-  int64_t stages = copy.inLoop ? std::max<int64_t>(schedule.getStages(), 1) : 1;
   copy.ring = hopper::RingOp::create(
       b, loc,
-      hopper::RingType::get(b.getContext(), stages, type.getRows(),
+      hopper::RingType::get(b.getContext(), getStages(copy), type.getRows(),
                             type.getCols(), type.getElementType()),
       name);
 }
@@ -807,31 +886,56 @@ Value Scheduler::getVisited(const Visits &visits, Value block, Value round) {
       getPlace(visits, block, round));
 }
 
-/// The coordinates of an item and its body. The last coordinate is the
-/// fastest, so that neighbours share keys. Items with more keys come first, so
-/// that none of them ends last: among those of the same other coordinates, or,
-/// in a persistent grid, whose shares are fixed, among all.
+/// Of item number `item`: the number made of all coordinates but the last, and
+/// the last. Neighbours have the same head, so that they share keys. Where
+/// later queries have more keys, the longest items of a section of heads come
+/// first, so that what is long neither starts nor ends last; a section is small
+/// enough that the second-level cache has the keys of its heads.
+std::pair<Value, Value> Scheduler::splitItem(Role &role, Value item) {
+  auto counts = items.getCounts();
+  Value last = role.map.lookup(counts.back());
+  auto divide = [&](Value x, Value by) -> std::pair<Value, Value> {
+    return {arith::DivUIOp::create(b, loc, x, by),
+            arith::RemUIOp::create(b, loc, x, by)};
+  };
+  if (counts.size() == 1)
+    return {constant(0), item};
+  if (!keysGrowWithLast())
+    return divide(item, last);
+  Value heads = constant(1);
+  for (Value count : counts.drop_back())
+    heads = arith::MulIOp::create(b, loc, heads, role.map.lookup(count));
+  Value size = constant(kSectionHeads);
+  if (schedule.getPersistent()) {
+    // Shares are fixed: they come out even where the longest and the shortest
+    // items of a section are a whole number of rounds.
+    size = arith::DivUIOp::create(b, loc, hopper::GridOp::create(b, loc),
+                                  constant(4));
+    size = arith::MaxUIOp::create(b, loc, size, constant(1));
+  }
+  auto [section, inSection] =
+      divide(item, arith::MulIOp::create(b, loc, size, last));
+  Value first = arith::MulIOp::create(b, loc, section, size);
+  Value left = arith::SubIOp::create(b, loc, heads, first);
+  auto [level, head] =
+      divide(inSection, arith::MinUIOp::create(b, loc, size, left));
+  Value longest = arith::SubIOp::create(b, loc, last, constant(1));
+  return {arith::AddIOp::create(b, loc, first, head),
+          arith::SubIOp::create(b, loc, longest, level)};
+}
+
+/// The coordinates of an item and its body.
 LogicalResult Scheduler::emitItem(Role &role, bool producer, Value item) {
   Block &body = items.getBody().front();
-  Value rest = item;
+  auto [rest, last] = splitItem(role, item);
   size_t rank = items.getCounts().size();
-  bool grows = keysGrowWithLast();
-  SmallVector<size_t> order; // the fastest first
-  for (size_t k = rank; k-- > 0;)
-    order.push_back(k);
-  if (grows && schedule.getPersistent())
-    std::rotate(order.begin(), order.begin() + 1, order.end());
-  for (size_t k : order) {
+  role.map.map(body.getArgument(rank - 1), last);
+  for (size_t k = rank - 1; k-- > 0;) {
     Value count = role.map.lookup(items.getCounts()[k]);
-    bool isLast = k == order.back();
     Value coordinate =
-        isLast ? rest : Value(arith::RemUIOp::create(b, loc, rest, count));
-    if (!isLast)
+        k ? Value(arith::RemUIOp::create(b, loc, rest, count)) : rest;
+    if (k)
       rest = arith::DivUIOp::create(b, loc, rest, count);
-    if (k + 1 == rank && grows) {
-      Value last = arith::SubIOp::create(b, loc, count, constant(1));
-      coordinate = arith::SubIOp::create(b, loc, last, coordinate);
-    }
     role.map.map(body.getArgument(k), coordinate);
   }
   if (producer)
@@ -913,17 +1017,111 @@ void Scheduler::setCursors(Role &role, ValueRange values, bool inLoop) {
 }
 
 /// for_keys begins at a multiple of its step, and is empty where lo >= hi.
-Scheduler::Range Scheduler::getRange(Role &role) {
+Scheduler::Range Scheduler::getRange(Value lo, Value fullLo, Value fullHi,
+                                     Value hi) {
   Value step = constant(loop.getStep());
-  Value lo = role.map.lookup(loop.getLo()), hi = role.map.lookup(loop.getHi());
   APInt known;
   if (matchPattern(lo, m_ConstantInt(&known)) &&
       known.getSExtValue() % static_cast<int64_t>(loop.getStep()) == 0)
-    return {lo, hi, step};
+    return {lo, hi, step, fullLo, fullHi};
   Value begin = arith::MulIOp::create(
       b, loc, arith::DivUIOp::create(b, loc, lo, step), step);
   Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, lo, hi);
-  return {begin, arith::SelectOp::create(b, loc, any, hi, begin), step};
+  return {begin, arith::SelectOp::create(b, loc, any, hi, begin), step, fullLo,
+          fullHi};
+}
+
+Scheduler::Range Scheduler::getItemRange(Role &role) {
+  return getRange(
+      role.map.lookup(loop.getLo()), role.map.lookup(loop.getFullLo()),
+      role.map.lookup(loop.getFullHi()), role.map.lookup(loop.getHi()));
+}
+
+/// The blocks that this consumer's rows need, of those of the item; where it
+/// needs none, they begin and end where the item's begin. The end is that of a
+/// block.
+Scheduler::Range Scheduler::getOwnRange(Role &role, const Range &item) {
+  Region &rows = loop.getRows().front();
+  IRMapping map = role.map;
+  map.map(rows.getArgument(0), firstRow);
+  map.map(rows.getArgument(1), constant(hopper::kWgmmaRows));
+  for (Operation &op : rows.front().without_terminator())
+    b.clone(op, map);
+  auto bounds = llvm::map_to_vector(
+      rows.front().getTerminator()->getOperands(),
+      [&](Value value) { return map.lookupOrDefault(value); });
+  Range own = getRange(bounds[0], bounds[1], bounds[2], bounds[3]);
+  own.begin = arith::MaxSIOp::create(b, loc, own.begin, item.begin);
+  own.end = arith::MinSIOp::create(b, loc, own.end, item.end);
+  Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
+                                    own.begin, own.end);
+  own.begin = arith::SelectOp::create(b, loc, any, own.begin, item.begin);
+  Value keys = arith::SubIOp::create(b, loc, own.end, own.begin);
+  keys = arith::SelectOp::create(b, loc, any, keys, constant(0));
+  keys = arith::CeilDivUIOp::create(b, loc, keys, own.step);
+  keys = arith::MulIOp::create(b, loc, keys, own.step);
+  own.end = arith::AddIOp::create(b, loc, own.begin, keys);
+  return own;
+}
+
+/// Gives back the blocks of [begin, end), which this consumer does not read,
+/// once they have come: before, the slots may still hold earlier ones.
+void Scheduler::skipBlocks(Role &role, Value begin, Value end, Value step) {
+  auto each = scf::ForOp::create(b, loc, begin, end, step,
+                                 getCursors(role, /*inLoop=*/true));
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(each.getBody());
+  setCursors(role, each.getRegionIterArgs(), /*inLoop=*/true);
+  // Turns go round: who has nothing to start passes them on.
+  if (isOverlap() && schedule.getPingpong()) {
+    hopper::TurnWaitOp::create(b, loc, consumer);
+    hopper::TurnPassOp::create(b, loc, consumer);
+  }
+  for (auto &[op, copy] : copies) {
+    if (!copy.inLoop)
+      continue;
+    auto ring = cast<hopper::RingType>(copy.ring.getType());
+    auto type = hopper::SmemType::get(b.getContext(), ring.getRows(),
+                                      ring.getCols(), ring.getElementType());
+    Value &cursor = role.cursors[op];
+    hopper::AwaitOp::create(b, loc, type, copy.ring, cursor);
+    hopper::ReleaseOp::create(b, loc, copy.ring, cursor);
+    cursor = hopper::NextOp::create(b, loc, cursor, copy.ring);
+  }
+  scf::YieldOp::create(b, loc, getCursors(role, /*inLoop=*/true));
+  setCursors(role, each.getResults(), /*inLoop=*/true);
+}
+
+/// The loop over keys of a consumer, whose rows may need fewer keys than those
+/// of the others.
+LogicalResult Scheduler::emitOwnLoop(Role &role) {
+  auto emit = [&](const Range &range) -> LogicalResult {
+    role.fullLo = range.fullLo;
+    role.fullHi = range.fullHi;
+    if (failed(isOverlap()    ? emitOverlapLoop(role, range)
+               : isDeferred() ? emitDeferredLoop(role, range)
+                              : emitSerialLoop(role, range)))
+      return failure();
+    for (auto &[index, reduce] : deferredSums) {
+      Value parts = role.map.lookup(loop.getResult(index));
+      role.map.map(loop.getResult(index),
+                   hopper::ReduceOp::create(b, loc, parts.getType(),
+                                            tile::Reduction::Add, parts,
+                                            /*partial=*/false));
+    }
+    return success();
+  };
+  Range item = getItemRange(role);
+  // Weights that all consumers exchange have the blocks of the item.
+  if (loop.getRows().empty() || exchange)
+    return emit(item);
+  Range own = getOwnRange(role, item);
+  if (item.begin != own.begin)
+    skipBlocks(role, item.begin, own.begin, item.step);
+  if (failed(emit(own)))
+    return failure();
+  skipBlocks(role, own.end, item.end, item.step);
+  return success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -968,7 +1166,7 @@ LogicalResult Scheduler::emitProducerBlock(Role &role, Block &block) {
 }
 
 LogicalResult Scheduler::emitProducerLoop(Role &role) {
-  Range range = getRange(role);
+  Range range = getItemRange(role);
   auto each = scf::ForOp::create(b, loc, range.begin, range.end, range.step,
                                  getCursors(role, /*inLoop=*/true));
   OpBuilder::InsertionGuard guard(b);
@@ -1207,8 +1405,10 @@ LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
   } else if (auto mask = dyn_cast<tile::MaskOp>(op)) {
     result = emitMask(role, mask, inputs[0]);
   } else if (auto reduce = dyn_cast<tile::ReduceOp>(op)) {
-    result =
-        hopper::ReduceOp::create(b, loc, *type, reduce.getKind(), inputs[0]);
+    bool partial = llvm::any_of(
+        deferredSums, [&](auto &entry) { return entry.second == reduce; });
+    result = hopper::ReduceOp::create(b, loc, *type, reduce.getKind(),
+                                      inputs[0], partial);
   } else if (isa<tile::CastOp>(op)) {
     result = hopper::ConvertOp::create(b, loc, *type, inputs[0]);
   } else {
@@ -1354,9 +1554,7 @@ LogicalResult Scheduler::emitConsumerBlock(Role &role, Block &block) {
     if (op.hasTrait<OpTrait::IsTerminator>())
       continue;
     if (isa<tile::ForKeysOp>(op)) {
-      if (failed(isOverlap()    ? emitOverlapLoop(role)
-                 : isDeferred() ? emitDeferredLoop(role)
-                                : emitSerialLoop(role)))
+      if (failed(emitOwnLoop(role)))
         return failure();
       // The producer fills the next item's slots during this one's epilogue.
       // A store that goes through such a slot needs it a little longer.
@@ -1381,9 +1579,9 @@ void Scheduler::beginBlock(Role &role, Value key, std::optional<bool> isFull) {
     return;
   Value end = arith::AddIOp::create(b, loc, key, constant(loop.getStep()));
   Value above = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge, key,
-                                      role.map.lookup(loop.getFullLo()));
+                                      role.fullLo);
   Value below = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sle, end,
-                                      role.map.lookup(loop.getFullHi()));
+                                      role.fullHi);
   role.full = arith::AndIOp::create(b, loc, above, below);
 }
 
@@ -1412,17 +1610,15 @@ FailureOr<SmallVector<Value>> Scheduler::emitParts(Role &role, Range range,
   if (loop.getBody()->getOps<tile::MaskOp>().empty()) {
     parts.push_back({from, range.end, true});
   } else {
-    Value fullLo = role.map.lookup(loop.getFullLo());
-    Value fullHi = role.map.lookup(loop.getFullHi());
     Value begin = from;
-    if (!matchPattern(fullLo, m_Zero())) {
-      Value up =
-          arith::AddIOp::create(b, loc, fullLo, constant(loop.getStep() - 1));
+    if (!matchPattern(role.fullLo, m_Zero())) {
+      Value up = arith::AddIOp::create(b, loc, role.fullLo,
+                                       constant(loop.getStep() - 1));
       Value end = smaller(toStep(up), range.end);
       parts.push_back({from, end, false});
       begin = larger(from, end);
     }
-    Value end = smaller(toStep(fullHi), range.end);
+    Value end = smaller(toStep(role.fullHi), range.end);
     parts.push_back({begin, end, true});
     parts.push_back({larger(begin, end), range.end, false});
   }
@@ -1441,8 +1637,7 @@ FailureOr<SmallVector<Value>> Scheduler::emitParts(Role &role, Range range,
   return carried;
 }
 
-LogicalResult Scheduler::emitSerialLoop(Role &role) {
-  Range range = getRange(role);
+LogicalResult Scheduler::emitSerialLoop(Role &role, Range range) {
   SmallVector<Value> carried;
   for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
     carried.push_back(getInit(role, init, arg));
@@ -1642,8 +1837,7 @@ LogicalResult Scheduler::emitLast(Role &role, Value key, ValueRange carried,
   return success();
 }
 
-LogicalResult Scheduler::emitOverlapLoop(Role &role) {
-  Range range = getRange(role);
+LogicalResult Scheduler::emitOverlapLoop(Role &role, Range range) {
   SmallVector<Value> inits;
   for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
     inits.push_back(getInit(role, init, arg));
@@ -1867,8 +2061,7 @@ LogicalResult Scheduler::emitDeferredBlock(Role &role, Value begin, Value key) {
   return success();
 }
 
-LogicalResult Scheduler::emitDeferredLoop(Role &role) {
-  Range range = getRange(role);
+LogicalResult Scheduler::emitDeferredLoop(Role &role, Range range) {
   SmallVector<Value> carried;
   for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
     carried.push_back(getInit(role, init, arg));

@@ -391,12 +391,14 @@ LogicalResult ReduceOp::verify() {
   FragType input = getInput().getType(), result = getResult().getType();
   // One row is the same in all threads, and so is what it sums to.
   Layout wanted = input.getLayout() == Layout::Col ? Layout::Col : Layout::Row;
-  bool reducible =
-      input.getLayout() == Layout::Acc || input.getLayout() == Layout::Col;
+  bool joins = input == result && wanted == Layout::Row && !getPartial();
+  bool reducible = input.getLayout() == Layout::Acc ||
+                   (input.getLayout() == Layout::Col && !getPartial()) || joins;
   if (!reducible || result.getLayout() != wanted || result.getCols() != 1 ||
       result.getElementType() != input.getElementType())
-    return emitOpError() << "reduces layout 'acc' to 'row', or 'col' to one "
-                            "value, got "
+    return emitOpError() << "reduces layout 'acc' to 'row', 'col' to one "
+                            "value, or the parts that the lanes of a 'row' "
+                            "hold, got "
                          << input << " and " << result;
   return success();
 }

@@ -445,12 +445,15 @@ def Hopper_ReduceOp : Hopper_Op<"reduce", [Pure]> {
   let summary = "Combines the columns of each row";
   let description = [{
     First the columns a thread holds, in order, then the four lanes of a row
-    by two exchanges. `acc` gives `row`; a single row, `col`, one value.
+    by two exchanges. `acc` gives `row`; a single row, `col`, one value. With
+    `partial` only the first: each lane then has its own part. A `row` fragment
+    of such parts as input makes only the exchanges.
   }];
-  let arguments = (ins Tile_Reduction:$kind, Hopper_FragType:$input);
+  let arguments = (ins Tile_Reduction:$kind, Hopper_FragType:$input,
+                       UnitAttr:$partial);
   let results = (outs Hopper_FragType:$result);
   let assemblyFormat = [{
-    $kind $input attr-dict `:` type($input) `->` type($result)
+    $kind (`partial` $partial^)? $input attr-dict `:` type($input) `->` type($result)
   }];
   let hasVerifier = 1;
 }

@@ -319,6 +319,9 @@ ParseResult ForKeysOp::parse(OpAsmParser &parser, OperationState &result) {
   if (parser.parseRegion(*result.addRegion(), arguments))
     return failure();
   ensureTerminator(*result.regions.front(), builder, result.location);
+  if (succeeded(parser.parseOptionalKeyword("rows")) &&
+      parser.parseRegion(*result.addRegion()))
+    return failure();
   auto &properties = result.getOrAddProperties<Properties>();
   properties.step = builder.getI64IntegerAttr(step);
   result.addTypes(types);
@@ -340,6 +343,27 @@ void ForKeysOp::print(OpAsmPrinter &printer) {
   printer << ' ';
   printer.printRegion(getRegion(), /*printEntryBlockArgs=*/false,
                       /*printBlockTerminators=*/!getInits().empty());
+  for (Region &rows : getRows()) {
+    printer << " rows ";
+    printer.printRegion(rows);
+  }
+}
+
+/// `rows` takes two index values and yields four.
+static LogicalResult verifyRows(ForKeysOp op) {
+  if (op.getRows().empty())
+    return success();
+  auto areIndices = [](TypeRange types, size_t count) {
+    return types.size() == count &&
+           llvm::all_of(types, llvm::IsaPred<IndexType>);
+  };
+  Block &block = op.getRows().front().front();
+  if (op.getRows().size() > 1 || !areIndices(block.getArgumentTypes(), 2) ||
+      !areIndices(block.getTerminator()->getOperandTypes(), 4))
+    return op.emitOpError("rows must be one region that takes the first row "
+                          "and the count and yields lo, fullLo, fullHi and "
+                          "hi, all of type index");
+  return success();
 }
 
 LogicalResult ForKeysOp::verifyRegions() {
@@ -353,7 +377,7 @@ LogicalResult ForKeysOp::verifyRegions() {
       !same(getYielded().getTypes()))
     return emitOpError("initial values, iteration arguments, yielded values "
                        "and results must have the same types");
-  return success();
+  return verifyRows(*this);
 }
 
 //===----------------------------------------------------------------------===//

@@ -162,11 +162,17 @@ def Tile_ForKeysOp : Tile_Op<"for_keys",
     In the kernel of a key's gradients keys stay and queries pass: there the
     loop is over blocks of query rows, those of several heads one after the
     other, with the same four bounds.
+
+    A second region may follow, `rows { ^bb0(%first, %count): ... }`. It yields
+    four bounds of the same meaning for `count` rows of the item's tiles from
+    row `first` on: a target that gives rows to several workers may run the
+    body for each with its own bounds.
   }];
   let arguments = (ins Index:$lo, Index:$full_lo, Index:$full_hi, Index:$hi,
     ConfinedAttr<I64Attr, [IntPositive]>:$step, Variadic<AnyType>:$inits);
   let results = (outs Variadic<AnyType>:$results);
-  let regions = (region SizedRegion<1>:$region);
+  let regions = (region SizedRegion<1>:$region,
+                        VariadicRegion<SizedRegion<1>>:$rows);
   let hasCustomAssemblyFormat = 1;
   let hasRegionVerifier = 1;
   let extraClassDeclaration = [{

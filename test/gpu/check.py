@@ -122,7 +122,7 @@ def cases():
         causal=True, score="softmax")
     # More items than multiprocessors, with and without a remainder.
     persistent = ("block_m=192,block_n=80,consumers=3,stages=4,order=overlap,"
-                  "slice=40,persistent=true,staged=true")
+                  "slice=16,persistent=true,staged=true")
     for causal in (False, True):
         for out in ("f32", "bf16"):
             add(f"sigmoid-persistent{'-causal' * causal}-{out}", d=128,

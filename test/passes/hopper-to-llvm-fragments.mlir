@@ -38,7 +38,6 @@
 // CHECK: llvm.fneg
 // CHECK: llvm.br ^[[DONE]](
 // CHECK-COUNT-6: llvm.nvvm.vote.any.sync
-// CHECK-NOT: llvm.nvvm.vote.any.sync
 // The mask selects.
 // CHECK: llvm.icmp "slt"
 // CHECK: llvm.select
@@ -46,6 +45,13 @@
 // CHECK: llvm.store volatile
 // P is packed by pairs and read from registers.
 // CHECK: llvm.nvvm.ff2bf16x2.rn
+// Sums are multiplied by their rows' factors where one of the warp's is not 1.
+// CHECK: llvm.fcmp "une"
+// CHECK: llvm.nvvm.vote.any.sync
+// CHECK-NEXT: llvm.cond_br %{{.*}}, ^[[SCALE:.*]], ^[[GO:bb[0-9]+]](
+// CHECK-NEXT: ^[[SCALE]]:
+// CHECK-COUNT-32: llvm.fmul
+// CHECK: llvm.br ^[[GO]](
 // CHECK: m64n64k16.f32.bf16.bf16
 // CHECK-SAME: {$33,$34,$35,$36}, db, 1, 1, 1, 1;
 // Loads that may be outside are under a predicate.
@@ -125,7 +131,12 @@ hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
     hopper.pin %w : !hopper.frag<64x64xf32, acc>
     %pa = hopper.convert %w : !hopper.frag<64x64xf32, acc> -> !hopper.frag<64x64xbf16, a>
     %acc = hopper.splat %s : f32 -> !hopper.frag<64x64xf32, acc>
-    %po = hopper.wgmma %pa, %ks acc %acc : !hopper.frag<64x64xf32, acc> : !hopper.frag<64x64xbf16, a>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
+    %scaled = hopper.map(%acc, %m : !hopper.frag<64x64xf32, acc>, !hopper.frag<64x1xf32, row>) {
+    ^bb0(%e: f32, %f: f32, %r: i32, %col: i32):
+      %d = arith.mulf %e, %f : f32
+      hopper.yield %d : f32
+    } : !hopper.frag<64x64xf32, acc>
+    %po = hopper.wgmma %pa, %ks acc %scaled : !hopper.frag<64x64xf32, acc> : !hopper.frag<64x64xbf16, a>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
     hopper.commit
     %ov = hopper.wait %po : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
     hopper.release %kr[%c] : !hopper.ring<2x64x64xbf16>

@@ -311,3 +311,17 @@ func.func @f(%x: !tile.tile<4x4xbf16>, %v: !tile.view<?x?xbf16>) {
   tile.store add %x, %v[] by affine_map<(r, c) -> (r, c)> : !tile.tile<4x4xbf16>, !tile.view<?x?xbf16>
   return
 }
+
+// -----
+
+tile.kernel @rows() {
+  %one = arith.constant 1 : index
+  tile.items (%b) in (%one) {
+    // expected-error@+1 {{rows must be one region that takes the first row and the count and yields lo, fullLo, fullHi and hi, all of type index}}
+    tile.for_keys %j in (%one, %one, %one, %one) step 16 {
+    } rows {
+    ^bb0(%first: index, %count: index):
+      tile.yield %first, %count : index, index
+    }
+  }
+}

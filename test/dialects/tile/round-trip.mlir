@@ -63,6 +63,12 @@ tile.kernel @kernel(%q: !tile.view<?x?x?x64xbf16>, %k: !tile.view<?x?x?x64xbf16>
       %vt = tile.load %v[%b, %h, %j] by #row rows %left : !tile.view<?x?x?x64xbf16> -> !tile.tile<64x64xbf16>
       %next = tile.dot %pc, %vt acc %a : !tile.tile<128x64xf32> : !tile.tile<128x64xbf16>, !tile.tile<64x64xbf16> -> !tile.tile<128x64xf32>
       tile.yield %next : !tile.tile<128x64xf32>
+    // CHECK: } rows {
+    // CHECK-NEXT: ^bb0(%[[FIRST:.*]]: index, %{{.*}}: index):
+    // CHECK: tile.yield %{{.*}}, %{{.*}}, %{{.*}}, %[[FIRST]] : index, index, index, index
+    } rows {
+    ^bb0(%first: index, %count: index):
+      tile.yield %zero, %zero, %sk, %first : index, index, index, index
     }
     %out = tile.cast %acc : !tile.tile<128x64xf32> -> !tile.tile<128x64xbf16>
     // CHECK: tile.store %{{.*}}, %{{.*}}[%{{.*}}] by
