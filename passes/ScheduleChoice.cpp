@@ -57,9 +57,11 @@ int64_t sm90Registers(const ScheduleProblem &p, int64_t blockN) {
 }
 
 /// What is left of the register file for the above (two consumers get 240 of
-/// which 24 are addresses and counters, three get 160; beside a producer that
-/// copies by itself 224 and 152).
+/// which 24 are addresses and counters, three get 160, four 112; beside a
+/// producer that copies by itself 224 and 152).
 int64_t sm90RegisterBudget(const ScheduleProblem &p, int64_t consumers) {
+  if (consumers == 4)
+    return p.cooperative ? 0 : 80;
   if (consumers == 3)
     return p.cooperative ? 120 : 128;
   return p.cooperative ? 192 : 216;
@@ -85,41 +87,56 @@ int64_t sm90BlockN(const ScheduleProblem &p, int64_t consumers) {
   return blockN;
 }
 
-/// The narrowest key block that three consumers are worth. Products of 64 x 80
-/// still feed the tensor cores from shared memory; where rows are reduced, each
-/// block costs a product for each element of the accumulators besides, which
-/// wants wide blocks.
-int64_t sm90NarrowestOfThree(const ScheduleProblem &p) {
-  return p.rowReductions ? 96 : 80;
+/// The narrowest key block that three consumers are worth: products of 64 x 80
+/// still feed the tensor cores from shared memory.
+constexpr int64_t kNarrowestOfThree = 80;
+
+/// As many stages as fit, up to four, beside `slots` slots for queries; 1 if
+/// not even two do.
+int64_t sm90Stages(const ScheduleProblem &p, int64_t blockM, int64_t blockN,
+                   int64_t slots) {
+  int64_t extra = sm90Bytes(p, blockM, 0, 0) * (slots - 1);
+  int64_t stages = 4;
+  while (stages > 1 &&
+         sm90Bytes(p, blockM, blockN, stages) + extra > kSharedMemory)
+    --stages;
+  return stages;
 }
 
 /// More consumers hide more of the elementwise work and reuse keys more, as
 /// long as that leaves a key block wide enough to feed the tensor cores.
-ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p) {
+ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p,
+                         int64_t mostConsumers = 4) {
   int64_t consumers = 1;
-  if (sm90BlockN(p, 3) >= sm90NarrowestOfThree(p))
+  // Measured on an H200 (benchmarks/journal.md, 18 to 24). A softmax reduces
+  // its rows for each block, which wants blocks wider than four leave.
+  if (mostConsumers >= 4 && !p.rowReductions && sm90BlockN(p, 4) >= 64)
+    consumers = 4;
+  else if (sm90BlockN(p, 3) >= kNarrowestOfThree)
     consumers = 3;
   else if (sm90BlockN(p, 2) >= 64)
     consumers = 2;
   int64_t blockM = consumers * kRowsPerConsumer;
   int64_t blockN = sm90BlockN(p, consumers);
-  int64_t stages = 2;
-  while (stages < 4 &&
-         sm90Bytes(p, blockM, blockN, stages + 1) <= kSharedMemory)
-    ++stages;
   // Two consumers take turns: one multiplies while the other does elementwise
-  // work. Measured on an H200 (benchmarks/results/2026-11-22-h200-schedules),
-  // turns give a softmax at head dim 128 up to a fifth; among three they wait
-  // for each other.
+  // work. Turns give a softmax at head dim 128 up to a fifth; among three they
+  // wait for each other.
   bool pingpong = consumers == 2;
-  // In a persistent grid the next item's copies run during this one's end,
-  // which gives 4 % at n = 2k and nothing at n = 16k; a softmax loses 3 %
-  // (results/2026-11-22-h200-third and -schedules). Shares are fixed, so items
-  // must be alike.
+  // Then the exponentials of a softmax must come before the wait for the
+  // product beside them; ptxas would move them.
+  bool pin = pingpong && p.rowReductions;
+  // In a persistent grid the next item's copies run during this one's end, if
+  // there are slots for the queries of both: 3 to 16 % at n = 2k and within 3 %
+  // at n = 16k. It takes registers from a speculation, whose schedule with a
+  // short ring has none to spare where some blocks are masked.
+  int64_t stages = sm90Stages(p, blockM, blockN, /*slots=*/2);
+  bool isTight = p.unevenKeys && !p.rowReductions;
   bool persistent =
-      consumers == 3 && !p.unevenKeys && !p.rowReductions && !p.cooperative;
+      consumers >= 3 && !p.cooperative && stages >= (isTight ? 4 : 3);
+  if (!persistent)
+    stages = std::max<int64_t>(sm90Stages(p, blockM, blockN, /*slots=*/1), 2);
   return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
-                           Order::Overlap, pingpong, false, persistent, 1,
+                           Order::Overlap, pingpong, pin, persistent, 1,
                            getWidestSlice(blockN), /*staged=*/true);
 }
 
@@ -343,6 +360,14 @@ attnc::tile::getScheduleLadder(StringRef target, const ScheduleProblem &problem,
     first = chooseSm90aGradients(first.getContext(), many);
     add(first);
   }
+  // Four have so few registers that narrower blocks would not help.
+  if (first.getConsumers() == 4 && !problem.gradients) {
+    llvm::append_range(
+        ladder, getScheduleLadder(target, problem,
+                                  chooseSm90a(first.getContext(), problem,
+                                              /*mostConsumers=*/3)));
+    return ladder;
+  }
   int64_t blockN = first.getBlockN();
   add(narrow(first, blockN - 16));
   add(narrow(first, roundUp(blockN / 2, 16)));
@@ -366,8 +391,12 @@ ScheduleFootprint attnc::tile::getFootprint(StringRef target,
   if (problem.gradients)
     return {sm90GradientBytes(problem, m, n, stages), kSharedMemory,
             sm90GradientRegisters(problem, n)};
-  return {sm90Bytes(problem, m, n, stages), kSharedMemory,
-          sm90Registers(problem, n)};
+  int64_t bytes = sm90Bytes(problem, m, n, stages);
+  // A second slot for queries is taken where it fits.
+  int64_t slot = schedule.getPersistent() ? sm90Bytes(problem, m, 0, 0) : 0;
+  if (bytes + slot <= kSharedMemory)
+    bytes += slot;
+  return {bytes, kSharedMemory, sm90Registers(problem, n)};
 }
 
 bool attnc::splitsKeyGradients(tile::ScheduleAttr schedule, int64_t headDim,

@@ -496,9 +496,9 @@ int64_t Scheduler::getSharedBytes() {
              (hopper::slotBytes(type.getRows(), type.getCols()) + 16);
   }
   if (exchange)
-    bytes += kExchangeSlots * (hopper::slotBytes(schedule.getBlockM(),
-                                                 schedule.getBlockN()) +
-                               16);
+    bytes +=
+        kExchangeSlots *
+        (hopper::slotBytes(schedule.getBlockM(), schedule.getBlockN()) + 16);
   return bytes;
 }
 

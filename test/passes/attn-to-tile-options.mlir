@@ -11,7 +11,7 @@
 // The head dim decides how wide and tall a block may be.
 
 // HOPPER: tile.kernel @d64_attention
-// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 128, consumers = 3, stages = 4, order = overlap, persistent = true, slice = 32, staged = true>)
+// HOPPER-SAME: schedule(#tile.schedule<block_m = 256, block_n = 64, consumers = 4, stages = 4, order = overlap, persistent = true, slice = 32, staged = true>)
 // OVERRIDE: tile.kernel @d64_attention
 // OVERRIDE-SAME: schedule(#tile.schedule<block_m = 32, block_n = 16>)
 // CPU: tile.kernel @d64_attention
@@ -22,15 +22,15 @@ func.func @d64(%q: tensor<?x?x?x64xbf16>) -> tensor<?x?x?x64xbf16> {
 }
 
 // HOPPER: tile.kernel @d128_attention
-// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 80, consumers = 3, stages = 4, order = overlap, persistent = true, slice = 40, staged = true>)
+// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 80, consumers = 3, stages = 3, order = overlap, persistent = true, slice = 40, staged = true>)
 func.func @d128(%q: tensor<?x?x?x128xbf16>) -> tensor<?x?x?x128xbf16> {
   %o = attn.fused %q, %q, %q : tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16> -> tensor<?x?x?x128xbf16>
   return %o : tensor<?x?x?x128xbf16>
 }
 
-// A softmax rescales its accumulators for each block, so it takes wide ones.
+// Two slots for queries leave room for three stages.
 // HOPPER: tile.kernel @softmax_attention
-// HOPPER-SAME: schedule(#tile.schedule<block_m = 128, block_n = 128, consumers = 2, stages = 3, order = overlap, pingpong = true, slice = 32, staged = true>)
+// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 80, consumers = 3, stages = 3, order = overlap, persistent = true, slice = 40, staged = true>)
 func.func @softmax(%q: tensor<?x?x?x128xbf16>) -> tensor<?x?x?x128xbf16> {
   %o = attn.fused %q, %q, %q normalize softmax : tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16> -> tensor<?x?x?x128xbf16>
   return %o : tensor<?x?x?x128xbf16>
