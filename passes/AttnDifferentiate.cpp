@@ -155,6 +155,8 @@ public:
 
 private:
   LogicalResult findForward();
+  LogicalResult findEpilogue(ValueRange returned);
+  void captureScale();
   LogicalResult readType();
   LogicalResult checkCaptures();
   LogicalResult findWanted();
@@ -168,7 +170,7 @@ private:
   bool isL1() { return fused.getNormalize() == attn::Normalize::L1; }
   bool isWanted(Value value) { return llvm::is_contained(wanted, value); }
 
-  void normaliseRows();
+  LogicalResult normaliseRows();
   SmallVector<Value> captureValues();
   ArrayAttr captureMaps();
   Block *openRegion(Region &region, unsigned floats);
@@ -177,17 +179,27 @@ private:
   void buildWeight(Region &region, bool normalised);
   LogicalResult buildGradient(Region &region, Value of);
   LogicalResult buildBackward();
-  Value sumCapture(unsigned index, Value partial);
+  Value sumCapture(const Captured &captured, Value partial);
+  LogicalResult addResult(Value captured, Value gradient);
+  FailureOr<SmallVector<Captured>> gatherEpilogueCaptures();
+  LogicalResult buildEpilogueGradient(Region &region,
+                                      ArrayRef<Captured> captured, Value of);
+  LogicalResult differentiateEpilogue();
+  Type stateGradientType(const Captured &captured, int64_t last);
   void finish();
 
   func::FuncOp function;
   OpBuilder builder;
   Location loc;
   attn::FusedOp fused;
+  /// What the function makes of the output at last, or null.
+  attn::EpilogueOp epilogue;
   Type elementType;
   SmallVector<BlockArgument> wanted;
   SmallVector<Captured> captures;
-  Value doutput;
+  /// What came before an epilogue, if that or a softmax needs it; the gradient
+  /// of the same.
+  Value output, doutput;
   /// One value a row: softmax's LSE or l1's inverse norm, and dO . o.
   Value rowNorm, delta;
   DenseMap<Value, Value> results;
@@ -208,14 +220,61 @@ LogicalResult Differentiation::findForward() {
            << "'" << function.getName()
            << "' cannot be differentiated: it does not return its output";
   if (!fused.getEpilogue().empty())
-    return fused.emitOpError("has an epilogue, whose gradient is not "
-                             "supported: apply the epilogue outside");
+    return fused.emitOpError("has an epilogue, whose gradient reads what is "
+                             "before it: return the result of the attn.apply, "
+                             "then that of the attn.epilogue");
+  if (failed(findEpilogue(returned)))
+    return failure();
   if (fused.getQuery() == fused.getKey() ||
       fused.getKey() == fused.getValue() ||
       fused.getQuery() == fused.getValue())
     return fused.emitOpError("takes one tensor twice as query, key or value: "
                              "to differentiate, pass it in two arguments");
   return success();
+}
+
+/// An epilogue that was left on its own.
+LogicalResult Differentiation::findEpilogue(ValueRange returned) {
+  for (auto op : function.getOps<attn::EpilogueOp>()) {
+    if (epilogue)
+      return op.emitOpError("cannot be differentiated: expected one epilogue");
+    epilogue = op;
+    if (!op.getStats().empty())
+      return op.emitOpError("reads row statistics, which have no gradient: "
+                            "normalise the output outside");
+    if (!llvm::is_contained(returned, op.getOutput()))
+      return function.emitError()
+             << "'" << function.getName()
+             << "' cannot be differentiated: it does not return what its "
+                "epilogue makes";
+  }
+  return success();
+}
+
+/// A scale whose gradient is asked for is a factor that the scores capture.
+void Differentiation::captureScale() {
+  Value scale = fused.getScale();
+  if (!scale || !isWanted(scale))
+    return;
+  Region &region = fused.getScoreMod();
+  bool isEmpty = region.empty();
+  OpBuilder::InsertionGuard guard(builder);
+  if (isEmpty) {
+    SmallVector<Type> types = {builder.getF32Type()};
+    types.append(6, builder.getI32Type());
+    builder.createBlock(&region, {}, types,
+                        SmallVector<Location>(types.size(), loc));
+  }
+  Block &block = region.front();
+  builder.setInsertionPointToStart(&block);
+  Value dots = block.getArgument(0);
+  auto scaled = arith::MulFOp::create(builder, loc, dots, scale);
+  dots.replaceAllUsesExcept(scaled, scaled);
+  if (isEmpty)
+    attn::YieldOp::create(builder, loc, scaled);
+  builder.setInsertionPoint(fused);
+  fused.getScaleMutable().assign(
+      arith::ConstantOp::create(builder, loc, builder.getF32FloatAttr(1)));
 }
 
 /// Of captures that have a gradient of their own, or whose gradient could not
@@ -259,8 +318,6 @@ LogicalResult Differentiation::checkWanted(BlockArgument argument) {
   };
   if (!isa<FloatType>(getElementTypeOrSelf(argument.getType())))
     return complain() << "it is of type " << argument.getType();
-  if (argument == fused.getScale())
-    return complain() << "the scale has none; scale in a score_mod instead";
   return success();
 }
 
@@ -319,7 +376,9 @@ std::string Differentiation::nameOf(Value value) {
       if (auto name =
               function.getResultAttrOfType<StringAttr>(index, attn::kNameAttr))
         return name.str();
-  return value == fused.getLse() ? "lse" : "output";
+  if (value == fused.getLse())
+    return "lse";
+  return epilogue && value == fused.getOutput() ? "ungated" : "output";
 }
 
 Value Differentiation::addArgument(Type type, const std::string &name) {
@@ -349,22 +408,24 @@ static RankedTensorType getStatType(attn::FusedOp op) {
 
 /// Adds the arguments that the forward hands over, and computes what the
 /// normalisation needs of each row.
-void Differentiation::normaliseRows() {
+LogicalResult Differentiation::normaliseRows() {
   Type stat = getStatType(fused);
   Type outputType = fused.getOutput().getType();
   std::string output = nameOf(fused.getOutput());
   AffineMap rows =
       AffineMap::getMultiDimMapWithTargets(4, {0, 1, 2}, function.getContext());
-  if (isSoftmax()) {
-    Value o = addArgument(outputType, output);
+  if (isSoftmax() || epilogue)
+    this->output = addArgument(outputType, output);
+  if (isSoftmax())
     rowNorm =
         addArgument(stat, fused.getLse() ? nameOf(fused.getLse()) : "lse");
+  if (!epilogue)
     doutput = addArgument(outputType, "d" + output);
-    delta = attn::RowDotOp::create(builder, loc, stat, doutput, o,
+  else if (failed(differentiateEpilogue()))
+    return failure();
+  if (isSoftmax())
+    delta = attn::RowDotOp::create(builder, loc, stat, doutput, this->output,
                                    fused.getLayout());
-  } else {
-    doutput = addArgument(outputType, "d" + output);
-  }
   if (isL1()) {
     auto sums = attn::RowSumsOp::create(
         builder, loc, stat, stat, fused.getQuery(), fused.getKey(),
@@ -379,6 +440,7 @@ void Differentiation::normaliseRows() {
     captures.push_back({rowNorm, rows});
     captures.push_back({delta, rows});
   }
+  return success();
 }
 
 SmallVector<Value> Differentiation::captureValues() {
@@ -492,9 +554,8 @@ LogicalResult Differentiation::buildGradient(Region &region, Value of) {
 // The whole
 //===----------------------------------------------------------------------===//
 
-/// The sums over dropped dims that attn.backward leaves.
-Value Differentiation::sumCapture(unsigned index, Value partial) {
-  const Captured &captured = captures[index];
+/// The sums over dropped dims that a gradient leaves.
+Value Differentiation::sumCapture(const Captured &captured, Value partial) {
   attn::CaptureKind kind = attn::getCaptureKind(captured.map);
   Type type = gradientType(captured.value);
   if (kind == attn::CaptureKind::Positions)
@@ -525,27 +586,41 @@ Value Differentiation::sumCapture(unsigned index, Value partial) {
                              isTensor ? captured.value : Value(), map);
 }
 
+/// What the gradient of a captured operand is before `sumCapture`; `last` is
+/// the number of keys or columns.
+Type Differentiation::stateGradientType(const Captured &captured,
+                                        int64_t last) {
+  RankedTensorType stat = getStatType(fused);
+  attn::CaptureKind kind = attn::getCaptureKind(captured.map);
+  if (kind == attn::CaptureKind::Positions)
+    return gradientType(captured.value);
+  if (kind == attn::CaptureKind::Queries)
+    return stat;
+  return RankedTensorType::get({stat.getDimSize(0), stat.getDimSize(1), last},
+                               stat.getElementType());
+}
+
+LogicalResult Differentiation::addResult(Value captured, Value gradient) {
+  // One operand may be captured twice, by different maps.
+  if (!results.try_emplace(captured, gradient).second)
+    return function.emitError()
+           << "argument '" << nameOf(captured)
+           << "' asks for its gradient but is captured twice";
+  return success();
+}
+
 LogicalResult Differentiation::buildBackward() {
   SmallVector<int64_t> of;
   SmallVector<Type> types = {gradientType(fused.getQuery()),
                              gradientType(fused.getKey()),
                              gradientType(fused.getValue())};
-  RankedTensorType stat = getStatType(fused);
   auto key = cast<RankedTensorType>(fused.getKey().getType());
   int64_t keys = key.getDimSize(attn::getLayoutDims(fused.getLayout()).s);
   for (auto [index, captured] : llvm::enumerate(captures)) {
     if (!captured.wanted)
       continue;
     of.push_back(index);
-    attn::CaptureKind kind = attn::getCaptureKind(captured.map);
-    if (kind == attn::CaptureKind::Positions)
-      types.push_back(gradientType(captured.value));
-    else if (kind == attn::CaptureKind::Queries)
-      types.push_back(stat);
-    else
-      types.push_back(
-          RankedTensorType::get({stat.getDimSize(0), stat.getDimSize(1), keys},
-                                stat.getElementType()));
+    types.push_back(stateGradientType(captured, keys));
   }
   auto backward = attn::BackwardOp::create(
       builder, loc, types, fused.getQuery(), fused.getKey(), fused.getValue(),
@@ -565,13 +640,114 @@ LogicalResult Differentiation::buildBackward() {
     Value captured = captures[index].value;
     if (failed(buildGradient(backward.getCaptureGradients()[number], captured)))
       return failure();
-    Value sum = sumCapture(index, backward.getDcaptures()[number]);
-    // One operand may be captured twice, by different maps.
-    if (results.count(captured))
-      return function.emitError()
-             << "argument '" << nameOf(captured)
-             << "' asks for its gradient but is captured twice";
-    results[captured] = sum;
+    Value sum = sumCapture(captures[index], backward.getDcaptures()[number]);
+    if (failed(addResult(captured, sum)))
+      return failure();
+  }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Epilogues
+//===----------------------------------------------------------------------===//
+
+/// The epilogue's captures, and scalars that it uses directly where their
+/// gradient is asked for.
+FailureOr<SmallVector<Captured>> Differentiation::gatherEpilogueCaptures() {
+  SmallVector<Captured> all;
+  for (auto [index, value, map] :
+       llvm::enumerate(epilogue.getCaptures(),
+                       epilogue.getMaps().getAsValueRange<AffineMapAttr>())) {
+    all.push_back({value, map, isWanted(value)});
+    bool positions = attn::getCaptureKind(map) == attn::CaptureKind::Positions;
+    if (isWanted(value) && positions && !map.isProjectedPermutation())
+      return epilogue.emitOpError()
+             << "gradient of capture " << index
+             << ": a map that reads i and d may only permute positions, got "
+             << AffineMapAttr::get(map);
+  }
+  epilogue.getBody().walk([&](Operation *op) {
+    for (Value operand : op->getOperands()) {
+      bool known = llvm::any_of(
+          all, [&](const Captured &c) { return c.value == operand; });
+      if (isWanted(operand) && !known)
+        all.push_back(
+            {operand, AffineMap::get(4, 0, {}, function.getContext()), true});
+    }
+  });
+  return all;
+}
+
+/// The gradient of o, or of the captured operand `of`, from o and that of what
+/// the epilogue made of it.
+LogicalResult
+Differentiation::buildEpilogueGradient(Region &region,
+                                       ArrayRef<Captured> captured, Value of) {
+  SmallVector<Type> types(2, builder.getF32Type());
+  types.append(4, builder.getI32Type());
+  for (const Captured &c : captured)
+    types.push_back(attn::getElementScalarType(c.value.getType()));
+  OpBuilder::InsertionGuard guard(builder);
+  Block *block = builder.createBlock(&region, {}, types,
+                                     SmallVector<Location>(types.size(), loc));
+  Tape tape(block, loc);
+  auto arguments = block->getArguments();
+  Value input = of ? Value() : arguments[0];
+  for (auto [c, argument] :
+       llvm::zip_equal(captured, arguments.drop_front(6))) {
+    if (!isa<RankedTensorType>(c.value.getType()))
+      tape.replace(c.value, argument);
+    if (of == c.value)
+      input = argument;
+  }
+  SmallVector<Value> read = {arguments[0]};
+  llvm::append_range(read,
+                     arguments.slice(2, 4 + epilogue.getCaptures().size()));
+  tape.addGradient(tape.copy(epilogue.getBody(), read), arguments[1]);
+  FailureOr<Value> gradient = tape.differentiate(input);
+  if (failed(gradient))
+    return failure();
+  attn::YieldOp::create(tape.builder, loc, *gradient);
+  eraseDead(block);
+  return success();
+}
+
+/// Makes dO of the gradient of what the epilogue makes, and the gradients of
+/// what it captures.
+LogicalResult Differentiation::differentiateEpilogue() {
+  auto captured = gatherEpilogueCaptures();
+  if (failed(captured))
+    return failure();
+  Value given = addArgument(epilogue.getOutput().getType(),
+                            "d" + nameOf(epilogue.getOutput()));
+  auto outputType = cast<RankedTensorType>(output.getType());
+  auto valueType = cast<RankedTensorType>(fused.getValue().getType());
+  // Rounded to what products take.
+  SmallVector<Type> types = {outputType.clone(valueType.getElementType())};
+  SmallVector<Value> values;
+  SmallVector<AffineMap> maps;
+  SmallVector<int64_t> of;
+  for (auto [index, c] : llvm::enumerate(*captured)) {
+    values.push_back(c.value);
+    maps.push_back(c.map);
+    if (!c.wanted)
+      continue;
+    of.push_back(index);
+    types.push_back(stateGradientType(c, outputType.getShape().back()));
+  }
+  auto op = attn::EpilogueGradientOp::create(
+      builder, loc, types, output, given, fused.getQLen(), values,
+      builder.getAffineMapArrayAttr(maps), fused.getLayout(),
+      builder.getDenseI64ArrayAttr(of), /*captureGradientsCount=*/of.size());
+  if (failed(buildEpilogueGradient(op.getGradient(), *captured, Value())))
+    return failure();
+  doutput = op.getDinput();
+  for (auto [number, index] : llvm::enumerate(of)) {
+    const Captured &c = (*captured)[index];
+    Region &region = op.getCaptureGradients()[number];
+    if (failed(buildEpilogueGradient(region, *captured, c.value)) ||
+        failed(addResult(c.value, sumCapture(c, op.getDcaptures()[number]))))
+      return failure();
   }
   return success();
 }
@@ -594,6 +770,8 @@ void Differentiation::finish() {
   llvm::append_range(attrs, argumentAttrs);
   Operation *terminator = function.front().getTerminator();
   terminator->setOperands(returned);
+  if (epilogue)
+    epilogue.erase();
   fused.erase();
   function->removeAttr(attn::kDifferentiateAttr);
   function->removeAttr(attn::kDeterministicAttr);
@@ -608,15 +786,15 @@ LogicalResult Differentiation::run() {
       failed(checkCaptures()))
     return failure();
   builder.setInsertionPoint(fused);
+  captureScale();
   gatherCaptures();
-  normaliseRows();
-  if (failed(buildBackward()))
+  if (failed(normaliseRows()) || failed(buildBackward()))
     return failure();
   for (BlockArgument argument : wanted)
     if (!results.count(argument))
       return function.emitError()
              << "argument '" << nameOf(argument)
-             << "' asks for its gradient, but no score depends on it";
+             << "' asks for its gradient, but nothing depends on it";
   finish();
   return success();
 }

@@ -90,9 +90,14 @@ LogicalResult collectEpilogue(Chain &chain) {
         chain.epilogue = epilogue;
   if (!chain.epilogue)
     return success();
-  if (!output.hasOneUse())
-    return chain.epilogue.emitOpError(
-        "cannot be fused because the attn.apply before it has other uses");
+  // Who returns both asks for gradients, which read what the epilogue reads: it
+  // stays on its own, and reads the output as it is stored.
+  if (!output.hasOneUse()) {
+    if (Value lengths = chain.scores.getQLen())
+      chain.epilogue.getQLenMutable().assign(lengths);
+    chain.epilogue = {};
+    return success();
+  }
   if (chain.epilogue.getLayout() != chain.apply.getLayout())
     return chain.epilogue.emitOpError()
            << "cannot be fused because its layout is "
@@ -302,6 +307,9 @@ LogicalResult AttnFuse::checkNothingLeft(func::FuncOp function) {
       step->erase();
       continue;
     }
+    if (isa<attn::EpilogueOp>(step) &&
+        step->getOperand(0).getDefiningOp<attn::FusedOp>())
+      continue;
     if (isa<attn::EpilogueOp>(step))
       return step->emitOpError("cannot be fused because its input is not the "
                                "result of an attn.apply");

@@ -60,6 +60,18 @@ AttnKernel buildRowNormKernel(mlir::ImplicitLocOpBuilder &builder,
 /// queries.
 bool mayUseOneKernel(attn::BackwardOp op);
 
+/// An epilogue that is not fused.
+AttnKernel buildEpilogueKernel(mlir::ImplicitLocOpBuilder &builder,
+                               llvm::StringRef name, attn::EpilogueOp op,
+                               const ViewOrders &orders,
+                               tile::ScheduleAttr schedule);
+
+llvm::SmallVector<AttnKernel> buildEpilogueGradientKernels(
+    mlir::ImplicitLocOpBuilder &builder,
+    llvm::function_ref<std::string(llvm::StringRef)> name,
+    attn::EpilogueGradientOp op, const ViewOrders &orders,
+    tile::ScheduleAttr schedule);
+
 /// One to write each gradient that is used; `name` makes a kernel's name from
 /// what it does. `querySchedule` is of the kernel where queries stay; with
 /// `querySums`, f32 memory for their gradients, there is none.

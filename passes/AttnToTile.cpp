@@ -143,7 +143,10 @@ private:
   void checkMasks(ValueRange masks, ArrayRef<Extent> extents);
   void checkShapes(attn::FusedOp op);
   template <typename Op> ProblemSizes checkBackwardOperands(Op op);
-  void provideCaptureGradients(attn::BackwardOp op, const ProblemSizes &sizes);
+  template <typename Op> SmallVector<Extent> checkEpilogueOperands(Op op);
+  SmallVector<Extent> sizesOf(Value tensor);
+  template <typename Op>
+  void provideCaptureGradients(Op op, ArrayRef<Extent> positions);
   void provideLike(Value result, Value like);
   Value provideQuerySums(attn::BackwardOp op, const ProblemSizes &sizes);
   void checkCapture(const attn::Capture &capture, ArrayRef<Extent> extents);
@@ -158,6 +161,9 @@ private:
   void lower(attn::RowSumsOp op);
   void lower(attn::RowDotOp op);
   void lower(attn::SumOp op);
+  void lower(attn::EpilogueOp op);
+  void lower(attn::EpilogueGradientOp op);
+  tile::ScheduleAttr elementSchedule();
   /// Makes a kernel in front of the function and launches it.
   void launchNew(Operation *op,
                  function_ref<AttnKernel(ImplicitLocOpBuilder &)> build);
@@ -180,7 +186,8 @@ private:
 /// Ops that become kernels.
 static bool isKernelOp(Operation *op) {
   return isa<attn::FusedOp, attn::RowNormOp, attn::BackwardOp, attn::RowSumsOp,
-             attn::RowDotOp, attn::SumOp>(op);
+             attn::RowDotOp, attn::SumOp, attn::EpilogueOp,
+             attn::EpilogueGradientOp>(op);
 }
 
 LogicalResult ProgramBuilder::checkFunction() {
@@ -197,6 +204,11 @@ LogicalResult ProgramBuilder::checkFunction() {
            << "'" << function.getName()
            << "' has control flow; attention is straight-line code";
   for (Operation &op : function.front().without_terminator()) {
+    if (auto epilogue = dyn_cast<attn::EpilogueOp>(op);
+        epilogue && !epilogue.getStats().empty())
+      return op.emitOpError(
+          "reads row statistics, which only a fused epilogue does: do not "
+          "return what is before it");
     if (isKernelOp(&op) || isa<attn::MaskOpInterface>(op))
       continue;
     if (isa<attn::AttnDialect>(op.getDialect()))
@@ -243,6 +255,13 @@ void ProgramBuilder::chooseLayouts() {
            {back.getQuery(), back.getKey(), back.getValue(), back.getDoutput(),
             back.getDquery(), back.getDkey(), back.getDvalue()})
         orders.setLayout(tensor, back.getLayout());
+    else if (auto epilogue = dyn_cast<attn::EpilogueOp>(op))
+      for (Value tensor : {epilogue.getInput(), epilogue.getOutput()})
+        orders.setLayout(tensor, epilogue.getLayout());
+    else if (auto gradient = dyn_cast<attn::EpilogueGradientOp>(op))
+      for (Value tensor :
+           {gradient.getInput(), gradient.getDoutput(), gradient.getDinput()})
+        orders.setLayout(tensor, gradient.getLayout());
     else if (auto sums = dyn_cast<attn::RowSumsOp>(op))
       for (Value tensor :
            {sums.getQuery(), sums.getKey(), sums.getValue(), sums.getDoutput()})
@@ -270,6 +289,8 @@ void ProgramBuilder::chooseNames() {
       wanted.try_emplace(fused.getOutput(), "output");
       if (fused.getLse())
         wanted.try_emplace(fused.getLse(), "lse");
+    } else if (auto epilogue = dyn_cast<attn::EpilogueOp>(op)) {
+      wanted.try_emplace(epilogue.getOutput(), "output");
     } else if (auto norm = dyn_cast<attn::RowNormOp>(op)) {
       wanted.try_emplace(norm.getResult(), "norm");
     } else if (auto back = dyn_cast<attn::BackwardOp>(op)) {
@@ -517,8 +538,9 @@ ProgramBuilder::ProblemSizes ProgramBuilder::checkBackwardOperands(Op op) {
 
 /// Sums over j or i have a shape of their own, other gradients that of what
 /// they are the gradient of.
-void ProgramBuilder::provideCaptureGradients(attn::BackwardOp op,
-                                             const ProblemSizes &sizes) {
+template <typename Op>
+void ProgramBuilder::provideCaptureGradients(Op op,
+                                             ArrayRef<Extent> positions) {
   for (auto [number, index] : llvm::enumerate(op.getOf())) {
     Value result = op.getDcaptures()[number];
     if (result.use_empty())
@@ -526,10 +548,10 @@ void ProgramBuilder::provideCaptureGradients(attn::BackwardOp op,
     AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
     switch (attn::getCaptureKind(map)) {
     case attn::CaptureKind::Queries:
-      provideResult(result, {sizes.sequences, sizes.heads, sizes.rows});
+      provideResult(result, {positions[0], positions[1], positions[2]});
       break;
     case attn::CaptureKind::Keys:
-      provideResult(result, {sizes.sequences, sizes.heads, sizes.keys});
+      provideResult(result, {positions[0], positions[1], positions[3]});
       break;
     case attn::CaptureKind::Positions:
       provideLike(result, op.getCaptures()[index]);
@@ -539,12 +561,7 @@ void ProgramBuilder::provideCaptureGradients(attn::BackwardOp op,
 }
 
 void ProgramBuilder::provideLike(Value result, Value like) {
-  SmallVector<Extent> sizes;
-  int64_t rank = cast<RankedTensorType>(like.getType()).getRank();
-  for (int64_t dim = 0; dim < rank; ++dim)
-    sizes.push_back(
-        extent(like, dim, "elements in dim " + std::to_string(dim)));
-  provideResult(result, sizes);
+  provideResult(result, sizesOf(like));
 }
 
 /// A returned result is the caller's memory, whose sizes are checked; another
@@ -668,7 +685,8 @@ void ProgramBuilder::lower(attn::BackwardOp op) {
   provide(op.getDquery(), sizes.heads, sizes.rows, sizes.columns);
   provide(op.getDkey(), sizes.keyHeads, sizes.keys, sizes.columns);
   provide(op.getDvalue(), sizes.keyHeads, sizes.keys, sizes.valueColumns);
-  provideCaptureGradients(op, sizes);
+  provideCaptureGradients(
+      op, {sizes.sequences, sizes.heads, sizes.rows, sizes.keys});
   tile::ScheduleAttr schedule = scheduleFor(op);
   ImplicitLocOpBuilder at(op.getLoc(), b.getContext());
   Value sums;
@@ -719,23 +737,76 @@ void ProgramBuilder::lower(attn::SumOp op) {
           op.getInput(), cast<AffineDimExpr>(expr).getPosition(), "elements"));
     provideResult(op.getResult(), sizes);
   }
-  // Only the number of rows matters.
-  auto schedule = override;
-  if (!schedule) {
-    tile::ScheduleProblem problem = {64, 64, b.getF32Type()};
-    problem.gradients = true;
-    schedule = tile::chooseSchedule(b.getContext(), target, problem);
-  }
+  tile::ScheduleAttr schedule = elementSchedule();
   launchNew(op, [&](ImplicitLocOpBuilder &at) {
     return buildSumKernel(at, kernelName("sum"), op, orders, schedule);
   });
+}
+
+/// Of kernels without products: only the number of rows matters.
+tile::ScheduleAttr ProgramBuilder::elementSchedule() {
+  if (override)
+    return override;
+  tile::ScheduleProblem problem = {64, 64, b.getF32Type()};
+  problem.gradients = true;
+  return tile::chooseSchedule(b.getContext(), target, problem);
+}
+
+/// The sizes of a tensor, as they are.
+SmallVector<Extent> ProgramBuilder::sizesOf(Value tensor) {
+  SmallVector<Extent> sizes;
+  int64_t rank = cast<RankedTensorType>(tensor.getType()).getRank();
+  for (int64_t dim = 0; dim < rank; ++dim)
+    sizes.push_back(
+        extent(tensor, dim, "elements in dim " + std::to_string(dim)));
+  return sizes;
+}
+
+/// What an epilogue and its gradients read: (b, h, i, d) of the input.
+template <typename Op>
+SmallVector<Extent> ProgramBuilder::checkEpilogueOperands(Op op) {
+  attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
+  SmallVector<Extent> positions = {extent(op.getInput(), d.b, "sequences"),
+                                   extent(op.getInput(), d.h, "heads"),
+                                   extent(op.getInput(), d.s, "rows"),
+                                   extent(op.getInput(), d.d, "columns")};
+  checkCaptures(op.getCaptures(), op.getMaps(), positions);
+  if (op.getQLen())
+    checkEqual(extent(op.getQLen(), 0, "lengths"), positions[0]);
+  return positions;
+}
+
+void ProgramBuilder::lower(attn::EpilogueOp op) {
+  checkEpilogueOperands(op);
+  provideResult(op.getOutput(), sizesOf(op.getInput()));
+  launchNew(op, [&](ImplicitLocOpBuilder &at) {
+    return buildEpilogueKernel(at, kernelName("epilogue"), op, orders,
+                               elementSchedule());
+  });
+}
+
+void ProgramBuilder::lower(attn::EpilogueGradientOp op) {
+  SmallVector<Extent> positions = checkEpilogueOperands(op);
+  for (auto [a, c] :
+       llvm::zip_equal(sizesOf(op.getInput()), sizesOf(op.getDoutput())))
+    checkEqual(a, c);
+  if (!op.getDinput().use_empty())
+    provideResult(op.getDinput(), sizesOf(op.getInput()));
+  provideCaptureGradients(op, positions);
+  ImplicitLocOpBuilder at(op.getLoc(), b.getContext());
+  at.setInsertionPoint(function);
+  auto name = [&](StringRef what) { return kernelName(what); };
+  for (const AttnKernel &kernel :
+       buildEpilogueGradientKernels(at, name, op, orders, elementSchedule()))
+    launch(kernel);
 }
 
 /// Calls `fn` with the op as what it is.
 template <typename Fn> static void visitKernelOp(Operation *op, Fn fn) {
   llvm::TypeSwitch<Operation *>(op)
       .Case<attn::FusedOp, attn::RowNormOp, attn::BackwardOp, attn::RowSumsOp,
-            attn::RowDotOp, attn::SumOp>(fn)
+            attn::RowDotOp, attn::SumOp, attn::EpilogueOp,
+            attn::EpilogueGradientOp>(fn)
       .Default([](Operation *) {});
 }
 

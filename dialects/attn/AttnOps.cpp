@@ -606,7 +606,8 @@ static LogicalResult verifyBackwardOperands(Op op, const Sizes4 &query,
 
 /// Sums over j or i have a shape of their own, other gradients that of what
 /// they are the gradient of.
-static LogicalResult verifyCaptureGradient(BackwardOp op, unsigned index,
+template <typename Op>
+static LogicalResult verifyCaptureGradient(Op op, unsigned index,
                                            const Positions &sizes) {
   int64_t capture = op.getOf()[index];
   std::string name = ("gradient of capture " + Twine(capture)).str();
@@ -634,8 +635,8 @@ static LogicalResult verifyCaptureGradient(BackwardOp op, unsigned index,
                     {{own[0], sizes[0]}, {own[1], sizes[1]}, {own[2], last}});
 }
 
-static LogicalResult verifyCaptureGradients(BackwardOp op,
-                                            const Positions &sizes) {
+template <typename Op>
+static LogicalResult verifyCaptureGradients(Op op, const Positions &sizes) {
   size_t count = op.getOf().size();
   if (op.getCaptureGradients().size() != count ||
       op.getDcaptures().size() != count)
@@ -671,6 +672,30 @@ LogicalResult BackwardOp::verify() {
   Type f32 = Float32Type::get(getContext());
   SmallVector<Type> types = getRegionTypes(getContext(), 6, getCaptures());
   types.insert(types.begin(), 2, f32);
+  if (failed(verifyRegion(*this, getGradient(), "gradient", types, f32)))
+    return failure();
+  for (Region &region : getCaptureGradients())
+    if (failed(verifyRegion(*this, region, "capture_gradients", types, f32)))
+      return failure();
+  return success();
+}
+
+LogicalResult EpilogueGradientOp::verify() {
+  Sizes4 input = getSizes(getInput(), getLayout(), "input");
+  Positions sizes = {input.b, input.h, input.s, input.d};
+  if (failed(verifySizes(*this, getSizes(getDoutput(), getLayout(), "doutput"),
+                         input)) ||
+      failed(verifySizes(*this, getSizes(getDinput(), getLayout(), "dinput"),
+                         input)) ||
+      failed(verifyCaptures(*this, getCaptures(), getMaps(), "capture",
+                            "b, h, i, d")) ||
+      failed(
+          verifyExtents(*this, getCaptures(), getMaps(), sizes, "capture")) ||
+      failed(verifyCaptureGradients(*this, sizes)))
+    return failure();
+  Type f32 = Float32Type::get(getContext());
+  SmallVector<Type> types = getRegionTypes(getContext(), 4, getCaptures());
+  types.insert(types.begin(), f32);
   if (failed(verifyRegion(*this, getGradient(), "gradient", types, f32)))
     return failure();
   for (Region &region : getCaptureGradients())

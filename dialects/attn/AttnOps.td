@@ -276,15 +276,16 @@ def Attn_ApplyOp : Attn_Op<"apply", [Pure]> {
   let hasVerifier = 1;
 }
 
-def Attn_EpilogueOp : Attn_Op<"epilogue", [Pure]> {
+def Attn_EpilogueOp : Attn_Op<"epilogue", [Pure, AttrSizedOperandSegments]> {
   let summary = "o = epilogue(o, b, h, i, d, row statistics, captured...)";
   let description = [{
     The region's arguments are o (f32), b, h, i, d (i32), one f32 for each
     statistic that `stats` names (of the row's Dv outputs before the
     epilogue), and one scalar for each captured operand, read through its
-    affine map from (b, h, i, d).
+    affine map from (b, h, i, d). Rows at or beyond `q_len` are 0.
   }];
-  let arguments = (ins Attn_Tensor4:$input, Variadic<Attn_Captured>:$captures,
+  let arguments = (ins Attn_Tensor4:$input, Optional<Attn_Lengths>:$q_len,
+    Variadic<Attn_Captured>:$captures,
     DefaultValuedAttr<AffineMapArrayAttr, "{}">:$maps,
     DefaultValuedAttr<TypedArrayAttrBase<Attn_RowStat, "row statistics">,
                       "{}">:$stats,
@@ -292,7 +293,8 @@ def Attn_EpilogueOp : Attn_Op<"epilogue", [Pure]> {
   let results = (outs Attn_Tensor4:$output);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = [{
-    $input (`captures` `(` $captures^ `:` type($captures) `)` `maps` $maps)?
+    $input (`q_len` $q_len^ `:` type($q_len))?
+    (`captures` `(` $captures^ `:` type($captures) `)` `maps` $maps)?
     (`stats` $stats^)? (`layout` $layout^)? $body attr-dict
     `:` type($input) `->` type($output)
   }];
@@ -491,6 +493,42 @@ def Attn_RowDotOp : Attn_Op<"row_dot", [Pure]> {
   let hasVerifier = 1;
 }
 
+def Attn_EpilogueGradientOp : Attn_Op<"epilogue_gradient",
+    [Pure, AttrSizedOperandSegments]> {
+  let summary = "The gradients of an epilogue";
+  let description = [{
+    With o, what the epilogue was given, and dy, the gradient of what it made
+    of it:
+
+        do = gradient(o, dy, b, h, i, d, captured...)
+
+    rounded once, to the type of the result. Rows at or beyond `q_len` are 0.
+    `capture_gradients` has one region for each capture that `of` numbers, with
+    the same arguments. Where the capture's map reads d but not i, the result
+    is the sum over i, a (B, H, D) f32 tensor, and where it does not read d the
+    sum over d, a (B, H, S) one; `attn.sum` does the rest. Where it reads both,
+    the result is of the captured operand's shape, and the map may only permute
+    positions.
+  }];
+  let arguments = (ins Attn_Tensor4:$input, Attn_Tensor4:$doutput,
+    Optional<Attn_Lengths>:$q_len, Variadic<Attn_Captured>:$captures,
+    DefaultValuedAttr<AffineMapArrayAttr, "{}">:$maps,
+    DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout,
+    DefaultValuedAttr<DenseI64ArrayAttr, "{}">:$of);
+  let results = (outs Attn_Tensor4:$dinput, Variadic<Attn_Gradient>:$dcaptures);
+  let regions = (region SizedRegion<1>:$gradient,
+                        VariadicRegion<SizedRegion<1>>:$capture_gradients);
+  let assemblyFormat = [{
+    $input `,` $doutput (`q_len` $q_len^ `:` type($q_len))?
+    (`layout` $layout^)?
+    (`captures` `(` $captures^ `:` type($captures) `)` `maps` $maps)?
+    `gradient` $gradient (`of` $of^ `capture_gradients` $capture_gradients)?
+    attr-dict `:` type($input) `,` type($doutput) `->` type($dinput)
+    (`,` type($dcaptures)^)?
+  }];
+  let hasVerifier = 1;
+}
+
 def Attn_SumOp : Attn_Op<"sum", [Pure]> {
   let summary = "The sum over the dims that a map drops";
   let description = [{
@@ -512,7 +550,8 @@ def Attn_SumOp : Attn_Op<"sum", [Pure]> {
 
 def Attn_YieldOp : Attn_Op<"yield", [Pure, Terminator,
     ParentOneOf<["FusedOp", "ScoreModOp", "ActivationOp", "EpilogueOp",
-                 "PredicateMaskOp", "BackwardOp", "RowSumsOp"]>]> {
+                 "PredicateMaskOp", "BackwardOp", "RowSumsOp",
+                 "EpilogueGradientOp"]>]> {
   let summary = "The value a region computes";
   let arguments = (ins AnyTypeOf<[F32, I1]>:$value);
   let assemblyFormat = "$value attr-dict `:` type($value)";

@@ -21,6 +21,8 @@ namespace {
 struct Kernels {
   SmallVector<tile::ScheduleAttr> ladder;
   size_t rung = 0;
+  /// One for each gradient that is used.
+  size_t count = 1;
   /// As many kernels as the others leave.
   bool isMany = false;
 };
@@ -30,7 +32,8 @@ SmallVector<Operation *> findKernelOps(ModuleOp module) {
   SmallVector<Operation *> ops;
   module.walk([&](Operation *op) {
     if (isa<attn::FusedOp, attn::RowNormOp, attn::BackwardOp, attn::RowSumsOp,
-            attn::RowDotOp, attn::SumOp>(op))
+            attn::RowDotOp, attn::SumOp, attn::EpilogueOp,
+            attn::EpilogueGradientOp>(op))
       ops.push_back(op);
   });
   return ops;
@@ -44,8 +47,12 @@ SmallVector<Kernels> makeLadders(ModuleOp module,
   for (Operation *op : findKernelOps(module)) {
     Kernels &kernels = all.emplace_back();
     kernels.isMany = isa<attn::BackwardOp>(op);
-    // A sum does little that could be done in another way.
-    if (op->hasAttr(kScheduleAttr) || isa<attn::SumOp>(op))
+    if (isa<attn::EpilogueGradientOp>(op))
+      kernels.count = llvm::count_if(
+          op->getResults(), [](Value result) { return !result.use_empty(); });
+    // Without products there is little that could be done in another way.
+    if (op->hasAttr(kScheduleAttr) ||
+        isa<attn::SumOp, attn::EpilogueOp, attn::EpilogueGradientOp>(op))
       continue;
     tile::ScheduleProblem problem = getScheduleProblem(op, options.anyLayout);
     kernels.ladder = tile::getScheduleLadder(
@@ -69,16 +76,18 @@ SmallVector<StringRef> findKernelNames(const Artifact &artifact) {
 /// are.
 SmallVector<ArrayRef<StringRef>> shareNames(ArrayRef<Kernels> all,
                                             ArrayRef<StringRef> names) {
-  size_t many = llvm::count_if(all, [](auto &k) { return k.isMany; });
-  size_t single = all.size() - many;
-  if (many > 1 || names.size() < all.size() ||
-      (many == 0 && names.size() != single))
+  size_t many = 0, others = 0;
+  for (const Kernels &kernels : all) {
+    many += kernels.isMany;
+    others += kernels.isMany ? 0 : kernels.count;
+  }
+  if (many > 1 || names.size() < many + others ||
+      (many == 0 && names.size() != others))
     return {};
   SmallVector<ArrayRef<StringRef>> shares;
+  size_t left = names.size() - others;
   for (const Kernels &kernels : all) {
-    // Those after it have one each.
-    size_t after = all.size() - shares.size() - 1;
-    size_t count = kernels.isMany ? names.size() - after : 1;
+    size_t count = kernels.isMany ? left : kernels.count;
     shares.push_back(names.take_front(count));
     names = names.drop_front(count);
   }

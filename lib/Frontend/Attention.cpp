@@ -414,6 +414,13 @@ private:
     return request.layout == "bshd" ? " layout bshd" : "";
   }
   bool hasEpilogue() const { return request.gate || score.rmsNorm; }
+  /// The gradient of an epilogue reads what it reads.
+  bool returnsBoth() const {
+    return hasEpilogue() && !request.backward.empty();
+  }
+  StringRef accumulated() const {
+    return hasEpilogue() && !returnsBoth() ? "!acc" : "!o";
+  }
 
   const Request &request;
   const ScoreFunction &score;
@@ -456,7 +463,8 @@ void Writer::argument(StringRef name, StringRef type, StringRef comment,
   if (!initial.empty())
     arguments += ", attn.default = " + initial.str();
   bool isOperand = name == "query" || name == "key" || name == "value";
-  bool isCaptured = name == "bias" || name == "slopes";
+  bool isCaptured =
+      name == "bias" || name == "slopes" || name == "gate" || name == "scale";
   if (isOperand ? !request.backward.empty()
                 : isCaptured && request.backward == "all")
     arguments += ", attn.gradient";
@@ -639,7 +647,7 @@ void Writer::writeApply() {
   os << "  %o = attn.apply %weights, %value";
   if (!score.normalize.empty())
     os << " normalize " << score.normalize;
-  os << layout() << " : !s, !v -> " << (hasEpilogue() ? "!acc" : "!o") << '\n';
+  os << layout() << " : !s, !v -> " << accumulated() << '\n';
   output = "%o";
 }
 
@@ -676,7 +684,7 @@ void Writer::writeEpilogue() {
     os << " stats [1 : i32]";
   os << layout();
   region(arguments, text, value);
-  os << " : !acc -> !o\n";
+  os << " : " << accumulated() << " -> !o\n";
   output = "%result";
 }
 
@@ -691,7 +699,7 @@ std::string Writer::head() const {
        << "!v = " << head4(b, hk, sk, dv, element) << '\n'
        << "!s = " << tensor({b, hq, sq, sk}, "f32") << '\n'
        << "!o = " << head4(b, hq, sq, dv, outElement) << '\n';
-  if (hasEpilogue())
+  if (accumulated() == "!acc")
     head << "!acc = " << head4(b, hq, sq, dv, "f32") << '\n';
   if (!score.rowNorm.empty())
     head << "!qn = " << tensor({b, hq, sq}, "f32") << '\n'
@@ -744,13 +752,19 @@ std::string Writer::write() {
   writeApply();
   writeEpilogue();
 
-  std::string results = "!o {attn.name = \"output\"}";
-  std::string returned = output, types = "!o";
-  if (request.lse) {
-    results += ", !lse {attn.name = \"lse\"}";
-    returned += ", %lse";
-    types += ", !lse";
-  }
+  std::string results, returned, types;
+  auto give = [&](StringRef value, StringRef type, StringRef name) {
+    StringRef comma = returned.empty() ? "" : ", ";
+    returned += (comma + value).str();
+    types += (comma + type).str();
+    results += (comma + type + " {attn.name = \"" + name + "\"}").str();
+  };
+  give(returnsBoth() ? StringRef("%o") : output, "!o",
+       returnsBoth() ? "ungated" : "output");
+  if (request.lse)
+    give("%lse", "!lse", "lse");
+  if (returnsBoth())
+    give(output, "!o", "output");
   // The pass attn-differentiate makes such a function its own gradient.
   std::string attributes =
       request.backward.empty() ? "" : " attributes {attn.differentiate}";

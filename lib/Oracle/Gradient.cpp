@@ -35,7 +35,7 @@ struct Chain {
   SmallVector<Value> masks;
   Region *activation = nullptr;
   attn::Normalize normalize = attn::Normalize::None;
-  Value query, key, value, output;
+  Value query, key, value, output, scale;
   attn::Layout layout = attn::Layout::BHSD;
   Region *epilogue = nullptr;
   SmallVector<Value> epilogueCaptures;
@@ -58,7 +58,7 @@ private:
   llvm::Error findChain();
   void followSteps(Value logits);
   void findWanted();
-  bool wants(Value value) const { return gradients.count(value); }
+  bool wants(Value value) const { return value && gradients.count(value); }
   /// Whether every task owns the rows that it adds to.
   bool isOwned(Value value) const {
     return value == chain.query || value == chain.key || value == chain.value;
@@ -123,9 +123,13 @@ void Differentiation::followSteps(Value logits) {
 
 llvm::Error Differentiation::findChain() {
   Value result;
-  for (Value returned : function.front().getTerminator()->getOperands())
-    if (!isa_and_nonnull<attn::LseOp>(returned.getDefiningOp()) && !result)
+  // What an epilogue makes comes after what it is given.
+  for (Value returned : function.front().getTerminator()->getOperands()) {
+    Operation *op = returned.getDefiningOp();
+    bool isLast = isa_and_nonnull<attn::EpilogueOp>(op);
+    if (!isa_and_nonnull<attn::LseOp>(op) && (!result || isLast))
       result = returned;
+  }
   chain.output = result;
   Operation *op = result ? result.getDefiningOp() : nullptr;
   if (auto epilogue = dyn_cast_or_null<attn::EpilogueOp>(op)) {
@@ -163,6 +167,10 @@ llvm::Error Differentiation::findChain() {
         chain.stats.push_back(stat.getValue());
     }
   }
+  if (auto fused = dyn_cast_or_null<attn::FusedOp>(chain.scores))
+    chain.scale = fused.getScale();
+  else if (auto scores = dyn_cast_or_null<attn::ScoresOp>(chain.scores))
+    chain.scale = scores.getScale();
   if (!chain.scores)
     return llvm::createStringError(
         "the reference differentiates a function that returns the output of "
@@ -265,13 +273,8 @@ void Differentiation::addToRows(const RowState &state,
   bool exact = options.precision == Precision::Exact;
   Heads query(tensors.at(chain.query), chain.layout);
   Heads key(tensors.at(chain.key), chain.layout);
-  auto scaleOf = [&](auto op) {
-    return op.getScale() ? scalars.lookup(op.getScale())
-                         : round(1 / std::sqrt(double(query.width)));
-  };
-  double scale = isa<attn::FusedOp>(chain.scores)
-                     ? scaleOf(cast<attn::FusedOp>(chain.scores))
-                     : scaleOf(cast<attn::ScoresOp>(chain.scores));
+  double scale = chain.scale ? scalars.lookup(chain.scale)
+                             : round(1 / std::sqrt(double(query.width)));
   // `add` a multiple of a row to a row of a gradient.
   auto add = [&](Value to, int64_t h, int64_t s, double factor,
                  const double *values) {
@@ -321,7 +324,20 @@ void Differentiation::differentiateRow(Position p, Gradients &sums) const {
   }
   std::vector<double> output =
       apply(forward, chain.value, chain.normalize, chain.layout, p);
+  // An epilogue's gradients read the output as it is stored, and give dO in
+  // the type of the products' operands.
+  bool isStored =
+      options.precision != Precision::Exact && !storedOutput.data.empty();
+  if (chain.epilogue && isStored) {
+    Heads stored(storedOutput, chain.layout);
+    const double *o = stored.row(p.b, p.h, p.i);
+    output.assign(o, o + output.size());
+  }
   state.doutput = differentiateEpilogue(p, output, sums);
+  if (chain.epilogue && isStored)
+    for (double &d : state.doutput)
+      d = roundToType(
+          d, cast<RankedTensorType>(chain.value.getType()).getElementType());
   state.weights = w.x;
 
   // dp = dO . v
@@ -370,7 +386,8 @@ void Differentiation::differentiateRow(Position p, Gradients &sums) const {
     }
     return result;
   };
-  addToRows(state, along({}));
+  Lanes dscores = along({});
+  addToRows(state, dscores);
   llvm::DenseMap<Value, AffineMap> directions;
   for (const LogitStep &step : chain.steps)
     for (auto [value, map] : llvm::zip_equal(step.captures, step.maps))
@@ -382,6 +399,17 @@ void Differentiation::differentiateRow(Position p, Gradients &sums) const {
       addToCapture(sums, value,
                    directions.count(value) ? directions[value] : nowhere, p,
                    along(value));
+  if (!wants(chain.scale))
+    return;
+  Heads query(tensors.at(chain.query), chain.layout);
+  Heads key(tensors.at(chain.key), chain.layout);
+  for (int64_t j = 0; j < row.kLen; ++j)
+    if (row.keep[j])
+      dscores[j] =
+          round(dscores[j] *
+                round(dot<double>(query.row(p.b, p.h, p.i),
+                                  key.row(p.b, row.keyHead, j), query.width)));
+  addToCapture(sums, chain.scale, nowhere, p, dscores);
 }
 
 //===----------------------------------------------------------------------===//
@@ -486,10 +514,10 @@ Differentiation::run(ArrayRef<Argument> arguments) {
   Type outputType =
       cast<RankedTensorType>(chain.output.getType()).getElementType();
   doutput = readTensor(*given, outputType);
-  if (chain.normalize == attn::Normalize::Softmax) {
-    const auto *stored = arguments.size() > count + 1
-                             ? std::get_if<ViewArgument>(&arguments[count])
-                             : nullptr;
+  bool hands = arguments.size() > count + 1;
+  if (chain.normalize == attn::Normalize::Softmax || hands) {
+    const auto *stored =
+        hands ? std::get_if<ViewArgument>(&arguments[count]) : nullptr;
     if (!stored)
       return llvm::createStringError(
           "a softmax's output must come before the gradient of the output");

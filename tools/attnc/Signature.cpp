@@ -83,6 +83,17 @@ public:
           four(op.getLhs(), op.getLayout(), {"B", "H", "S", "Dv"});
           four(op.getRhs(), op.getLayout(), {"B", "H", "S", "Dv"});
         })
+        .Case([&](attn::EpilogueGradientOp op) {
+          for (Value tensor : {op.getInput(), op.getDoutput(), op.getDinput()})
+            four(tensor, op.getLayout(), {"B", "H", "S", "Dv"});
+          lengths(op.getQLen());
+          captures(op.getCaptures(), op.getMaps(), "Dv");
+          for (auto [number, index] : llvm::enumerate(op.getOf())) {
+            AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
+            if (attn::getCaptureKind(map) == attn::CaptureKind::Positions)
+              capture(op.getDcaptures()[number], map, "Dv");
+          }
+        })
         .Case([&](attn::SumOp op) {
           if (op.getLike())
             names[op.getResult()] = get(op.getLike());
@@ -93,6 +104,7 @@ public:
         })
         .Case([&](attn::EpilogueOp op) {
           four(op.getOutput(), op.getLayout(), {"B", "H", "S", "Dv"});
+          lengths(op.getQLen());
           captures(op.getCaptures(), op.getMaps(), "Dv");
         })
         .Case(

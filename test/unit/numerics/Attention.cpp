@@ -491,24 +491,56 @@ private:
       output = "%n";
     }
     if (a.score.gate) {
-      Buffer gate =
-          Buffer::make(a.dtype, shapeOf(a.heads, a.queries, a.valueDim));
-      for (int64_t k = 0; k < gate.count(); ++k)
-        gate.set(k, normal());
-      add("gate", std::move(gate));
-      line("%n = attn.epilogue %o captures(%gate : !v) maps [affine_map<(b, h, "
-           "i, d) -> (" +
-           std::string(a.bshd ? "b, i, h, d" : "b, h, i, d") + ")>]" + layout +
+      auto [map, type] = addGate();
+      line("%n = attn.epilogue %o captures(%gate : " + type +
+           ") maps [affine_map<(b, h, i, d) -> (" + map + ")>]" + layout +
            " {\n  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %g: f32):\n"
            "    %sg = attn.logistic %g : f32\n"
            "    %y = arith.mulf %e, %sg : f32\n"
            "    attn.yield %y : f32\n  } : !o -> !o");
       output = "%n";
     }
-    if (problem.results.size() == 1)
-      line("return " + output + " : !o");
-    else
-      line("return " + output + ", %lse : !o, !r");
+    // A gradient of an epilogue reads what comes before it.
+    bool both = a.gradients && a.score.gate;
+    if (both)
+      problem.results.push_back("!o");
+    bool lse = problem.results.size() > (both ? 2u : 1u);
+    line("return " + (both ? "%o" : output) + (lse ? ", %lse" : "") +
+         (both ? ", " + output : "") + " : !o" + (lse ? ", !r" : "") +
+         (both ? ", !o" : ""));
+  }
+
+  /// The map and the type of the gate.
+  std::pair<std::string, std::string> addGate() {
+    std::string element = getName(a.dtype);
+    Shape shape;
+    std::pair<std::string, std::string> result;
+    switch (a.gate) {
+    case Gate::Full:
+      shape = shapeOf(a.heads, a.queries, a.valueDim);
+      result = {a.bshd ? "b, i, h, d" : "b, h, i, d", "!v"};
+      break;
+    case Gate::Rows:
+      shape = {a.queries, a.heads};
+      result = {"i, h", "tensor<?x?x" + element + ">"};
+      break;
+    case Gate::Columns:
+      shape = {a.heads, a.valueDim};
+      result = {"h, d", "tensor<?x?x" + element + ">"};
+      break;
+    case Gate::Shared:
+      shape = {a.valueDim, a.queries};
+      result = {"d, i", "tensor<?x?x" + element + ">"};
+      break;
+    case Gate::Scalar:
+      add("gate", 0.4f);
+      return {"", "f32"};
+    }
+    Buffer gate = Buffer::make(a.dtype, shape);
+    for (int64_t k = 0; k < gate.count(); ++k)
+      gate.set(k, normal());
+    add("gate", std::move(gate));
+    return result;
   }
 
   const Attention &a;

@@ -46,6 +46,9 @@ const char *getName(Mask mask);
 /// A captured operand that is added to the logits: the dims it has.
 enum class Capture { None, Scalar, H, BH, I, J, Diagonal, Pairs, Full, Alibi };
 
+/// What an epilogue's gate has an element for.
+enum class Gate { Full, Rows, Columns, Shared, Scalar };
+
 struct Attention {
   int64_t batch = 1, heads = 2, keyHeads = 2;
   int64_t queries = 65, keys = 65;
@@ -57,6 +60,7 @@ struct Attention {
   Score score;
   Mask mask = Mask::None;
   Capture capture = Capture::None;
+  Gate gate = Gate::Full;
   /// Empty: the tensor's sizes. NaN lies beyond.
   std::vector<int32_t> queryLengths, keyLengths;
   std::optional<float> scale;

@@ -12,9 +12,10 @@ using namespace attnc::numerics;
 
 namespace {
 
-/// What has a gradient: scores of these captures and epilogues do not.
+/// What has a gradient: norms that scores capture and statistics that epilogues
+/// read do not.
 bool isDifferentiable(const Score &score) {
-  return score.rowNorm.empty() && !score.rmsNorm && !score.gate;
+  return score.rowNorm.empty() && !score.rmsNorm;
 }
 
 void checkBoth(const Attention &attention) {
@@ -57,7 +58,7 @@ double moved(const Attention &a, const std::string &name, double step,
   auto output = evaluate(problem, oracle::Precision::Exact, std::nullopt);
   double sum = 0;
   for (size_t k = 0; k < doutput.size(); ++k)
-    sum += doutput[k] * output[0].data[k];
+    sum += doutput[k] * output[a.score.gate ? 1 : 0].data[k];
   return sum;
 }
 
@@ -108,6 +109,9 @@ TEST(Gradient, OracleAgreesWithDifferences) {
   checkByDifferences(make("softcap"), "cap");
   checkByDifferences(make("silu"), "weight");
   checkByDifferences(make("gate"), "gate");
+  Attention scaled = make("softmax");
+  scaled.scale = 0.3;
+  checkByDifferences(scaled, "scale");
 }
 
 //===----------------------------------------------------------------------===//
@@ -190,6 +194,46 @@ TEST(Gradient, SumsOverManyPositions) {
     a.wanted = {name};
     a.dtype = Dtype::BF16;
     a.queries = a.keys = 400;
+    SCOPED_TRACE(score);
+    checkBoth(a);
+  }
+}
+
+// The output before the epilogue is handed over, as it is stored.
+TEST(Gradient, Epilogues) {
+  for (const char *base : {"sigmoid", "softmax", "softplus"})
+    for (Gate gate :
+         {Gate::Full, Gate::Rows, Gate::Columns, Gate::Shared, Gate::Scalar}) {
+      bool isFull = gate == Gate::Full;
+      if (std::string(base) != "sigmoid" && !isFull)
+        continue;
+      Attention a = make(base);
+      a.score.gate = true;
+      a.gate = gate;
+      a.wanted = {"q", "k", "v", "gate"};
+      a.batch = 2;
+      a.heads = isFull ? 4 : 2;
+      a.queries = 140;
+      a.keys = 60;
+      a.dim = 24;
+      a.valueDim = 80;
+      a.bshd = gate == Gate::Shared;
+      // Of many elements; the error of a few is luck.
+      a.dtype = isFull || gate == Gate::Shared ? Dtype::BF16 : Dtype::F32;
+      if (isFull)
+        a.queryLengths = {140, 77};
+      SCOPED_TRACE(a.score.name + std::to_string(int(gate)));
+      checkBoth(a);
+    }
+}
+
+TEST(Gradient, Scales) {
+  for (const char *score : {"sigmoid", "softmax", "softcap"}) {
+    Attention a = make(score);
+    a.scale = 0.3;
+    a.wanted = {"q", "k", "scale"};
+    a.mask = Mask::Causal;
+    a.queries = 70;
     SCOPED_TRACE(score);
     checkBoth(a);
   }

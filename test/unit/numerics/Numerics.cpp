@@ -448,16 +448,23 @@ public:
   Buffer &doutput() { return handedOver.back(); }
 
 private:
-  /// A softmax's output and LSE as the forward program makes them, then a
-  /// random gradient of the output. Rows beyond a length are NaN.
+  /// A softmax's output and LSE, or what an epilogue is given, as the forward
+  /// program makes them, then a random gradient of the output. Rows beyond a
+  /// length are NaN.
   void makeOperands() {
     auto shapes = shapesOf(
         numerics::evaluate(problem, oracle::Precision::Exact, std::nullopt));
     if (shapes.empty())
       return;
     Dtype outputType = problem.resultType;
+    std::vector<Result> results;
     if (shapes.size() > 1)
-      for (const Result &result : numerics::run(problem, runOptions, shapes)) {
+      results = numerics::run(problem, runOptions, shapes);
+    // The last result of an epilogue is what the gradient is given for.
+    if (!results.empty() && problem.results.back() == problem.results.front())
+      results.pop_back();
+    if (!results.empty())
+      for (const Result &result : results) {
         bool isOutput = handedOver.empty();
         handedOver.push_back(
             Buffer::make(isOutput ? outputType : Dtype::F32, result.shape));
