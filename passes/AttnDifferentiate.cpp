@@ -239,6 +239,10 @@ LogicalResult Differentiation::findEpilogue(ValueRange returned) {
     if (epilogue)
       return op.emitOpError("cannot be differentiated: expected one epilogue");
     epilogue = op;
+    if (op.getInput() != fused.getOutput() ||
+        op.getLayout() != fused.getLayout())
+      return op.emitOpError("cannot be differentiated: expected the output of "
+                            "the attn.fused, in its layout");
     if (!op.getStats().empty())
       return op.emitOpError("reads row statistics, which have no gradient: "
                             "normalise the output outside");

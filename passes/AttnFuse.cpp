@@ -90,6 +90,12 @@ LogicalResult collectEpilogue(Chain &chain) {
         chain.epilogue = epilogue;
   if (!chain.epilogue)
     return success();
+  if (chain.epilogue.getLayout() != chain.apply.getLayout())
+    return chain.epilogue.emitOpError()
+           << "cannot be fused because its layout is "
+           << attn::stringifyLayout(chain.epilogue.getLayout())
+           << " and that of attn.apply "
+           << attn::stringifyLayout(chain.apply.getLayout());
   // Who returns both asks for gradients, which read what the epilogue reads: it
   // stays on its own, and reads the output as it is stored.
   if (!output.hasOneUse()) {
@@ -98,12 +104,6 @@ LogicalResult collectEpilogue(Chain &chain) {
     chain.epilogue = {};
     return success();
   }
-  if (chain.epilogue.getLayout() != chain.apply.getLayout())
-    return chain.epilogue.emitOpError()
-           << "cannot be fused because its layout is "
-           << attn::stringifyLayout(chain.epilogue.getLayout())
-           << " and that of attn.apply "
-           << attn::stringifyLayout(chain.apply.getLayout());
   return success();
 }
 

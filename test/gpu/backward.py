@@ -58,7 +58,9 @@ class Case:
     std: float = 1.0
     bias: str = ""
     alibi: bool = False
-    #: Gradients of bias and slopes too.
+    #: An epilogue: o * sigmoid(gate).
+    gate: bool = False
+    #: Gradients of bias, slopes and gate too.
     captured: bool = False
 
     def __post_init__(self):
@@ -106,6 +108,11 @@ def cases():
                     keys=333, k_len=(333, 137), captured=True)
         add(f"captured-sigmoid-head-d{d}", d=d, bias="head", heads=4, batch=3,
             rows=260, captured=True)
+    for d in (64, 128):
+        add(f"captured-gate-sigmoid-d{d}", d=d, gate=True, heads=4, batch=2,
+            kv_heads=2, rows=300, q_len=(300, 77), captured=True)
+        add(f"captured-gate-softmax-d{d}", d=d, gate=True, score="softmax",
+            rows=300, causal=True, layout="bshd", captured=True)
     add("captured-sigmoid-n4096", rows=4096, batch=2, captured=True)
     add("captured-softplus-full", score="softplus", bias="full", rows=300,
         captured=True)
@@ -120,18 +127,23 @@ def generate(attnc, case, gradients, deterministic=False):
              f"--value-head-dim={case.dv}", f"--dtype={case.dtype}",
              f"--layout={case.layout}"]
     flags += ["--causal"] * case.causal + ["--alibi"] * case.alibi
+    flags += ["--gate"] * case.gate
     if case.bias:
         flags.append(f"--bias={case.bias}")
     if case.window:
         flags.append("--window={},{}".format(*case.window))
     flags += ["--kv-len"] * (case.k_len is not None)
     flags += ["--q-len"] * (case.q_len is not None)
-    if gradients:
+    # Of an epilogue, both give what is before it too.
+    if gradients or case.gate:
         flags.append("--backward=all" if case.captured else "--backward")
     elif case.score == "softmax":
         flags.append("--lse")
     text = subprocess.run([attnc, "gen", *flags], capture_output=True,
                           text=True, check=True).stdout
+    if not gradients:
+        text = text.replace(" attributes {attn.differentiate}", "")
+        return text.replace(", attn.gradient", "")
     attributes = "attn.differentiate = f32"
     if deterministic:
         attributes += ", attn.deterministic"
@@ -191,6 +203,10 @@ def make_captured(case):
     if case.alibi:
         captured["slopes"] = torch.exp2(
             -8.0 * torch.arange(1, case.heads + 1, device="cuda") / case.heads)
+    if case.gate:
+        captured["gate"] = torch.randn(
+            case.batch, case.heads, case.rows, case.dv,
+            device="cuda").to(DTYPES[case.dtype])
     return captured
 
 
@@ -224,6 +240,13 @@ def captured_gradients(case, ds):
         yield -(ds * distances(case)).sum((0, 2, 3))
 
 
+def weights(case, s, keep):
+    """Of a sigmoid or a softmax."""
+    if case.score == "softmax":
+        return torch.softmax(s.masked_fill(~keep, -math.inf), 3).nan_to_num(0)
+    return torch.where(keep, torch.sigmoid(s), 0.0)
+
+
 def expected(case, q, k, v, do, captured, model, output=None):
     """dq, dk, dv and those of bias and slopes in float64; `model`: P and dS
     rounded once, a softmax's output as stored."""
@@ -235,6 +258,17 @@ def expected(case, q, k, v, do, captured, model, output=None):
     s = logits(case, q @ k.transpose(2, 3) * scale, captured)
     dp = do @ v.transpose(2, 3)
     zero = torch.zeros((), dtype=torch.float64, device="cuda")
+    gradients = []
+    if case.gate:
+        o = output.double() if model else weights(case, s, keep) @ v
+        open_ = torch.sigmoid(captured["gate"].double())
+        rows = torch.arange(case.rows, device="cuda")[None, None, :, None]
+        inside = rows < next(iter(lengths(case))).view(-1, 1, 1, 1)
+        gradients = [torch.where(inside, do * o * open_ * (1 - open_), zero)]
+        do = do * open_
+        if model:
+            do = do.to(dtype).double()
+        dp = do @ v.transpose(2, 3)
     if case.score == "softmax":
         p = torch.softmax(s.masked_fill(~keep, -math.inf), 3).nan_to_num(0)
         o = p @ v
@@ -263,7 +297,7 @@ def expected(case, q, k, v, do, captured, model, output=None):
 
     def shrink(x):
         return x.unflatten(1, (case.kv_heads, group)).sum(2)
-    return dq, shrink(dk), shrink(dv), *captured_gradients(case, ds)
+    return dq, shrink(dk), shrink(dv), *captured_gradients(case, ds), *gradients
 
 
 def to_layout(case, x):
@@ -284,6 +318,8 @@ def launch_values(case, q, k, v, do, captured):
                "value": plant(case, v, k_len), "doutput": plant(case, do, q_len)}
     values = {name: to_layout(case, x) for name, x in tensors.items()}
     values.update(captured)
+    if case.gate:
+        values["gate"] = to_layout(case, captured["gate"])
     if case.bias == "scalar":
         values["bias"] = captured["bias"].item()
     values.update(weight_scale=1 / case.keys,
@@ -303,12 +339,16 @@ def check(args, library, case):
     q, k, v, do = make_operands(case)
     captured = make_captured(case)
     values = launch_values(case, q, k, v, do, captured)
-    if case.score == "softmax":
+    # What is handed over: the output, or what is before an epilogue.
+    name = "ungated" if case.gate else "output"
+    if case.score == "softmax" or case.gate:
         program = harness.Program(library, generate(args.attnc, case, False))
-        output = torch.empty_like(values["doutput"])
-        lse = torch.empty(case.batch, case.heads, case.rows, device="cuda")
-        call(program, {**values, "output": output, "lse": lse})
-        values.update(output=output, lse=lse)
+        given = {name: torch.empty_like(values["doutput"]),
+                 "lse": torch.empty(case.batch, case.heads, case.rows,
+                                    device="cuda")}
+        gated = torch.empty_like(values["doutput"])
+        call(program, {"output": gated, **values, **given})
+        values.update(given)
     return max(check_gradients(args, library, case, (q, k, v, do), captured,
                                values, deterministic)
                for deterministic in (False, True))
@@ -322,7 +362,8 @@ def check_gradients(args, library, case, operands, captured, values,
     runs = []
     tensors = {name: values[name] for name in ("query", "key", "value")}
     if case.captured:
-        tensors.update(captured)
+        tensors.update({name: to_layout(case, x) if x.dim() == 4 and
+                        name == "gate" else x for name, x in captured.items()})
     for poison in (float("nan"), 7.0):
         values.update({"d" + name: torch.full_like(x, poison,
                                                    dtype=torch.float32)
@@ -330,8 +371,9 @@ def check_gradients(args, library, case, operands, captured, values,
         call(program, values)
         runs.append([values["d" + name].clone() for name in tensors])
     exact = expected(case, q, k, v, do, captured, model=False)
-    output = to_layout(case, values["output"]).nan_to_num(0) if (
-        case.score == "softmax") else None
+    name = "ungated" if case.gate else "output"
+    output = (to_layout(case, values[name]).nan_to_num(0)
+              if name in values else None)
     model = expected(case, q, k, v, do, captured, True, output)
     q_len, k_len = lengths(case)
     worst = 0
@@ -340,8 +382,9 @@ def check_gradients(args, library, case, operands, captured, values,
         exactly = index or deterministic
         if exactly and not torch.equal(one, two):
             raise AssertionError(f"{name}: two runs differ")
-        if index < 3:
+        if index < 3 or name == "dgate":
             one = to_layout(case, one)
+        if index < 3:
             for b, length in enumerate((k_len if index else q_len).tolist()):
                 if one[b, :, length:].count_nonzero():
                     raise AssertionError(f"{name}: not 0 beyond the length")

@@ -61,17 +61,6 @@ func.func @same(%q: !t, %k: !t) -> !t attributes {attn.differentiate} {
 // -----
 
 !t = tensor<?x?x?x64xf32>
-// expected-error @+1 {{argument 'scale' asks for its gradient, but the scale has none; scale in a score_mod instead}}
-func.func @scale(%q: !t, %k: !t, %v: !t,
-    %scale: f32 {attn.name = "scale", attn.gradient}) -> !t
-    attributes {attn.differentiate} {
-  %o = attn.fused %q, %k, %v scale %scale : !t, !t, !t -> !t
-  return %o : !t
-}
-
-// -----
-
-!t = tensor<?x?x?x64xf32>
 // expected-error @+1 {{argument 'lengths' asks for its gradient, but it is of type 'tensor<?xi32>'}}
 func.func @lengths(%q: !t, %k: !t, %v: !t,
     %len: tensor<?xi32> {attn.name = "lengths", attn.gradient}) -> !t
@@ -83,7 +72,7 @@ func.func @lengths(%q: !t, %k: !t, %v: !t,
 // -----
 
 !t = tensor<?x?x?x64xf32>
-// expected-error @+1 {{argument 'arg3' asks for its gradient, but no score depends on it}}
+// expected-error @+1 {{argument 'arg3' asks for its gradient, but nothing depends on it}}
 func.func @unused(%q: !t, %k: !t, %v: !t, %x: f32 {attn.gradient}) -> !t
     attributes {attn.differentiate} {
   %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
@@ -126,7 +115,7 @@ func.func @diagonal(%q: !t, %k: !t, %v: !t, %x: tensor<?xf32> {attn.gradient}) -
 
 !t = tensor<?x?x?x64xf32>
 func.func @epilogue(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
-  // expected-error @+1 {{'attn.fused' op has an epilogue, whose gradient is not supported: apply the epilogue outside}}
+  // expected-error @+1 {{'attn.fused' op has an epilogue, whose gradient reads what is before it: return the result of the attn.apply, then that of the attn.epilogue}}
   %o = attn.fused %q, %k, %v epilogue {
   ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32):
     %y = arith.negf %e : f32
@@ -149,4 +138,85 @@ func.func @norm(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
     attn.yield %z : f32
   } : !t, !t, !t -> !t
   return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @statistic(%q: !t, %k: !t, %v: !t) -> (!t, !t)
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  // expected-error @+1 {{'attn.epilogue' op reads row statistics, which have no gradient: normalise the output outside}}
+  %r = attn.epilogue %o stats [1 : i32] {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %m: f32):
+    %y = arith.mulf %e, %m : f32
+    attn.yield %y : f32
+  } : !t -> !t
+  return %o, %r : !t, !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @other_epilogue(%q: !t, %k: !t, %v: !t) -> (!t, !t)
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  // expected-error @+1 {{'attn.epilogue' op cannot be differentiated: expected the output of the attn.fused, in its layout}}
+  %r = attn.epilogue %q {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32):
+    %y = arith.negf %e : f32
+    attn.yield %y : f32
+  } : !t -> !t
+  return %o, %r : !t, !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{'epilogue_unreturned' cannot be differentiated: it does not return what its epilogue makes}}
+func.func @epilogue_unreturned(%q: !t, %k: !t, %v: !t) -> !t
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  %r = attn.epilogue %o {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32):
+    %y = arith.negf %e : f32
+    attn.yield %y : f32
+  } : !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @two_epilogues(%q: !t, %k: !t, %v: !t) -> (!t, !t, !t)
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  %r = attn.epilogue %o {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32):
+    %y = arith.negf %e : f32
+    attn.yield %y : f32
+  } : !t -> !t
+  // expected-error @+1 {{'attn.epilogue' op cannot be differentiated: expected one epilogue}}
+  %u = attn.epilogue %o {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32):
+    %y = math.absf %e : f32
+    attn.yield %y : f32
+  } : !t -> !t
+  return %o, %r, %u : !t, !t, !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @gate_function(%q: !t, %k: !t, %v: !t,
+    %g: tensor<?x?xf32> {attn.gradient}) -> (!t, !t)
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  // expected-error @+1 {{'attn.epilogue' op gradient of capture 0: a map that reads i and d may only permute positions, got affine_map<(d0, d1, d2, d3) -> (d2 - d3, d0)>}}
+  %r = attn.epilogue %o captures(%g : tensor<?x?xf32>) maps [affine_map<(b, h, i, d) -> (i - d, b)>] {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %x: f32):
+    %y = arith.mulf %e, %x : f32
+    attn.yield %y : f32
+  } : !t -> !t
+  return %o, %r : !t, !t
 }

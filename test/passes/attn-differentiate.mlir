@@ -137,3 +137,32 @@ func.func @forward(%q: !t, %k: !t, %v: !t) -> !t {
   %o = attn.apply %s, %v : !s, !t -> !t
   return %o : !t
 }
+
+// An epilogue: dO first, by an elementwise op that reads what it read. A scale
+// whose gradient is asked for is a factor that the scores capture.
+
+// CHECK-LABEL: func.func @epilogue(
+// CHECK-SAME: %[[SCALE:[a-z0-9]*]]: f32, %[[G:[a-z0-9]*]]: tensor<?x?x?x64xbf16>, %[[O:.*]]: tensor<{{.*}}> {attn.name = "ungated"}, %[[DY:.*]]: tensor<{{.*}}> {attn.name = "doutput"}) -> (tensor<f32> {attn.name = "darg3"}, tensor<?x?x?x64xbf16> {attn.name = "darg4"})
+// CHECK: %[[DO:.*]], %[[DG:.*]] = attn.epilogue_gradient %[[O]], %[[DY]] captures(%[[G]] :
+// CHECK: ^bb0(%{{.*}}: f32, %[[DYE:.*]]: f32, %{{.*}}: i32, %{{.*}}: i32, %{{.*}}: i32, %{{.*}}: i32, %[[GE:.*]]: f32):
+// CHECK-NEXT: %[[D:.*]] = arith.mulf %[[DYE]], %[[GE]]
+// CHECK-NEXT: attn.yield %[[D]]
+// CHECK: } of [0] capture_gradients {
+// CHECK: attn.backward %{{.*}}, %{{.*}}, %{{.*}}, %[[DO]] scale %cst
+// CHECK-SAME: captures(%[[SCALE]] : f32)
+func.func @epilogue(%q: !t, %k: !t, %v: !t, %scale: f32 {attn.gradient},
+    %g: !t {attn.gradient}) -> (!t, !t) attributes {attn.differentiate} {
+  %s = attn.scores %q, %k scale %scale : !t, !t -> !s
+  %p = attn.activation %s {
+  ^bb0(%x: f32):
+    %y = attn.logistic %x : f32
+    attn.yield %y : f32
+  } : !s
+  %o = attn.apply %p, %v : !s, !t -> !t
+  %r = attn.epilogue %o captures(%g : !t) maps [affine_map<(b, h, i, d) -> (b, h, i, d)>] {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %x: f32):
+    %y = arith.mulf %e, %x : f32
+    attn.yield %y : f32
+  } : !t -> !t
+  return %o, %r : !t, !t
+}

@@ -90,21 +90,6 @@ func.func @epilogue_layout(%q: !t, %k: !t, %v: !t) -> !t {
 
 !t = tensor<?x?x?x64xf32>
 !s = tensor<?x?x?x?xf32>
-func.func @output_used_twice(%q: !t, %k: !t, %v: !t) -> (!t, !t) {
-  %s = attn.scores %q, %k : !t, !t -> !s
-  %o = attn.apply %s, %v : !s, !t -> !t
-  // expected-error @+1 {{'attn.epilogue' op cannot be fused because the attn.apply before it has other uses}}
-  %r = attn.epilogue %o {
-  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32):
-    attn.yield %e : f32
-  } : !t -> !t
-  return %o, %r : !t, !t
-}
-
-// -----
-
-!t = tensor<?x?x?x64xf32>
-!s = tensor<?x?x?x?xf32>
 func.func @lone_epilogue(%o: !t) -> !t {
   // expected-error @+1 {{'attn.epilogue' op cannot be fused because its input is not the result of an attn.apply}}
   %r = attn.epilogue %o {

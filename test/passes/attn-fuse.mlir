@@ -123,3 +123,23 @@ func.func @two_layers(%q: !t, %k: !t, %v: !t) -> !t {
   %o1 = attn.apply %s1, %v : !s, !t -> !t
   return %o1 : !t
 }
+
+// Who returns what an epilogue reads too asks for gradients: it stays.
+
+// CHECK-LABEL: func.func @both(
+// CHECK: %[[O:.*]] = attn.fused
+// CHECK-NOT: epilogue
+// CHECK: %[[R:.*]] = attn.epilogue %[[O]] q_len %{{.*}} : tensor<?xi32> {
+// CHECK: return %[[O]], %[[R]]
+func.func @both(%q: tensor<?x?x?x64xf32>, %k: tensor<?x?x?x64xf32>,
+    %v: tensor<?x?x?x64xf32>, %len: tensor<?xi32>)
+    -> (tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32>) {
+  %s = attn.scores %q, %k q_len %len : tensor<?xi32> : tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32> -> tensor<?x?x?x?xf32>
+  %o = attn.apply %s, %v : tensor<?x?x?x?xf32>, tensor<?x?x?x64xf32> -> tensor<?x?x?x64xf32>
+  %r = attn.epilogue %o {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32):
+    %y = math.exp %e : f32
+    attn.yield %y : f32
+  } : tensor<?x?x?x64xf32> -> tensor<?x?x?x64xf32>
+  return %o, %r : tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32>
+}

@@ -68,3 +68,17 @@ func.func @twice(%q: !t) -> (!t, !t) {
   %o = attn.fused %q, %q, %q : !t, !t, !t -> !t
   return %o, %o : !t, !t
 }
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @statistic(%q: !t, %k: !t, %v: !t) -> (!t, !t) {
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  // expected-error @+1 {{'attn.epilogue' op reads row statistics, which only a fused epilogue does: do not return what is before it}}
+  %r = attn.epilogue %o stats [1 : i32] {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %m: f32):
+    %y = arith.mulf %e, %m : f32
+    attn.yield %y : f32
+  } : !t -> !t
+  return %o, %r : !t, !t
+}

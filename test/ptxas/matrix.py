@@ -108,6 +108,9 @@ CAPTURED = {
                     "--kv-heads=2 --causal --dtype=f16",
     "softplus-full": "--score=softplus --head-dim=256 --bias=full "
                      "--mask tensor",
+    "sigmoid-gate": "--score=sigmoid --head-dim=64 --gate --scale --q-len",
+    "softmax-gate": "--score=softmax --head-dim=256 --gate --causal "
+                    "--layout=bshd",
     "softcap": "--score=softcap --head-dim=96 --alibi --window=512,0",
 }
 

@@ -744,3 +744,27 @@ func.func @sum_sizes(%x: !r, %like: tensor<4xf32>) {
   %r = attn.sum %x map affine_map<(b, h, x) -> (h)> like %like : tensor<4xf32> : !r -> tensor<?xf32>
   return
 }
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @epilogue_gradient_sizes(%o: !t, %dy: tensor<?x?x?x32xf32>) {
+  // expected-error @+1 {{'attn.epilogue_gradient' op sizes differ: 32 doutput columns but 64 input columns}}
+  %r = attn.epilogue_gradient %o, %dy gradient {
+  ^bb0(%x: f32, %y: f32, %b: i32, %h: i32, %i: i32, %d: i32):
+    attn.yield %y : f32
+  } : !t, tensor<?x?x?x32xf32> -> !t
+  return
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @epilogue_gradient_of(%o: !t, %dy: !t) {
+  // expected-error @+1 {{'attn.epilogue_gradient' op has 0 regions and 0 results for the gradients of 1 captures}}
+  %r = "attn.epilogue_gradient"(%o, %dy) <{of = array<i64: 0>, operandSegmentSizes = array<i32: 1, 1, 0, 0>}> ({
+  ^bb0(%x: f32, %y: f32, %b: i32, %h: i32, %i: i32, %d: i32):
+    attn.yield %y : f32
+  }) : (!t, !t) -> !t
+  return
+}

@@ -151,3 +151,21 @@ func.func @gradients(%q: !t, %k: !t, %v: !t, %do: !t, %len: tensor<?xi32>,
   %all = attn.sum %c map affine_map<(b, h, x) -> ()> : tensor<?x?x?xf32> -> tensor<f32>
   return %dq, %dk, %dv, %dbias : !t, !t, !t, tensor<?xf32>
 }
+
+// CHECK-LABEL: func.func @epilogue_gradients(
+func.func @epilogue_gradients(%o: !t, %dy: !t, %g: tensor<?xf32>, %len: tensor<?xi32>) -> (!t, tensor<?x?x?xf32>) {
+  // CHECK: %{{.*}}, %{{.*}} = attn.epilogue_gradient %{{.*}}, %{{.*}} q_len %{{.*}} : tensor<?xi32> layout bshd captures(%{{.*}} : tensor<?xf32>) maps [#{{.*}}] gradient {
+  // CHECK: } of [0] capture_gradients {
+  // CHECK: } : tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32> -> tensor<?x?x?x64xf32>, tensor<?x?x?xf32>
+  %do, %dg = attn.epilogue_gradient %o, %dy q_len %len : tensor<?xi32> layout bshd
+      captures(%g : tensor<?xf32>) maps [affine_map<(b, h, i, d) -> (h)>] gradient {
+  ^bb0(%x: f32, %y: f32, %b: i32, %h: i32, %i: i32, %d: i32, %c: f32):
+    %r = arith.mulf %y, %c : f32
+    attn.yield %r : f32
+  } of [0] capture_gradients {
+  ^bb0(%x: f32, %y: f32, %b: i32, %h: i32, %i: i32, %d: i32, %c: f32):
+    %r = arith.mulf %y, %x : f32
+    attn.yield %r : f32
+  } : !t, !t -> !t, tensor<?x?x?xf32>
+  return %do, %dg : !t, tensor<?x?x?xf32>
+}
