@@ -107,7 +107,8 @@ def _narrowed(spec, operands):
 
 
 def _call(spec, scalars, arrays):
-    types = [arrays[0].dtype] + [jnp.float32] * spec.lse
+    rows = [arrays[0].dtype]
+    types = rows + [jnp.float32] * spec.lse + rows * spec.before
     return _ffi_call(spec, scalars, arrays, types)
 
 
@@ -169,8 +170,13 @@ def _differentiable(text, scalars):
         wanted = {name: None for name, primal in zip(names, primals)
                   if primal.perturbed
                   and jnp.issubdtype(primal.value.dtype, jnp.floating)}
-        saved = results if spec.activation is None else ()
-        return results if spec.lse else results[:1], (arrays, saved, wanted)
+        training = _spec.of(_spec.for_training(text))
+        saved = ()
+        if training.before:
+            saved, results = results[:-1], results[-1:] + results[1:-1]
+        elif spec.activation is None:
+            saved = results
+        return results[:1 + spec.lse], (arrays, saved, wanted)
 
     def backward(residuals, cotangents):
         arrays, saved, wanted = residuals

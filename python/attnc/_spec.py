@@ -64,6 +64,7 @@ _FIELDS = dict(
     bias="",           # "", "value", "per_sequence"
     layout="bhsd",
     lse=False,
+    before=False,      # gives what an epilogue gets, too, and first
     ordered=False,     # more queries than keys need another alignment
     schedule="",
     deterministic=False,
@@ -84,11 +85,14 @@ _derived: dict = {}
 
 @constant
 def for_training(text):
-    """The forward whose results the backward needs: a softmax's LSE, too."""
+    """The forward whose results the backward needs: a softmax's LSE, and what
+    an epilogue gets, too."""
     found = _derived.get(text)
     if found is None:
         fields = json.loads(text)
         fields["lse"] = fields["lse"] or fields["activation"] is None
+        epilogue = fields["epilogue"]  # row statistics have no gradient
+        fields["before"] = bool(epilogue and not epilogue["statistics"])
         found = _derived[text] = make(**fields)
     return found
 
@@ -380,17 +384,22 @@ class _Writer:
             self._region(["%x: f32"], spec.activation)
             self.body[-1] += " : !s"
         norm = " normalize l1" if spec.normalize == "l1" else ""
-        kind = "!acc" if spec.epilogue else "!o"
+        # An epilogue of its own reads the output as it is stored.
+        kind = "!acc" if spec.epilogue and not spec.before else "!o"
         self._add(f"%o = attn.apply %weights, %value{norm} : !s, !v -> {kind}")
         if spec.epilogue:
-            self._epilogue(spec.epilogue)
+            self._epilogue(spec.epilogue, kind)
+        if spec.epilogue and not spec.before:
             results[0] = results[0][:3] + ("%result",)
         if spec.lse:
             results.append(("lse", "tensor<?x?x?xf32>",
                             ((0, "b"), (1, "h"), (2, "i")), "%lse"))
+        if spec.before:
+            results[0] = ("before",) + results[0][1:]
+            results.append(("output", "!o", self._rows("bhie"), "%result"))
         return results
 
-    def _epilogue(self, part):
+    def _epilogue(self, part, kind):
         text, scalars = self._captures(part, "b, h, i, d")
         statistics = " stats [1 : i32]" if part["statistics"] else ""
         self._add(f"%result = attn.epilogue %o{text}{statistics}")
@@ -398,12 +407,16 @@ class _Writer:
         if part["statistics"]:
             arguments.append("%mean_square: f32")
         self._region(arguments + scalars, part["lines"])
-        self.body[-1] += " : !acc -> !o"
+        self.body[-1] += f" : {kind} -> !o"
 
     def _backward_dims(self):
         """Of what follows the forward's operands in a backward."""
         rows = self._rows("bhie")
-        forward = [rows, ((0, "b"), (1, "h"), (2, "i"))]
+        forward = []
+        if self.spec.activation is None or self.spec.before:
+            forward.append(rows)
+        if self.spec.activation is None:
+            forward.append(((0, "b"), (1, "h"), (2, "i")))
         names = ["query", "key", "value"] + self.spec.slots
         dims = dict(zip(names, self.dims))
         gradients = []
@@ -415,8 +428,7 @@ class _Writer:
                 gradients.append(tuple(
                     (k, letter.lower())
                     for k, (_, letter) in enumerate(dims[name])))
-        return (forward if self.spec.activation is None else []) + [
-            rows] + gradients
+        return forward + [rows] + gradients
 
     def _function(self, results):
         attributes = ""

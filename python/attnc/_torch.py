@@ -67,10 +67,9 @@ def _fake(text, q, k, v, tensors, scalars):
     _prepare.check(spec, (q, k, v) + _join(spec, tensors, scalars))
     h, s = (1, 2) if spec.layout == "bhsd" else (2, 1)
     out = q.new_empty(tuple(q.shape[:3]) + (v.shape[3],))
-    if not spec.lse:
-        return [out]
-    return [out, q.new_empty((q.shape[0], q.shape[h], q.shape[s]),
-                             dtype=torch.float32)]
+    lse = [q.new_empty((q.shape[0], q.shape[h], q.shape[s]),
+                       dtype=torch.float32)] * spec.lse
+    return [out, *lse] + ([torch.empty_like(out)] if spec.before else [])
 
 
 _library.impl("forward", _forward, "CPU")
@@ -292,15 +291,22 @@ def _forward_results(text, scalars, q, k, v, tensors):
 
 def _keep(ctx, backward_text, scalars, operands, results):
     ctx.text, ctx.scalars, ctx.count = backward_text, scalars, len(operands)
-    # A softmax's backward needs what its forward gave: output and LSE.
+    # A softmax's backward needs its output and LSE, that of an epilogue what
+    # is before it: results of the program, of which one has a gradient.
     if isinstance(results, tuple):
-        ctx.mark_non_differentiable(results[1])
-        ctx.save_for_backward(*operands, *results)
+        has_epilogue = _has_epilogue(backward_text)
+        ctx.output = -1 if has_epilogue else 0
+        ctx.mark_non_differentiable(*(
+            results[:-1] if has_epilogue else results[1:]))
+        ctx.save_for_backward(*operands, *(
+            results[:-1] if has_epilogue else results))
     else:
+        ctx.output = 0
         ctx.save_for_backward(*operands)
 
 
-def _backward_results(ctx, doutput, *_):
+def _backward_results(ctx, *doutputs):
+    doutput = doutputs[ctx.output]
     tensors = ctx.saved_tensors
     run = _gradients
     if not is_compiling() and _grad_enabled():
@@ -379,6 +385,7 @@ class _Plan:
         self.text = _spec.for_training(text)
         self.spec = spec = _spec.of(self.text)
         self.wants_lse = _wants_lse(text)
+        self.has_epilogue = spec.before
         names = ["query", "key", "value"] + spec.slots
         self.backward = _spec.backward(text, tuple(
             name for k, name in enumerate(names) if graded >> k & 1))
@@ -402,17 +409,23 @@ class _Recorded(torch.autograd.Function):
             results = _forward_results(plan.text, numbers, q, k, v, tensors)
         ctx.plan, ctx.scalars = plan, numbers
         # As the methods for it do, of which each costs a call.
-        if results.__class__ is tuple:
+        if plan.has_epilogue:
+            ctx.output = -1
+            ctx.non_differentiable = results[:-1]
+            ctx.to_save = (q, k, v) + tensors + results[:-1]
+        elif results.__class__ is tuple:
+            ctx.output = 0
             ctx.non_differentiable = results[1:]
             ctx.to_save = (q, k, v) + tensors + results
         else:
+            ctx.output = 0
             ctx.to_save = (q, k, v) + tensors
         return results
 
     @staticmethod
-    def backward(ctx, doutput, *_):
+    def backward(ctx, *doutputs):
         ctx.text, ctx.count = ctx.plan.backward, ctx.plan.count
-        return _backward_results(ctx, doutput)
+        return _backward_results(ctx, *doutputs)
 
 
 _record = super(torch.autograd.Function, _Recorded).apply
@@ -432,9 +445,14 @@ def _recorded(text, graded, operands):
         results = _record(plan, tuple(numbers), *operands[:3], *tensors)
     else:
         results = _record(plan, numbers, *operands[:3])
-    if results.__class__ is tuple and not plan.wants_lse:
-        return results[0]
+    if results.__class__ is tuple:
+        return _returned(results, plan.has_epilogue, plan.wants_lse)
     return results
+
+
+def _returned(results, has_epilogue, wants_lse):
+    output = results[-1 if has_epilogue else 0]
+    return (output, results[1]) if wants_lse else output
 
 
 def _with_grad(text, operands):
@@ -460,8 +478,8 @@ def _with_grad(text, operands):
         function = _TransformedAttention
     results = function.apply(training, backward, tuple(scalars), q, k, v,
                              *tensors)
-    if isinstance(results, tuple) and not _wants_lse(text):
-        return results[0]
+    if isinstance(results, tuple):
+        return _returned(results, _has_epilogue(training), _wants_lse(text))
     return results
 
 
@@ -474,6 +492,11 @@ def _tensor_names(text):
 @_spec.constant
 def _wants_lse(text):
     return _spec.of(text).lse
+
+
+@_spec.constant
+def _has_epilogue(text):
+    return _spec.of(text).before
 
 
 @_spec.constant

@@ -211,6 +211,9 @@ def captured_gradients():
     table = torch.randn(4, 128, device="cuda")
     lean = torch.randn(4, device="cuda")
 
+    def gated(gate):
+        return lambda o, b, h, i, d: o * torch.sigmoid(gate[b, h, i, d])
+
     def modified(table):
         return lambda s, b, h, i, j: s + table[h, j] * 0.5
 
@@ -219,7 +222,8 @@ def captured_gradients():
             ("bias", torch.full((4,), -5.0, device="cuda"), None),
             ("bias", torch.randn(2, 4, 128, 128, device="cuda"), None),
             ("alibi_slopes", lean, None), ("attn_mask", torch.randn(
-                128, 128, device="cuda"), None), ("score_mod", table, modified)):
+                128, 128, device="cuda"), None), ("score_mod", table, modified), (
+                "epilogue", torch.randn(2, 4, 128, 64, device="cuda"), gated)):
         found = []
         for wide in (False, True):
             leaf = value.clone().double() if wide else value.clone()

@@ -224,3 +224,22 @@ def test_gradients_of_some_and_under_vmap():
         want = jax.grad(loss, argnums=(0, 1))(many[n], biases[n])
         for a, b in zip(got, want):
             close(a[n], np.asarray(b, np.float64))
+
+
+def test_epilogue_gradients():
+    gate = jax.random.normal(jax.random.key(5), q.shape)
+
+    def loss(q, gate, attention):
+        return (attention(q, gate) ** 2).sum()
+
+    def fused(q, gate):
+        return attnc.attention(q, k, v, causal=True, epilogue=lambda o, b, h, i,
+                               d: o * attnc.ops.sigmoid(gate[b, h, i, d]))
+
+    def apart(q, gate):
+        return attnc.softmax_attention(q, k, v, causal=True) * jax.nn.sigmoid(
+            gate)
+
+    for a, b in zip(jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)(
+            q, gate, fused), jax.grad(loss, (0, 1))(q, gate, apart)):
+        close(a, np.asarray(b, np.float64), 2e-6)

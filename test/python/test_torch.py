@@ -379,3 +379,63 @@ def test_a_scale_with_a_gradient_is_refused():
     with pytest.raises(NotImplementedError, match="'scale'.*multiply q"):
         attnc.softmax_attention(q, k, v, scale=torch.tensor(
             0.3, requires_grad=True))
+
+
+# --- epilogues ----------------------------------------------------------------
+
+def gated(gate, channel):
+    return lambda o, b, h, i, d: (o * torch.sigmoid(gate[b, h, i, d])
+                                  * channel[h, d])
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+def test_epilogue_gradients(activation, layout):
+    """Of q, k, v, and of what the epilogue captures."""
+    def function(attention):
+        def call(q, k, v, gate, channel):
+            return attention(q, k, v, activation=activation, causal=True,
+                             epilogue=gated(gate, channel), layout=layout)
+        return call
+
+    q, k, v = tensors()
+    if layout == "bshd":
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    B, H, S, D = tensors()[0].shape
+    inputs = [q, k, v, torch.randn(B, H, S, v.shape[-1]),
+              torch.randn(H, v.shape[-1])]
+    wide = [x.double() for x in inputs]
+    for a, b in zip(gradients(function(attnc.attention), inputs),
+                    gradients(function(reference.attention), wide)):
+        close(a, b, 2e-6)
+
+
+def test_epilogue_with_lse():
+    q, k, v = (x.requires_grad_() for x in tensors())
+    scale = torch.tensor(2.0)
+
+    def call(q):
+        return attnc.attention(q, k, v, return_lse=True,
+                               epilogue=lambda o, b, h, i, d: o * scale)
+
+    out, lse = call(q)
+    with torch.no_grad():
+        want, want_lse = call(q)
+    close(out, want)
+    assert torch.equal(lse, want_lse) and not lse.requires_grad
+    got, = torch.autograd.grad(out.sum(), q)
+    want, = torch.autograd.grad(2 * attnc.softmax_attention(q, k, v).sum(), q)
+    close(got, want, 1e-5)
+
+
+def test_compiled_epilogue_gradients():
+    gate = torch.randn(2, 4, 9, 32)
+    program = attnc.compile(activation="sigmoid", epilogue=gated(
+        gate, torch.randn(4, 32)))
+    compiled = torch.compile(lambda q, k, v: program(q, k, v), fullgraph=True,
+                             backend="aot_eager")
+    inputs = tensors(S=9)
+    for a, b in zip(gradients(compiled, inputs), gradients(program, inputs)):
+        close(a, b, 1e-5)
+    with pytest.raises(NotImplementedError, match="'scale'.*multiply q"):
+        program(*inputs, scale=torch.tensor(0.3, requires_grad=True))
