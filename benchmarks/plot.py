@@ -2,7 +2,8 @@
 """Draws a benchmark run as SVG: plot.py bench.json -o speed.svg
 
 One bar a kernel and configuration, TFLOP/s, medians of the run, with the ratio
-to cuDNN's softmax of the same run above the bars. No dependencies.
+to cuDNN's softmax of the same run above the bars; head dims 64, 128 and 256, or
+those of --head-dims. No dependencies.
 """
 import argparse
 import json
@@ -14,12 +15,14 @@ COLOURS = {PEER: "#9aa5b1", "attnc softmax": "#5b8dbe",
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 980, 360, 50, 40, 46
 
 
-def read(path):
+def read(path, head_dims):
     """where -> kernel -> (TFLOP/s, ratio), medians over the passes."""
     with open(path) as file:
         run = json.load(file)
     table = {}
     for result in run["results"]:
+        if int(result["configuration"].split()[0][1:]) not in head_dims:
+            continue
         middle = {kernel: statistics.median(r["teraflops"] for r in readings)
                   for kernel, readings in result["readings"].items()}
         table[result["configuration"]] = {
@@ -77,9 +80,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run")
     parser.add_argument("-o", required=True)
+    parser.add_argument("--head-dims", type=int, nargs="*",
+                        default=[64, 128, 256])
     args = parser.parse_args()
     with open(args.o, "w") as file:
-        file.write(draw(*read(args.run)))
+        file.write(draw(*read(args.run, args.head_dims)))
 
 
 if __name__ == "__main__":
