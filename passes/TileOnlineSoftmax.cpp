@@ -8,7 +8,7 @@
 //
 // Where the logits are x = s * y with a constant s > 0, maxima are taken of y
 // and multiplied by s once a row, and the weights are 2^(c s y - t): a product
-// less for each logit.
+// less for each logit. The maximum's own weight is then 1 but for a rounding.
 //
 //===----------------------------------------------------------------------===//
 
