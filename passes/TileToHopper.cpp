@@ -299,6 +299,8 @@ private:
 
   // The consumers.
   LogicalResult emitConsumerBlock(Role &role, Block &block);
+  LogicalResult emitBlocks(Role &role, Range range,
+                           llvm::function_ref<LogicalResult(Value)> block);
   LogicalResult emitSerialLoop(Role &role, Range range);
   LogicalResult emitOverlapLoop(Role &role, Range range);
   LogicalResult emitDeferredLoop(Role &role, Range range);
@@ -1637,10 +1639,15 @@ FailureOr<SmallVector<Value>> Scheduler::emitParts(Role &role, Range range,
   return carried;
 }
 
-LogicalResult Scheduler::emitSerialLoop(Role &role, Range range) {
+/// One block after the other; what is in flight ends with its block.
+LogicalResult
+Scheduler::emitBlocks(Role &role, Range range,
+                      llvm::function_ref<LogicalResult(Value)> block) {
   SmallVector<Value> carried;
   for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
     carried.push_back(getInit(role, init, arg));
+  if (exchange)
+    putZeros(role);
   size_t count = carried.size();
   llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
   auto body = [&](Value key, bool isFull, ValueRange args,
@@ -1649,7 +1656,7 @@ LogicalResult Scheduler::emitSerialLoop(Role &role, Range range) {
       role.map.map(arg, value);
     setCursors(role, args.drop_front(count), /*inLoop=*/true);
     beginBlock(role, key, isFull);
-    if (failed(emitConsumerBlock(role, *loop.getBody())))
+    if (failed(block(key)))
       return failure();
     for (Value value : loop.getYielded())
       next.push_back(role.map.lookup(value));
@@ -1664,6 +1671,12 @@ LogicalResult Scheduler::emitSerialLoop(Role &role, Range range) {
   setCursors(role, ValueRange(*results).drop_front(count), /*inLoop=*/true);
   role.isFull = false;
   return success();
+}
+
+LogicalResult Scheduler::emitSerialLoop(Role &role, Range range) {
+  return emitBlocks(role, range, [&](Value) {
+    return emitConsumerBlock(role, *loop.getBody());
+  });
 }
 
 //===----------------------------------------------------------------------===//
@@ -2062,33 +2075,10 @@ LogicalResult Scheduler::emitDeferredBlock(Role &role, Value begin, Value key) {
 }
 
 LogicalResult Scheduler::emitDeferredLoop(Role &role, Range range) {
-  SmallVector<Value> carried;
-  for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
-    carried.push_back(getInit(role, init, arg));
-  if (exchange)
-    putZeros(role);
-  size_t count = carried.size();
-  llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
-  auto body = [&](Value key, bool isFull, ValueRange args,
-                  SmallVectorImpl<Value> &next) -> LogicalResult {
-    for (auto [arg, value] : llvm::zip(loop.getIterArgs(), args))
-      role.map.map(arg, value);
-    setCursors(role, args.drop_front(count), /*inLoop=*/true);
-    beginBlock(role, key, isFull);
-    if (failed(emitDeferredBlock(role, range.begin, key)))
-      return failure();
-    for (Value value : loop.getYielded())
-      next.push_back(role.map.lookup(value));
-    llvm::append_range(next, getCursors(role, /*inLoop=*/true));
-    return success();
-  };
-  auto results = emitParts(role, range, range.begin, carried, body);
-  if (failed(results))
+  if (failed(emitBlocks(role, range, [&](Value key) {
+        return emitDeferredBlock(role, range.begin, key);
+      })))
     return failure();
-  for (auto [old, value] : llvm::zip(loop.getResults(), *results))
-    role.map.map(old, value);
-  setCursors(role, ValueRange(*results).drop_front(count), /*inLoop=*/true);
-  role.isFull = false;
   if (!exchange)
     return success();
   Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
