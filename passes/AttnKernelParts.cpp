@@ -100,6 +100,34 @@ Value attnc::mulTiles(ImplicitLocOpBuilder &builder, Value a, Value b) {
                   });
 }
 
+Value attnc::invertSums(ImplicitLocOpBuilder &builder, Value sums) {
+  return buildMap(
+      builder, cast<tile::TileType>(sums.getType()), sums,
+      [](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) -> Value {
+        Value zero = constantF32(b, 0);
+        Value one = constantF32(b, 1);
+        Value empty =
+            arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, e[0], zero);
+        Value quotient = arith::DivFOp::create(b, one, e[0]);
+        return arith::SelectOp::create(b, empty, zero, quotient);
+      });
+}
+
+Value attnc::logSumExp(ImplicitLocOpBuilder &builder, Value maxima,
+                       Value sums) {
+  float inf = std::numeric_limits<float>::infinity();
+  return buildMap(
+      builder, cast<tile::TileType>(sums.getType()), {maxima, sums},
+      [&](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) -> Value {
+        Value zero = constantF32(b, 0);
+        Value empty =
+            arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, e[1], zero);
+        Value log = math::LogOp::create(b, e[1]);
+        Value sum = arith::AddFOp::create(b, e[0], log);
+        return arith::SelectOp::create(b, empty, constantF32(b, -inf), sum);
+      });
+}
+
 Value attnc::inlineRegion(OpBuilder &builder, Region &region,
                           ValueRange arguments) {
   if (region.empty())

@@ -46,6 +46,11 @@ Value buildMask(ImplicitLocOpBuilder &builder, Value input, ValueRange captured,
 Value addTiles(ImplicitLocOpBuilder &builder, Value a, Value b);
 Value mulTiles(ImplicitLocOpBuilder &builder, Value a, Value b);
 
+/// 1 / sum, or 0 where nothing was attended (S-mask-zero).
+Value invertSums(ImplicitLocOpBuilder &builder, Value sums);
+/// S-lse: natural log; -inf where nothing was attended, never NaN.
+Value logSumExp(ImplicitLocOpBuilder &builder, Value maxima, Value sums);
+
 /// Copies the body of `region` with `arguments` for its arguments; what it
 /// yields. An empty region is the identity of its first argument.
 Value inlineRegion(mlir::OpBuilder &builder, mlir::Region &region,

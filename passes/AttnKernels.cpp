@@ -20,11 +20,15 @@ void ViewOrders::setLayout(Value tensor, attn::Layout layout) {
 SmallVector<int64_t> ViewOrders::get(Value tensor) const {
   if (auto it = orders.find(tensor); it != orders.end())
     return it->second;
-  return llvm::to_vector(llvm::seq<int64_t>(
-      0, cast<RankedTensorType>(tensor.getType()).getRank()));
+  auto view = dyn_cast<tile::ViewType>(tensor.getType());
+  int64_t rank = view ? view.getRank()
+                      : cast<RankedTensorType>(tensor.getType()).getRank();
+  return llvm::to_vector(llvm::seq<int64_t>(0, rank));
 }
 
 tile::ViewType ViewOrders::getViewType(Value tensor) const {
+  if (auto view = dyn_cast<tile::ViewType>(tensor.getType()))
+    return view;
   auto type = cast<RankedTensorType>(tensor.getType());
   return tile::ViewType::get(tensor.getContext(),
                              toView(tensor, type.getShape()),
@@ -40,8 +44,9 @@ namespace {
 class FusedKernel {
 public:
   FusedKernel(ImplicitLocOpBuilder &builder, StringRef name, attn::FusedOp op,
-              const ViewOrders &orders, tile::ScheduleAttr schedule)
-      : op(op), b(builder), frame(builder, name, orders, schedule),
+              const ViewOrders &orders, tile::ScheduleAttr schedule,
+              const SplitSums &sums)
+      : op(op), sums(sums), b(builder), frame(builder, name, orders, schedule),
         blockM(schedule.getBlockM()), blockN(schedule.getBlockN()),
         isShared(schedule.getConsumers() > 1),
         keyCaptures(frame, blockM, blockN),
@@ -53,17 +58,22 @@ public:
     // The order of the kernel's arguments.
     for (Value tensor : {op.getQuery(), op.getKey(), op.getValue()})
       frame.view(tensor);
-    for (Value result : op->getResults())
+    for (Value result : isSplit() ? sums.all() : results())
       frame.view(result);
     openItems();
     setPositions();
     hoistCaptures();
     Value query = loadRows(op.getQuery(), h, i0, qLeft());
-    storeOutput(keyLoop(query));
+    Carried result = keyLoop(query);
+    isSplit() ? storeSums(result) : storeOutput(result);
     return frame.finish();
   }
 
 private:
+  /// Whether an item takes one of several ranges of keys.
+  bool isSplit() const { return sums.output != nullptr; }
+  SmallVector<Value> results() { return op->getResults(); }
+
   /// The head dim, static by the verifier.
   int64_t dimSize(Value tensor) const {
     return cast<RankedTensorType>(tensor.getType()).getShape().back();
@@ -83,12 +93,20 @@ private:
     Value keyHeads =
         arith::MaxUIOp::create(b, frame.dim(op.getKey(), dims.h), one);
     Value group = arith::DivUIOp::create(b, heads, keyHeads);
-    SmallVector<Value> at =
-        frame.openItems({frame.dim(op.getQuery(), dims.b), heads, blocks});
+    SmallVector<Value> counts = {frame.dim(op.getQuery(), dims.b), heads,
+                                 blocks};
+    // Items of the same range come together: heads of a group share keys.
+    if (isSplit()) {
+      ranges = tile::DimOp::create(b, frame.view(sums.output), 0);
+      counts.insert(counts.begin() + 1, ranges);
+    }
+    SmallVector<Value> at = frame.openItems(counts);
     batch = at[0];
-    h = at[1];
+    if (isSplit())
+      split = at[1];
+    h = at[at.size() - 2];
     hk = arith::DivUIOp::create(b, h, group);
-    i0 = arith::MulIOp::create(b, at[2], size);
+    i0 = arith::MulIOp::create(b, at.back(), size);
   }
 
   /// A sequence's own length: at most the size of the tensor, whatever the
@@ -180,6 +198,27 @@ private:
           arith::CmpIOp::create(b, arith::CmpIPredicate::slt, first, qLen);
       range.hi = arith::SelectOp::create(b, any, range.hi, zero);
     }
+    return isSplit() ? partOf(range) : range;
+  }
+
+  /// This item's share of a range: whole blocks, as many as others have or one
+  /// less.
+  attn::KeyRange partOf(attn::KeyRange range) {
+    Value zero = constantIndex(b, 0), size = constantIndex(b, blockN);
+    Value begin = arith::DivUIOp::create(b, range.lo, size);
+    Value end = arith::CeilDivUIOp::create(
+        b, arith::MaxSIOp::create(b, range.hi, zero), size);
+    Value blocks =
+        arith::MaxSIOp::create(b, arith::SubIOp::create(b, end, begin), zero);
+    auto bound = [&](Value number) -> Value {
+      Value share = arith::MulIOp::create(b, blocks, number);
+      share = arith::DivUIOp::create(b, share, ranges);
+      share = arith::AddIOp::create(b, begin, share);
+      return arith::MulIOp::create(b, share, size);
+    };
+    Value next = arith::AddIOp::create(b, split, constantIndex(b, 1));
+    range.lo = arith::MaxSIOp::create(b, range.lo, bound(split));
+    range.hi = arith::MinSIOp::create(b, range.hi, bound(next));
     return range;
   }
 
@@ -374,20 +413,29 @@ private:
       storeLse(result);
   }
 
+  /// What a range of keys gives, as it is.
+  void storeSums(const Carried &result) {
+    MLIRContext *context = b.getContext();
+    AffineExpr r, c, s, bb, hh, i;
+    bindDims(context, r, c);
+    bindSymbols(context, s, bb, hh, i);
+    AffineMap stat = AffineMap::get(2, 4, {s, bb, hh, i + r}, context);
+    AffineMap wide = AffineMap::get(2, 4, {s, bb, hh, i + r, c}, context);
+    SmallVector<Value> at = {split, batch, h, i0};
+    auto store = [&](Value tile, Value view, AffineMap map) {
+      if (view)
+        tile::StoreOp::create(b, tile, frame.view(view), at, map, Value());
+    };
+    store(result.output, sums.output, wide);
+    store(result.sum, sums.sum, stat);
+    store(result.max, sums.max, stat);
+  }
+
   /// S-mask-zero: a row without weight gives 0, not 0 / 0.
   Value normalize(const Carried &result) {
     if (!hasRowSum())
       return result.output;
-    Value inverse = buildMap(
-        b, row, result.sum,
-        [](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) -> Value {
-          Value zero = constantF32(b, 0);
-          Value one = constantF32(b, 1);
-          Value empty =
-              arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, e[0], zero);
-          Value quotient = arith::DivFOp::create(b, one, e[0]);
-          return arith::SelectOp::create(b, empty, zero, quotient);
-        });
+    Value inverse = invertSums(b, result.sum);
     return buildMap(
         b, output, {result.output, inverse},
         [](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) -> Value {
@@ -395,19 +443,9 @@ private:
         });
   }
 
-  /// S-lse: natural log; -inf where nothing was attended, never NaN.
   void storeLse(const Carried &result) {
     float inf = std::numeric_limits<float>::infinity();
-    Value lse = buildMap(
-        b, row, {result.max, result.sum},
-        [&](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) -> Value {
-          Value zero = constantF32(b, 0);
-          Value empty =
-              arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, e[1], zero);
-          Value log = math::LogOp::create(b, e[1]);
-          Value sum = arith::AddFOp::create(b, e[0], log);
-          return arith::SelectOp::create(b, empty, constantF32(b, -inf), sum);
-        });
+    Value lse = logSumExp(b, result.max, result.sum);
     lse = maskRows(lse, -inf);
     tile::StoreOp::create(b, lse, frame.view(op.getLse()),
                           ValueRange{batch, h, i0}, statMap(b.getContext()),
@@ -476,6 +514,7 @@ private:
   }
 
   attn::FusedOp op;
+  SplitSums sums;
   ImplicitLocOpBuilder &b;
   KernelFrame frame;
   int64_t blockM, blockN;
@@ -486,6 +525,8 @@ private:
   tile::TileType scores, output, row;
 
   Value batch, h, hk, i0, qLen, kLen;
+  /// Of the keys: this item's range and how many there are.
+  Value split, ranges;
   Value b32, h32, i032, qLen32, kLen32;
 
   SmallVector<attn::Capture> scoreCaptures;
@@ -500,9 +541,10 @@ private:
 AttnKernel attnc::buildFusedKernel(ImplicitLocOpBuilder &builder,
                                    StringRef name, attn::FusedOp op,
                                    const ViewOrders &orders,
-                                   tile::ScheduleAttr schedule) {
+                                   tile::ScheduleAttr schedule,
+                                   const SplitSums &sums) {
   OpBuilder::InsertionGuard guard(builder);
-  return FusedKernel(builder, name, op, orders, schedule).build();
+  return FusedKernel(builder, name, op, orders, schedule, sums).build();
 }
 
 //===----------------------------------------------------------------------===//

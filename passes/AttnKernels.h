@@ -46,10 +46,35 @@ struct AttnKernel {
   llvm::SmallVector<mlir::Value> arguments;
 };
 
+/// Views of workspace, values of the program: what each range of a query's
+/// keys gives. (range, b, h, s, d) of its output, (range, b, h, s) of its row
+/// sum and maximum, which are null where the attention has none.
+struct SplitSums {
+  mlir::Value output, sum, max;
+
+  llvm::SmallVector<mlir::Value> all() const {
+    llvm::SmallVector<mlir::Value> views = {output};
+    for (mlir::Value view : {sum, max})
+      if (view)
+        views.push_back(view);
+    return views;
+  }
+};
+
+/// With `sums`, the first of two kernels: an item takes one range of keys and
+/// leaves there what it gives.
 AttnKernel buildFusedKernel(mlir::ImplicitLocOpBuilder &builder,
                             llvm::StringRef name, attn::FusedOp op,
                             const ViewOrders &orders,
-                            tile::ScheduleAttr schedule);
+                            tile::ScheduleAttr schedule,
+                            const SplitSums &sums = {});
+
+/// The second: adds what the ranges gave, in their order, and finishes.
+AttnKernel buildCombineKernel(mlir::ImplicitLocOpBuilder &builder,
+                              llvm::StringRef name, attn::FusedOp op,
+                              const ViewOrders &orders,
+                              tile::ScheduleAttr schedule,
+                              const SplitSums &sums);
 
 AttnKernel buildRowNormKernel(mlir::ImplicitLocOpBuilder &builder,
                               llvm::StringRef name, attn::RowNormOp op,

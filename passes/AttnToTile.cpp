@@ -73,6 +73,12 @@ static void countPairValues(attn::BackwardOp op,
       count(capture.value, capture.map);
 }
 
+/// Keys are split where there are at least so many for each row of queries:
+/// adding up what the ranges gave takes time for each row.
+static constexpr int64_t kKeysPerSplitRow = 2;
+/// Blocks of keys that a range is worth.
+static constexpr int64_t kLeastBlocks = 2;
+
 tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
   auto fused = dyn_cast<attn::FusedOp>(op);
   Value query = fused ? fused.getQuery() : op->getOperand(0);
@@ -101,6 +107,39 @@ tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
   return problem;
 }
 
+// Statistics of a row of the output need all of its columns.
+bool attnc::canSplitKeys(attn::FusedOp op) { return op.getStats().empty(); }
+
+/// Whether few queries may meet many keys, as far as the types say, in a kernel
+/// that can be split.
+static bool maySplitKeys(attn::FusedOp op) {
+  if (!canSplitKeys(op))
+    return false;
+  // Training has as many queries as keys.
+  for (Operation &other : *op->getBlock())
+    if (isa<attn::BackwardOp, attn::RowSumsOp, attn::RowDotOp>(other))
+      return false;
+  attn::LayoutDims dims = attn::getLayoutDims(op.getLayout());
+  auto query = cast<RankedTensorType>(op.getQuery().getType());
+  auto key = cast<RankedTensorType>(op.getKey().getType());
+  int64_t rows = 1;
+  for (int64_t dim : {dims.b, dims.h, dims.s})
+    rows *= query.isDynamicDim(dim) ? 1 : query.getDimSize(dim);
+  return key.isDynamicDim(dims.s) ||
+         rows * kKeysPerSplitRow <= key.getDimSize(dims.s);
+}
+
+tile::ScheduleAttr attnc::chooseScheduleOf(Operation *op, StringRef target,
+                                           bool anyLayout, bool fewQueries) {
+  if (auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr))
+    return own;
+  tile::ScheduleProblem problem = getScheduleProblem(op, anyLayout);
+  auto fused = dyn_cast<attn::FusedOp>(op);
+  if (fewQueries && fused && canSplitKeys(fused))
+    return tile::chooseSplitSchedule(op->getContext(), target, problem);
+  return tile::chooseSchedule(op->getContext(), target, problem);
+}
+
 namespace {
 
 /// A size the call must agree on, and in words whose it is.
@@ -116,9 +155,10 @@ struct Extent {
 class ProgramBuilder {
 public:
   ProgramBuilder(func::FuncOp function, StringRef target, bool anyLayout,
-                 tile::ScheduleAttr override)
+                 tile::ScheduleAttr override, bool fewQueries)
       : function(function), target(target), anyLayout(anyLayout),
-        override(override), b(function.getLoc(), function.getContext()) {}
+        override(override), fewQueries(fewQueries),
+        b(function.getLoc(), function.getContext()) {}
 
   LogicalResult build();
 
@@ -141,7 +181,7 @@ private:
   void checkCaptures(ValueRange values, ArrayAttr maps,
                      ArrayRef<Extent> extents);
   void checkMasks(ValueRange masks, ArrayRef<Extent> extents);
-  void checkShapes(attn::FusedOp op);
+  ProblemSizes checkShapes(attn::FusedOp op);
   template <typename Op> ProblemSizes checkBackwardOperands(Op op);
   template <typename Op> SmallVector<Extent> checkEpilogueOperands(Op op);
   SmallVector<Extent> sizesOf(Value tensor);
@@ -154,6 +194,13 @@ private:
   void provideResult(Value result, ArrayRef<Extent> sizes);
 
   tile::ScheduleAttr scheduleFor(Operation *op, bool queriesStay = false);
+  Value countRanges(tile::ScheduleAttr schedule, const ProblemSizes &sizes);
+  Value worthSplitting(Value ranges, const ProblemSizes &sizes);
+  SplitSums provideSums(attn::FusedOp op, Value ranges,
+                        const ProblemSizes &sizes);
+  void lowerSplit(attn::FusedOp op, tile::ScheduleAttr schedule,
+                  const ProblemSizes &sizes);
+  void preferSplit(attn::FusedOp op, const ProblemSizes &sizes);
   void launch(const AttnKernel &kernel);
   void lower(attn::FusedOp op);
   void lower(attn::RowNormOp op);
@@ -172,6 +219,8 @@ private:
   StringRef target;
   bool anyLayout;
   tile::ScheduleAttr override;
+  /// What the cost model chooses for.
+  bool fewQueries;
   ImplicitLocOpBuilder b;
   ViewOrders orders;
   /// Values of the function: returned ones first, then arguments' names.
@@ -188,6 +237,22 @@ static bool isKernelOp(Operation *op) {
   return isa<attn::FusedOp, attn::RowNormOp, attn::BackwardOp, attn::RowSumsOp,
              attn::RowDotOp, attn::SumOp, attn::EpilogueOp,
              attn::EpilogueGradientOp>(op);
+}
+
+/// What is asked of the schedule of an op.
+static LogicalResult checkSchedule(Operation *op, tile::ScheduleAttr override) {
+  Attribute own = op->getAttr(kScheduleAttr);
+  if (own && !isa<tile::ScheduleAttr>(own))
+    return op->emitOpError("'tile.schedule' must be a #tile.schedule, got ")
+           << own;
+  tile::ScheduleAttr schedule =
+      override ? override : cast_or_null<tile::ScheduleAttr>(own);
+  auto fused = dyn_cast<attn::FusedOp>(op);
+  if (schedule && schedule.getSplits() && fused && !canSplitKeys(fused))
+    return op->emitOpError("has an epilogue of row statistics, which are not "
+                           "known before all ranges of keys are added; try a "
+                           "schedule with splits = 0");
+  return success();
 }
 
 LogicalResult ProgramBuilder::checkFunction() {
@@ -209,6 +274,8 @@ LogicalResult ProgramBuilder::checkFunction() {
       return op.emitOpError(
           "reads row statistics, which only a fused epilogue does: do not "
           "return what is before it");
+    if (isKernelOp(&op) && failed(checkSchedule(&op, override)))
+      return failure();
     if (isKernelOp(&op) || isa<attn::MaskOpInterface>(op))
       continue;
     if (isa<attn::AttnDialect>(op.getDialect()))
@@ -507,7 +574,7 @@ void ProgramBuilder::checkMasks(ValueRange masks, ArrayRef<Extent> extents) {
       checkCapture(capture, extents);
 }
 
-void ProgramBuilder::checkShapes(attn::FusedOp op) {
+ProgramBuilder::ProblemSizes ProgramBuilder::checkShapes(attn::FusedOp op) {
   ProblemSizes sizes = checkOperands(op);
   auto &[sequences, heads, rows, keyHeads, keys, columns, valueColumns] = sizes;
   checkCaptures(op.getScoreCaptures(), op.getScoreMaps(),
@@ -519,6 +586,7 @@ void ProgramBuilder::checkShapes(attn::FusedOp op) {
                                                     heads, rows, valueColumns));
   if (op.getLse())
     provideResult(op.getLse(), {sequences, heads, rows});
+  return sizes;
 }
 
 /// What attn.backward and attn.row_sums have in common.
@@ -593,6 +661,8 @@ tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op,
                                                bool queriesStay) {
   if (override)
     return override;
+  if (!queriesStay)
+    return chooseScheduleOf(op, target, anyLayout, fewQueries);
   if (auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr))
     return own;
   tile::ScheduleProblem problem = getScheduleProblem(op, anyLayout);
@@ -613,7 +683,9 @@ void ProgramBuilder::launch(const AttnKernel &kernel) {
   SmallVector<Value> arguments;
   tile::KernelOp op = kernel.kernel;
   for (auto [index, outer] : llvm::enumerate(kernel.arguments)) {
-    arguments.push_back(inProgram.lookup(outer));
+    // Workspace that no value of the function stands for is the program's.
+    Value inner = inProgram.lookup(outer);
+    arguments.push_back(inner ? inner : outer);
     // Names travel down, so that a reader of the kernel's IR sees them.
     auto argument = dyn_cast<BlockArgument>(arguments.back());
     if (Attribute name = argument ? program.getArgAttr(argument.getArgNumber(),
@@ -632,9 +704,100 @@ void ProgramBuilder::launchNew(
   launch(build(at));
 }
 
+//===----------------------------------------------------------------------===//
+// Splitting keys
+//===----------------------------------------------------------------------===//
+
+/// How many ranges the keys of a call are split in: as many as its queries
+/// leave items for, while each has some blocks.
+Value ProgramBuilder::countRanges(tile::ScheduleAttr schedule,
+                                  const ProblemSizes &sizes) {
+  auto number = [&](int64_t value) -> Value {
+    return arith::ConstantIndexOp::create(b, value);
+  };
+  Value most = number(schedule.getSplits());
+  if (!schedule.getFill())
+    return most;
+  Value items = arith::CeilDivUIOp::create(b, sizes.rows.size,
+                                           number(schedule.getBlockM()));
+  for (Value size : {sizes.heads.size, sizes.sequences.size})
+    items = arith::MulIOp::create(b, items, size);
+  items = arith::MaxUIOp::create(b, items, number(1));
+  Value wanted = arith::DivUIOp::create(b, number(schedule.getFill()), items);
+  Value blocks = arith::DivUIOp::create(
+      b, sizes.keys.size, number(schedule.getBlockN() * kLeastBlocks));
+  Value ranges = arith::MinUIOp::create(b, most, wanted);
+  return arith::MinUIOp::create(b, ranges, blocks);
+}
+
+/// Whether a call with so many ranges takes the kernels that split keys.
+Value ProgramBuilder::worthSplitting(Value ranges, const ProblemSizes &sizes) {
+  Value rows = sizes.rows.size;
+  for (Value size : {sizes.heads.size, sizes.sequences.size})
+    rows = arith::MulIOp::create(b, rows, size);
+  Value keys = arith::MulIOp::create(
+      b, rows, arith::ConstantIndexOp::create(b, kKeysPerSplitRow));
+  Value few = arith::CmpIOp::create(b, arith::CmpIPredicate::ule, keys,
+                                    sizes.keys.size);
+  Value several = arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, ranges,
+                                        arith::ConstantIndexOp::create(b, 1));
+  return arith::AndIOp::create(b, few, several);
+}
+
+SplitSums ProgramBuilder::provideSums(attn::FusedOp op, Value ranges,
+                                      const ProblemSizes &sizes) {
+  auto provide = [&](ArrayRef<int64_t> columns) -> Value {
+    SmallVector<int64_t> shape(4, ShapedType::kDynamic);
+    llvm::append_range(shape, columns);
+    ++workspaces;
+    return tile::WorkspaceOp::create(
+        b, tile::ViewType::get(b.getContext(), shape, b.getF32Type()),
+        ValueRange{ranges, sizes.sequences.size, sizes.heads.size,
+                   sizes.rows.size});
+  };
+  SplitSums sums;
+  sums.output = provide(
+      cast<RankedTensorType>(op.getOutput().getType()).getShape().back());
+  if (op.getNormalize() != attn::Normalize::None)
+    sums.sum = provide({});
+  if (op.getNormalize() == attn::Normalize::Softmax)
+    sums.max = provide({});
+  return sums;
+}
+
+/// Two kernels: what ranges of keys give, and their sums.
+void ProgramBuilder::lowerSplit(attn::FusedOp op, tile::ScheduleAttr schedule,
+                                const ProblemSizes &sizes) {
+  Value one = arith::ConstantIndexOp::create(b, 1);
+  Value ranges = arith::MaxUIOp::create(b, countRanges(schedule, sizes), one);
+  SplitSums sums = provideSums(op, ranges, sizes);
+  launchNew(op, [&](ImplicitLocOpBuilder &at) {
+    return buildFusedKernel(at, kernelName("attention_ranges"), op, orders,
+                            schedule, sums);
+  });
+  launchNew(op, [&](ImplicitLocOpBuilder &at) {
+    return buildCombineKernel(at, kernelName("attention_combine"), op, orders,
+                              schedule, sums);
+  });
+}
+
+/// Says for which calls the cost model would split the keys.
+void ProgramBuilder::preferSplit(attn::FusedOp op, const ProblemSizes &sizes) {
+  bool isOwn = op->hasAttr(kScheduleAttr) && !op->hasAttr(kSteppedAttr);
+  if (override || isOwn || target != "sm_90a" || !maySplitKeys(op))
+    return;
+  tile::ScheduleAttr split = tile::chooseSplitSchedule(
+      b.getContext(), target, getScheduleProblem(op, anyLayout));
+  tile::PreferOp::create(b, tile::kFewQueries,
+                         worthSplitting(countRanges(split, sizes), sizes));
+}
+
 void ProgramBuilder::lower(attn::FusedOp op) {
-  checkShapes(op);
+  ProblemSizes sizes = checkShapes(op);
   tile::ScheduleAttr schedule = scheduleFor(op);
+  if (schedule.getSplits())
+    return lowerSplit(op, schedule, sizes);
+  preferSplit(op, sizes);
   launchNew(op, [&](ImplicitLocOpBuilder &at) {
     return buildFusedKernel(at, kernelName("attention"), op, orders, schedule);
   });
@@ -846,7 +1009,8 @@ FailureOr<tile::ScheduleAttr> AttnToTile::parseSchedule() {
     return parsed;
   return getOperation().emitError() << "schedule '" << schedule
                                     << "' is not a #tile.schedule<...>; try "
-                                       "'block_m = 128, block_n = 64'";
+                                       "'block_m = 128, block_n = 64', or "
+                                       "few_queries";
 }
 
 bool hasAttention(func::FuncOp function) {
@@ -864,13 +1028,15 @@ void AttnToTile::runOnOperation() {
         << "unknown target '" << target << "': expected cpu or sm_90a";
     return signalPassFailure();
   }
-  FailureOr<tile::ScheduleAttr> override = parseSchedule();
+  bool fewQueries = schedule == tile::kFewQueries;
+  FailureOr<tile::ScheduleAttr> override =
+      fewQueries ? tile::ScheduleAttr() : parseSchedule();
   if (failed(override))
     return signalPassFailure();
   auto functions = llvm::to_vector(llvm::make_filter_range(
       getOperation().getOps<func::FuncOp>(), hasAttention));
   for (func::FuncOp function : functions) {
-    ProgramBuilder program(function, target, anyLayout, *override);
+    ProgramBuilder program(function, target, anyLayout, *override, fewQueries);
     if (failed(program.build()))
       return signalPassFailure();
     numKernels += program.kernels;

@@ -577,7 +577,8 @@ LogicalResult KernelLowering::run() {
   func->setAttr("nvvm.kernel", b.getUnitAttr());
   int32_t threads = 128 * (kernel.getRoles().getConsumers() + 1);
   func->setAttr("nvvm.reqntid", b.getDenseI32ArrayAttr({threads}));
-  func->setAttr("nvvm.minctasm", b.getI32IntegerAttr(1));
+  func->setAttr("nvvm.minctasm",
+                b.getI32IntegerAttr(kernel.getRoles().getResident()));
   entry = newBlock();
   exit = newBlock();
   at(entry);

@@ -176,15 +176,18 @@ ScheduleAttr narrow(ScheduleAttr s, int64_t blockN) {
   return ScheduleAttr::get(s.getContext(), s.getBlockM(), blockN,
                            s.getConsumers(), s.getStages(), s.getOrder(),
                            s.getPingpong(), s.getPin(), s.getPersistent(),
-                           s.getCluster(), slice, s.getStaged());
+                           s.getCluster(), slice, s.getStaged())
+      .withSplitOf(s);
 }
 
 /// `s` with this many consumers, for which it was not made.
 ScheduleAttr withConsumers(ScheduleAttr s, int64_t consumers) {
-  return ScheduleAttr::get(
-      s.getContext(), consumers * kRowsPerConsumer, s.getBlockN(), consumers,
-      s.getStages(), s.getOrder(), /*pingpong=*/consumers == 2, false,
-      s.getPersistent(), s.getCluster(), s.getSlice(), s.getStaged());
+  return ScheduleAttr::get(s.getContext(), consumers * kRowsPerConsumer,
+                           s.getBlockN(), consumers, s.getStages(),
+                           s.getOrder(), /*pingpong=*/consumers == 2, false,
+                           s.getPersistent(), s.getCluster(), s.getSlice(),
+                           s.getStaged())
+      .withSplitOf(s);
 }
 
 /// `s` with one product after the other, and nothing else at the same time.
@@ -192,7 +195,8 @@ ScheduleAttr serialised(ScheduleAttr s) {
   return ScheduleAttr::get(s.getContext(), s.getBlockM(), s.getBlockN(),
                            s.getConsumers(),
                            std::min<int64_t>(s.getStages(), 2), Order::Serial,
-                           false, false, false, 1, s.getSlice(), s.getStaged());
+                           false, false, false, 1, s.getSlice(), s.getStaged())
+      .withSplitOf(s);
 }
 
 /// Registers for two products of 64 rows, whose place the weights take, and the
@@ -258,7 +262,8 @@ ScheduleAttr chooseOneKernel(MLIRContext *context, const ScheduleProblem &p) {
       return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
                                Order::Deferred, false, false, false, 1,
                                getWidestSlice(blockN), /*staged=*/true,
-                               /*one_kernel=*/true);
+                               /*one_kernel=*/true, /*splits=*/0, /*fill=*/0,
+                               /*resident=*/1);
   }
   return {};
 }
@@ -287,6 +292,29 @@ ScheduleAttr chooseSm90aGradients(MLIRContext *context,
   return ScheduleAttr::get(context, consumers * kRowsPerConsumer, blockN,
                            consumers, stages, Order::Deferred, false, false,
                            false, 1, getWidestSlice(blockN), /*staged=*/true);
+}
+
+ScheduleAttr splitSm90a(MLIRContext *context, const ScheduleProblem &p) {
+  // Two thread blocks on an SM: one waits while the other computes.
+  constexpr int64_t kHalf = (228 * 1024) / 2 - 2 * 1024;
+  constexpr int64_t kMultiprocessors = 132;
+  int64_t blockN = std::max(p.headDim, p.valueHeadDim) <= 64 ? 128 : 64;
+  int64_t registers = p.cooperative ? 152 : 200;
+  while (blockN > 16 && sm90Registers(p, blockN) > registers)
+    blockN -= 16;
+  auto bytes = [&](int64_t stages) {
+    return sm90Bytes(p, kRowsPerConsumer, blockN, stages);
+  };
+  // The sums of one product must fit in the registers that two leave.
+  bool fitsTwice = p.valueHeadDim <= 192 && bytes(2) <= kHalf;
+  int64_t resident = fitsTwice ? 2 : 1;
+  int64_t budget = resident == 2 ? kHalf : kSharedMemory, stages = 2;
+  while (stages < 6 && bytes(stages + 1) <= budget)
+    ++stages;
+  auto schedule = ScheduleAttr::get(
+      context, kRowsPerConsumer, blockN, 1, stages, Order::Serial, false, false,
+      false, 1, getWidestSlice(blockN), /*staged=*/false);
+  return schedule.withSplit(kMostSplits, kMultiprocessors * resident, resident);
 }
 
 } // namespace
@@ -343,6 +371,16 @@ ScheduleAttr attnc::tile::modelSchedule(MLIRContext *context, StringRef target,
                           : chooseCpu(context, problem);
 }
 
+ScheduleAttr attnc::tile::chooseSplitSchedule(MLIRContext *context,
+                                              StringRef target,
+                                              const ScheduleProblem &problem) {
+  if (target == kSm90a)
+    return splitSm90a(context, problem);
+  // A core of a CPU takes an item.
+  constexpr int64_t kItems = 64;
+  return chooseCpu(context, problem).withSplit(kMostSplits, kItems, 1);
+}
+
 llvm::SmallVector<ScheduleAttr>
 attnc::tile::getScheduleLadder(StringRef target, const ScheduleProblem &problem,
                                ScheduleAttr first) {
@@ -350,7 +388,7 @@ attnc::tile::getScheduleLadder(StringRef target, const ScheduleProblem &problem,
   if (target != kSm90a || first.getConsumers() == 0)
     return ladder;
   auto add = [&](ScheduleAttr next) {
-    if (next != ladder.back() &&
+    if (!llvm::is_contained(ladder, next) &&
         getFootprint(target, problem, next).bytes <= kSharedMemory)
       ladder.push_back(next);
   };

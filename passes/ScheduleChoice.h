@@ -8,6 +8,7 @@
 #ifndef ATTNC_PASSES_SCHEDULECHOICE_H
 #define ATTNC_PASSES_SCHEDULECHOICE_H
 
+#include "dialects/attn/Attn.h"
 #include "dialects/tile/Tile.h"
 
 namespace attnc::tile {
@@ -83,6 +84,12 @@ bool isScheduleMeasured(mlir::MLIRContext *context, llvm::StringRef target,
 ScheduleAttr modelSchedule(mlir::MLIRContext *context, llvm::StringRef target,
                            const ScheduleProblem &problem);
 
+/// For few queries and many keys, whose ranges are split among items: blocks
+/// of 64 rows, of which most may be empty, that do nothing but wait for keys.
+ScheduleAttr chooseSplitSchedule(mlir::MLIRContext *context,
+                                 llvm::StringRef target,
+                                 const ScheduleProblem &problem);
+
 /// `first` and ever plainer schedules, for when the assembler cannot keep one
 /// in registers: narrower key blocks, then fewer consumers, then no overlap of
 /// the products, at last one consumer that does one thing at a time. All fit.
@@ -102,13 +109,23 @@ namespace attnc {
 /// operands may have any strides.
 tile::ScheduleProblem getScheduleProblem(mlir::Operation *op, bool anyLayout);
 
+/// Whether the kernel of an attention can split its keys.
+bool canSplitKeys(attn::FusedOp op);
+
+/// The schedule of the kernels that an op becomes: its own, else what the cost
+/// model chooses, with `fewQueries` for few queries and many keys.
+tile::ScheduleAttr chooseScheduleOf(mlir::Operation *op, llvm::StringRef target,
+                                    bool anyLayout, bool fewQueries);
+
 /// Whether the gradients of key and value are two kernels: the sums of both do
 /// not fit in the registers of a GPU's thread.
 bool splitsKeyGradients(tile::ScheduleAttr schedule, int64_t headDim,
                         int64_t valueHeadDim);
 
-/// The attribute of such an op that holds a schedule of its own.
+/// The attribute of such an op that holds a schedule of its own, and one that
+/// says that it is the cost model's after steps on the ladder.
 inline constexpr llvm::StringLiteral kScheduleAttr = "tile.schedule";
+inline constexpr llvm::StringLiteral kSteppedAttr = "tile.stepped";
 
 } // namespace attnc
 

@@ -525,7 +525,21 @@ LogicalResult Scheduler::checkBudgets() {
                               << " bytes of shared memory, a thread block has "
                               << hopper::kSharedMemoryLimit
                               << "; try fewer stages or a smaller block_n";
-  return success();
+  // Of one product, with its operands.
+  constexpr int64_t operands = 16;
+  int64_t threads = 128 * (schedule.getConsumers() + 1);
+  int64_t registers = 65536 / (threads * schedule.getResident());
+  WalkResult fits = items.walk([&](tile::DotOp dot) {
+    if (schedule.getResident() == 1 || dot.getN() / 2 + operands <= registers)
+      return WalkResult::advance();
+    kernel.emitError() << "schedule: with resident = " << schedule.getResident()
+                       << " a thread has " << registers
+                       << " registers, a product of " << dot.getN()
+                       << " columns needs " << dot.getN() / 2 + operands
+                       << "; try resident = 1";
+    return WalkResult::interrupt();
+  });
+  return failure(fits.wasInterrupted());
 }
 
 /// Tiles of one column that products make or add to have the layout of
@@ -744,9 +758,9 @@ void Scheduler::makeRing(Copy &copy) {
 LogicalResult Scheduler::run() {
   if (failed(analyse()) || failed(checkBudgets()))
     return failure();
-  auto roles =
-      hopper::getDefaultRoles(b.getContext(), schedule.getConsumers(),
-                              schedule.getPersistent(), isCooperative());
+  auto roles = hopper::getDefaultRoles(b.getContext(), schedule.getConsumers(),
+                                       schedule.getPersistent(),
+                                       isCooperative(), schedule.getResident());
   b.setInsertionPoint(kernel);
   out = hopper::KernelOp::create(
       b, loc, kernel.getSymName(), kernel.getFunctionType(),

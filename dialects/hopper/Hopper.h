@@ -28,7 +28,8 @@ inline constexpr int64_t kSharedMemoryLimit = 227 * 1024;
 /// The roles attribute for a number of consumers, with the registers that
 /// the pool of 64K allows. A cooperative producer needs more of them.
 RolesAttr getDefaultRoles(mlir::MLIRContext *context, int64_t consumers,
-                          bool persistent, bool cooperative = false);
+                          bool persistent, bool cooperative = false,
+                          int64_t resident = 1);
 } // namespace attnc::hopper
 
 #endif // ATTNC_DIALECTS_HOPPER_HOPPER_H

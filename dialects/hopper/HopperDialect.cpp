@@ -38,13 +38,18 @@ void HopperDialect::initialize() {
 
 /// Registers a thread has at entry: its share of 64K, at most 255, in units
 /// of 8.
-static int64_t entryRegisters(int64_t consumers) {
-  return std::min<int64_t>(65536 / (128 * (consumers + 1)), 255) / 8 * 8;
+static int64_t entryRegisters(int64_t consumers, int64_t resident) {
+  int64_t threads = 128 * (consumers + 1) * resident;
+  return std::min<int64_t>(65536 / threads, 255) / 8 * 8;
 }
 
 LogicalResult RolesAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                 int64_t consumers, int64_t producer,
-                                int64_t consumer, bool persistent) {
+                                int64_t consumer, bool persistent,
+                                int64_t resident) {
+  if (resident < 1 || resident > 4)
+    return emitError() << "roles: expected 1 to 4 resident thread blocks, got "
+                       << resident;
   if (consumers < 1 || consumers > 4)
     return emitError() << "roles: expected 1 to 4 consumers, got " << consumers;
   for (int64_t registers : {producer, consumer})
@@ -53,7 +58,7 @@ LogicalResult RolesAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                             "to 240, got "
                          << registers;
   int64_t sum = producer + consumers * consumer;
-  int64_t pool = entryRegisters(consumers) * (consumers + 1);
+  int64_t pool = entryRegisters(consumers, resident) * (consumers + 1);
   if (sum > pool)
     return emitError() << "roles: one producer of " << producer << " and "
                        << consumers << " consumers of " << consumer
@@ -64,15 +69,16 @@ LogicalResult RolesAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 
 RolesAttr attnc::hopper::getDefaultRoles(MLIRContext *context,
                                          int64_t consumers, bool persistent,
-                                         bool cooperative) {
-  int64_t pool = entryRegisters(consumers) * (consumers + 1);
+                                         bool cooperative, int64_t resident) {
+  int64_t pool = entryRegisters(consumers, resident) * (consumers + 1);
   // One thread that starts copies needs few; many that load need more.
   int64_t producer = consumers == 3 ? 32 : 24;
   if (cooperative)
     producer = 56;
   int64_t consumer =
       std::min<int64_t>((pool - producer) / consumers / 8 * 8, 240);
-  return RolesAttr::get(context, consumers, producer, consumer, persistent);
+  return RolesAttr::get(context, consumers, producer, consumer, persistent,
+                        resident);
 }
 
 //===----------------------------------------------------------------------===//

@@ -46,12 +46,14 @@ def Hopper_RolesAttr : AttrDef<Hopper_Dialect, "Roles"> {
   let description = [{
     One producer warpgroup and `consumers` consumer warpgroups. The registers
     a thread of each role has after `setmaxnreg` are multiples of 8; their
-    sum over the warpgroups may not exceed what 64K registers give at entry.
-    A `persistent` kernel loops over work items.
+    sum over the warpgroups may not exceed what 64K registers give at entry,
+    shared among `resident` thread blocks. A `persistent` kernel loops over
+    work items.
   }];
   let parameters = (ins "int64_t":$consumers,
     "int64_t":$producer_registers, "int64_t":$consumer_registers,
-    DefaultValuedParameter<"bool", "false">:$persistent);
+    DefaultValuedParameter<"bool", "false">:$persistent,
+    DefaultValuedParameter<"int64_t", "1">:$resident);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
 }

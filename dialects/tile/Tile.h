@@ -35,6 +35,11 @@ class ItemsOp;
 
 /// Attributes of program arguments; see `tile.program`.
 inline constexpr llvm::StringLiteral kNameAttr = "tile.name";
+/// The cost model's schedules for few queries and many keys, in place of a
+/// schedule.
+inline constexpr llvm::StringLiteral kFewQueries = "few_queries";
+/// What one item can add up: the columns of a tile.
+inline constexpr int64_t kMostSplits = 64;
 inline constexpr llvm::StringLiteral kDimsAttr = "tile.dims";
 inline constexpr llvm::StringLiteral kResultAttr = "tile.result";
 } // namespace attnc::tile

@@ -113,7 +113,9 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                    int64_t consumers, int64_t stages,
                                    Order order, bool pingpong, bool pin,
                                    bool persistent, int64_t cluster,
-                                   int64_t slice, bool staged, bool oneKernel) {
+                                   int64_t slice, bool staged, bool oneKernel,
+                                   int64_t splits, int64_t fill,
+                                   int64_t resident) {
   if (blockM < 1 || blockN < 1)
     return emitError() << "schedule: block_m and block_n must be at least 1, "
                           "got "
@@ -121,5 +123,11 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (consumers < 0 || stages < 0 || slice < 0 || cluster < 1)
     return emitError() << "schedule: consumers, stages and slice must not be "
                           "negative and cluster at least 1";
+  if (splits < 0 || splits > kMostSplits || fill < 0)
+    return emitError() << "schedule: splits must be 0 to " << kMostSplits
+                       << " and fill not negative, got " << splits << " and "
+                       << fill;
+  if (resident < 1 || resident > 4)
+    return emitError() << "schedule: resident must be 1 to 4, got " << resident;
   return success();
 }

@@ -90,6 +90,12 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
     product where it stands and waits for it where its result is first read;
     a product of transposed weights, which all consumers need, comes one block
     later.
+
+    `splits` (0: none) makes two kernels of an attention: in the first an item
+    takes one of up to `splits` ranges of the keys that its queries attend, the
+    second adds what the ranges gave. As many ranges are made as give `fill`
+    items (0: always `splits`). `resident` is how many thread blocks a
+    multiprocessor is to hold at once.
   }];
   let parameters = (ins "int64_t":$block_m, "int64_t":$block_n,
     DefaultValuedParameter<"int64_t", "0">:$consumers,
@@ -102,14 +108,36 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
     DefaultValuedParameter<"int64_t", "1">:$cluster,
     DefaultValuedParameter<"int64_t", "0">:$slice,
     DefaultValuedParameter<"bool", "false">:$staged,
-    DefaultValuedParameter<"bool", "false">:$one_kernel);
-  let builders = [AttrBuilder<(ins "int64_t":$block_m, "int64_t":$block_n,
-    "int64_t":$consumers, "int64_t":$stages, "::attnc::tile::Order":$order,
-    "bool":$pingpong, "bool":$pin, "bool":$persistent, "int64_t":$cluster,
-    "int64_t":$slice, "bool":$staged), [{
-    return $_get($_ctxt, block_m, block_n, consumers, stages, order, pingpong,
-                 pin, persistent, cluster, slice, staged, false);
-  }]>];
+    DefaultValuedParameter<"bool", "false">:$one_kernel,
+    DefaultValuedParameter<"int64_t", "0">:$splits,
+    DefaultValuedParameter<"int64_t", "0">:$fill,
+    DefaultValuedParameter<"int64_t", "1">:$resident);
+  let builders = [
+    // Without a split of keys.
+    AttrBuilder<(ins "int64_t":$blockM, "int64_t":$blockN,
+                     "int64_t":$consumers, "int64_t":$stages,
+                     "::attnc::tile::Order":$order, "bool":$pingpong,
+                     "bool":$pin, "bool":$persistent, "int64_t":$cluster,
+                     "int64_t":$slice, "bool":$staged), [{
+      return $_get($_ctxt, blockM, blockN, consumers, stages, order, pingpong,
+                   pin, persistent, cluster, slice, staged, false, 0, 0, 1);
+    }]>
+  ];
+  let extraClassDeclaration = [{
+    /// This schedule with another split of the keys.
+    ScheduleAttr withSplit(int64_t splits, int64_t fill,
+                           int64_t resident) const {
+      return get(getContext(), getBlockM(), getBlockN(), getConsumers(),
+                 getStages(), getOrder(), getPingpong(), getPin(),
+                 getPersistent(), getCluster(), getSlice(), getStaged(),
+                 getOneKernel(), splits, fill, resident);
+    }
+    /// This schedule with the split of `other`.
+    ScheduleAttr withSplitOf(ScheduleAttr other) const {
+      return withSplit(other.getSplits(), other.getFill(),
+                       other.getResident());
+    }
+  }];
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
 }

@@ -124,6 +124,17 @@ def Tile_CheckOp : Tile_Op<"check", [HasParent<"ProgramOp">]> {
   }];
 }
 
+def Tile_PreferOp : Tile_Op<"prefer", [HasParent<"ProgramOp">]> {
+  let summary = "Sizes for which another schedule is made";
+  let description = [{
+    If `condition` is true, the same program compiled with `schedule` is faster
+    for this call. It takes the same arguments and other workspace. A runtime
+    that has it, or can compile it, runs it instead; another one goes on.
+  }];
+  let arguments = (ins StrAttr:$schedule, I1:$condition);
+  let assemblyFormat = "$schedule `when` $condition attr-dict";
+}
+
 def Tile_ItemsOp : Tile_Op<"items",
     [SingleBlock, NoTerminator, HasParent<"KernelOp">,
      DeclareOpInterfaceMethods<OpAsmOpInterface,

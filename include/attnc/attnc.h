@@ -20,8 +20,10 @@
 |* Sizes, strides and scalars are arguments: one program serves all of them.
 |*
 |* On a GPU, pointers and workspace are device memory, and a run is put on a
-|* stream and not waited for. A run may be captured into a CUDA graph once
-|* attnc_program_warm_up was called.
+|* stream and not waited for. A run may be captured into a CUDA graph after one
+|* with the same sizes, or once attnc_program_workspace_size was asked for them
+|* and then attnc_program_warm_up called. Few queries and many keys are served
+|* by a second program, which the first such call compiles.
 |*
 |* Every function may be called from several threads at once, and none ends
 |* the process. A function that fails returns a status other than ATTNC_OK and
@@ -101,7 +103,8 @@ typedef struct attnc_options {
   size_t struct_size;
   const char *target;   /* "cpu" (default), "sm_90a" (Hopper), or "cuda": what
                          * the GPU `device` is */
-  const char *schedule; /* "block_m=64,block_n=128"; default: cost model */
+  const char *schedule; /* "block_m=64,block_n=128"; default: cost model,
+                         * "few_queries": for few queries and many keys */
   const char *cpu;      /* as LLVM names it; default: this machine's */
   const char *features; /* "+avx2,-avx512f" on top of the processor's */
   int32_t device;       /* GPU that the null stream is of, 0 being the first */

@@ -40,6 +40,25 @@ RunnableProgram::RunnableProgram(tile::ProgramOp program) {
     parameterInfos.push_back(describe(program, k));
 }
 
+const RunnableProgram &RunnableProgram::withSchedule(StringRef schedule) const {
+  if (schedule.empty() || !get)
+    return *this;
+  std::lock_guard<std::mutex> lock(othersMutex);
+  auto [found, isNew] = others.try_emplace(schedule.str(), nullptr);
+  if (isNew)
+    found->second = get(found->first);
+  return found->second ? *found->second : *this;
+}
+
+std::vector<const RunnableProgram *> RunnableProgram::madeOthers() const {
+  std::vector<const RunnableProgram *> made;
+  std::lock_guard<std::mutex> lock(othersMutex);
+  for (auto &[schedule, other] : others)
+    if (other)
+      made.push_back(other);
+  return made;
+}
+
 //===----------------------------------------------------------------------===//
 // Calls that come again
 //===----------------------------------------------------------------------===//
@@ -173,13 +192,19 @@ public:
   const char *target() const override { return "sm_90a"; }
   Expected<int64_t>
   workspaceBytes(ArrayRef<Argument> arguments) const override {
-    return program->workspaceBytes(arguments);
+    auto chosen = programFor(arguments);
+    return chosen ? (*chosen)->program->workspaceBytes(arguments)
+                  : chosen.takeError();
   }
   Error warmUp(int device) const override;
   Error run(const RunRequest &request) const override;
   Expected<std::unique_ptr<ProgramMemory>> memory(int device) const override;
 
 private:
+  Expected<const CudaRunnable *> programFor(ArrayRef<Argument> arguments) const;
+  Error bind(const RunRequest &request, const CudaDriver &driver,
+             CuContext context, CudaCall &call) const;
+
   std::unique_ptr<CudaProgram> program;
 };
 } // namespace
@@ -270,7 +295,38 @@ Error CudaRunnable::warmUp(int device) const {
   auto scope = CudaContextScope::enter(**driver, *context);
   if (!scope)
     return scope.takeError();
-  return program->moduleIn(**driver, *context, nullptr).takeError();
+  if (Error error = program->moduleIn(**driver, *context, nullptr).takeError())
+    return error;
+  for (const RunnableProgram *other : madeOthers())
+    if (Error error = other->warmUp(device))
+      return error;
+  return Error::success();
+}
+
+/// The program that is faster for these arguments.
+Expected<const CudaRunnable *>
+CudaRunnable::programFor(ArrayRef<Argument> arguments) const {
+  auto schedule = program->preferredSchedule(arguments);
+  if (!schedule)
+    return schedule.takeError();
+  return static_cast<const CudaRunnable *>(&withSchedule(*schedule));
+}
+
+Error CudaRunnable::bind(const RunRequest &request, const CudaDriver &driver,
+                         CuContext context, CudaCall &call) const {
+  auto arguments = request.arguments();
+  if (!arguments)
+    return arguments.takeError();
+  auto chosen = programFor(*arguments);
+  if (!chosen)
+    return chosen.takeError();
+  CudaProgram &own = *(*chosen)->program;
+  auto module =
+      own.moduleIn(driver, context, static_cast<CuStream>(request.stream));
+  if (!module)
+    return module.takeError();
+  return own.bind(*arguments, **module, request.workspace,
+                  request.workspaceBytes, call);
 }
 
 Error CudaRunnable::run(const RunRequest &request) const {
@@ -290,11 +346,7 @@ Error CudaRunnable::run(const RunRequest &request) const {
   request.numbers.push_back(reinterpret_cast<uintptr_t>(*module));
   auto call = CallTable<CudaCall>::ofThread().get(
       request.numbers, [&](CudaCall &call) -> Error {
-        auto arguments = request.arguments();
-        if (!arguments)
-          return arguments.takeError();
-        return program->bind(*arguments, **module, request.workspace,
-                             request.workspaceBytes, call);
+        return bind(request, **driver, *context, call);
       });
   if (!call)
     return call.takeError();

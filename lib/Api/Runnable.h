@@ -12,6 +12,10 @@
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/Support/Error.h"
 
+#include <functional>
+#include <map>
+#include <mutex>
+
 namespace attnc {
 
 struct ParameterInfo {
@@ -62,12 +66,26 @@ public:
   virtual llvm::Expected<std::unique_ptr<ProgramMemory>>
   memory(int device) const = 0;
 
+  /// How to get the same program with another schedule, for calls that are
+  /// faster with it (`tile.prefer`); null if it cannot be had. Before any call.
+  using Get = std::function<const RunnableProgram *(const std::string &)>;
+  void setGet(Get function) { get = std::move(function); }
+
 protected:
   explicit RunnableProgram(tile::ProgramOp program);
+  /// The program with this schedule, made at the first call that asks; this
+  /// one if there is no schedule or no such program.
+  const RunnableProgram &withSchedule(llvm::StringRef schedule) const;
+  /// Those that were made.
+  std::vector<const RunnableProgram *> madeOthers() const;
   std::string assemblerRemark;
 
 private:
   std::vector<ParameterInfo> parameterInfos;
+  Get get;
+  /// By schedule; null: cannot be had. What is there stays.
+  mutable std::map<std::string, const RunnableProgram *, std::less<>> others;
+  mutable std::mutex othersMutex;
 };
 
 /// Makes an entry of the cache runnable. `plans` must know the dialects of

@@ -56,6 +56,10 @@ RequestBuilder::load(const Entry &entry) {
   auto program = loadRunnable(entry, session.plans);
   if (!program)
     return toFailure(Status::LoadFailed, program.takeError());
+  (*program)->setGet([&session = session,
+                      request = wanted](const std::string &schedule) mutable {
+    return session.getOther(request, schedule);
+  });
   return std::unique_ptr<LoadedProgram>(std::move(*program));
 }
 
@@ -316,6 +320,24 @@ Result<const RunnableProgram *> Session::get(const ProgramRequest &given,
   if (!program)
     return program.failure();
   return static_cast<const RunnableProgram *>(*program);
+}
+
+const RunnableProgram *Session::getOther(ProgramRequest request,
+                                         const std::string &schedule) {
+  request.schedule = schedule;
+  RequestKey key;
+  Result<const RunnableProgram *> found = get(request, key);
+  if (found)
+    return *found;
+  cache.eventSink().emit({EventKind::Warning,
+                          key.text(),
+                          "calls with few queries stay with the kernel of "
+                          "many: " +
+                              found.failure().message,
+                          "",
+                          {},
+                          {}});
+  return nullptr;
 }
 
 Result<Entry> Session::entryOf(const ProgramRequest &given) {

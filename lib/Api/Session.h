@@ -25,6 +25,11 @@ public:
   Result<const RunnableProgram *> get(const ProgramRequest &request,
                                       RequestKey &key);
 
+  /// The same program with another schedule, with which some calls are faster;
+  /// null, after a warning, if it cannot be had.
+  const RunnableProgram *getOther(ProgramRequest request,
+                                  const std::string &schedule);
+
   /// The program that was got for the same words before, if it is there: a
   /// way around making IR and key anew.
   const RunnableProgram *recall(const RequestKey &words, RequestKey &key);

@@ -275,6 +275,10 @@ static Error takeSteps(Artifact &artifact, const PhaseStep *from,
   return Error::success();
 }
 
+bool CompileOptions::isForFewQueries() const {
+  return schedule == tile::kFewQueries;
+}
+
 Error attnc::compile(Artifact &artifact, const CompileOptions &options,
                      Phase upTo, PhaseObserver observer) {
   const PhaseStep *last = findPhase(options.target, upTo);
@@ -295,7 +299,7 @@ Error attnc::compile(Artifact &artifact, const CompileOptions &options,
   // Up to here no schedule is chosen; the assembler may reject one.
   const PhaseStep *fused = findPhase(options.target, Phase::Fused);
   const PhaseStep *code = findPhase(options.target, Phase::Cubin);
-  if (code && last >= code && from <= fused && options.schedule.empty()) {
+  if (code && last >= code && from <= fused && options.choosesSchedule()) {
     if (Error error = takeSteps(artifact, from, fused, options, observer))
       return error;
     auto attempt = [&](Artifact &attempted) {

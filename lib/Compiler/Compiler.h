@@ -28,12 +28,17 @@ inline constexpr llvm::StringLiteral kTargetAttr = "attnc.target";
 /// What a compile may depend on beside its input.
 struct CompileOptions {
   Target target = Target::CPU;
-  /// `block_m=64,block_n=128,...`; empty: the cost model chooses.
+  /// `block_m=64,block_n=128,...`; empty: the cost model chooses;
+  /// `few_queries`: it chooses for few queries and many keys.
   std::string schedule;
   /// sm_90a: operands may have any strides and alignment; slower.
   bool anyLayout = false;
   /// CPU: as LLVM names them; empty: the machine this runs on.
   std::string cpu, features;
+
+  bool isForFewQueries() const;
+  /// Whether the cost model chooses, and may be made to choose again.
+  bool choosesSchedule() const { return schedule.empty() || isForFewQueries(); }
 };
 
 /// A program at one phase: MLIR, or text once MLIR is left behind.

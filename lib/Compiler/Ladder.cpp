@@ -21,7 +21,7 @@ namespace {
 struct Kernels {
   SmallVector<tile::ScheduleAttr> ladder;
   size_t rung = 0;
-  /// One for each gradient that is used.
+  /// One for each gradient that is used; two where keys are split.
   size_t count = 1;
   /// As many kernels as the others leave.
   bool isMany = false;
@@ -54,10 +54,11 @@ SmallVector<Kernels> makeLadders(ModuleOp module,
     if (op->hasAttr(kScheduleAttr) ||
         isa<attn::SumOp, attn::EpilogueOp, attn::EpilogueGradientOp>(op))
       continue;
-    tile::ScheduleProblem problem = getScheduleProblem(op, options.anyLayout);
+    tile::ScheduleAttr first = chooseScheduleOf(op, name, options.anyLayout,
+                                                options.isForFewQueries());
+    kernels.count = first.getSplits() ? 2 : 1;
     kernels.ladder = tile::getScheduleLadder(
-        name, problem,
-        tile::chooseSchedule(module.getContext(), name, problem));
+        name, getScheduleProblem(op, options.anyLayout), first);
   }
   return all;
 }
@@ -134,8 +135,10 @@ Error attnc::climbLadder(Artifact &artifact, const CompileOptions &options,
     next.phase = artifact.phase;
     next.module = fused->clone();
     for (auto [kernel, op] : llvm::zip(kernels, findKernelOps(*next.module)))
-      if (kernel.rung)
+      if (kernel.rung) {
         op->setAttr(kScheduleAttr, kernel.ladder[kernel.rung]);
+        op->setAttr(kSteppedAttr, UnitAttr::get(op->getContext()));
+      }
     if (Error error = attempt(next)) {
       if (first)
         return error;

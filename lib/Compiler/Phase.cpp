@@ -49,7 +49,7 @@ static Expected<std::string> scheduleText(StringRef schedule) {
   for (char c : schedule)
     if (!isAlnum(c) && !StringRef("_=, ").contains(c))
       return makeError("--schedule: expected KEY=N,... such as "
-                       "block_m=64,block_n=128, got '" +
+                       "block_m=64,block_n=128 or few_queries, got '" +
                        schedule + "'");
   return schedule.str();
 }
@@ -134,7 +134,7 @@ static Error toCubin(Artifact &artifact, const CompileOptions &options) {
   // The code is right all the same, only slower than it should be.
   if (Error unclean = checkClean(cubin->log)) {
     artifact.warnings += "warning: " + toString(std::move(unclean)) + "\n";
-    if (!options.schedule.empty())
+    if (!options.choosesSchedule())
       artifact.warnings += "  (the schedule was given; without --schedule a "
                            "plainer one would be tried)\n";
   }

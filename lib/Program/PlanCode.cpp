@@ -192,6 +192,11 @@ llvm::Error PlanTranslator::translate(Operation *op) {
         return done((translateWorkspace(space), 0));
       })
       .Case([&](tile::LaunchOp launch) { return translateLaunch(launch); })
+      .Case([&](tile::PreferOp prefer) {
+        plan.preferences.emplace_back(slot(prefer.getCondition()),
+                                      addText(prefer.getSchedule()));
+        return llvm::Error::success();
+      })
       .Case([&](tile::DimOp dim) {
         // A size has a slot of its own: nothing is to be done for it.
         PlanPlace view = places.at(dim.getView()), size;
@@ -648,4 +653,11 @@ llvm::Error PlanCode::evaluate(ArrayRef<Argument> arguments,
     if (llvm::Error error = run(instruction, values))
       return error;
   return llvm::Error::success();
+}
+
+StringRef PlanCode::preferredSchedule(const PlanValues &values) const {
+  for (auto [condition, text] : preferences)
+    if (values.slots[condition])
+      return texts[text];
+  return {};
 }

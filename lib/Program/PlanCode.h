@@ -71,6 +71,10 @@ public:
 
   llvm::ArrayRef<PlanLaunch> launches() const { return planned; }
 
+  /// The schedule with which the program is faster for an evaluated call;
+  /// empty: this one.
+  llvm::StringRef preferredSchedule(const PlanValues &values) const;
+
   /// The address of a view once the workspace is there.
   static char *addressOf(const PlanValues &values, const PlanPlace &view,
                          char *workspace) {
@@ -125,6 +129,9 @@ private:
   std::vector<unsigned> shown;
   std::vector<Workspace> workspaces;
   std::vector<PlanLaunch> planned;
+  /// Of each `tile.prefer`: where its condition is, and the text of its
+  /// schedule.
+  std::vector<std::pair<unsigned, unsigned>> preferences;
 };
 
 } // namespace attnc

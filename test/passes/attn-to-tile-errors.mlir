@@ -82,3 +82,25 @@ func.func @statistic(%q: !t, %k: !t, %v: !t) -> (!t, !t) {
   } : !t -> !t
   return %o, %r : !t, !t
 }
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @schedules(%q: !t) -> !t {
+  // expected-error @+1 {{'tile.schedule' must be a #tile.schedule, got "fast"}}
+  %o = attn.fused %q, %q, %q {tile.schedule = "fast"} : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @row_statistics(%q: !t) -> !t {
+  // expected-error @+1 {{has an epilogue of row statistics, which are not known before all ranges of keys are added; try a schedule with splits = 0}}
+  %o = attn.fused %q, %q, %q stats [1 : i32] epilogue {
+  ^bb0(%x: f32, %b: i32, %h: i32, %i: i32, %d: i32, %square: f32):
+    %y = arith.mulf %x, %square : f32
+    attn.yield %y : f32
+  } {tile.schedule = #tile.schedule<block_m = 16, block_n = 16, splits = 2>} : !t, !t, !t -> !t
+  return %o : !t
+}

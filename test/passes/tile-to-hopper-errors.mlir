@@ -102,3 +102,17 @@ tile.kernel @rows(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x64xf32>) schedule(
     }
   }
 }
+
+// -----
+
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+// expected-error@+1 {{schedule: with resident = 2 a thread has 128 registers, a product of 256 columns needs 144; try resident = 1}}
+tile.kernel @resident(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x256xf32>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, resident = 2>) {
+  %one = arith.constant 1 : index
+  tile.items (%i) in (%one) {
+    %t = tile.load %q[%i] by #row : !tile.view<?x64xbf16> -> !tile.tile<64x64xbf16>
+    %k = tile.load %q[%i] by #row : !tile.view<?x64xbf16> -> !tile.tile<256x64xbf16>
+    %s = tile.dot %t, %k transpose_b : !tile.tile<64x64xbf16>, !tile.tile<256x64xbf16> -> !tile.tile<64x256xf32>
+    tile.store %s, %o[%i] by #row : !tile.tile<64x256xf32>, !tile.view<?x256xf32>
+  }
+}

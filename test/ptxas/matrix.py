@@ -66,6 +66,24 @@ COPIES = {
 }
 
 
+# Few queries and many keys: keys are split in ranges, which another kernel
+# adds.
+FEW = {
+    **{f"{score}-d{d}{mask}": f"--score={score} --head-dim={d} {flag}"
+       for d in (64, 128, 192, 256)
+       for score, mask, flag in (("sigmoid", "", ""),
+                                 ("softmax", "-causal", "--causal --lse"))},
+    "sigmoid-d59-groups": "--score=sigmoid --head-dim=59 --heads=8 "
+                          "--kv-heads=2",
+    "softmax-d80-alibi": "--score=softmax --head-dim=80 --alibi --kv-len "
+                         "--dtype=f16",
+    "sigmoid-d128-full": "--score=sigmoid --bias=full --mask tensor",
+    "softmax-d128-window": "--score=softmax --window=512,0 --q-len --kv-len "
+                           "--layout=bshd",
+    "softplus-gate": "--score=softplus --gate --bias=head",
+}
+
+
 # Masks that stand in no pair.
 MASKED = {
     "sigmoid-dilated": "--score=sigmoid --head-dim=128 --mask dilated:4",
@@ -160,6 +178,12 @@ def copy_cases():
         yield f"copies-{name}", f"--dtype=bf16 {flags}"
 
 
+def few_cases():
+    for name, flags in FEW.items():
+        dtype = "" if "--dtype" in flags else "--dtype=bf16"
+        yield f"few-{name}", f"{dtype} {flags} | --schedule=few_queries"
+
+
 def masked_cases():
     for name, flags in MASKED.items():
         yield f"masked-{name}", f"--dtype=bf16 {flags}"
@@ -191,6 +215,7 @@ def file_cases():
 
 def cases():
     return [*full_matrix(), *pair_cases(), *copy_cases(), *masked_cases(),
+            *few_cases(),
             *gradient_cases(), *file_cases()]
 
 

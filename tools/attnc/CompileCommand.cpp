@@ -26,7 +26,8 @@ void TargetFlags::addTo(OptionTable &table, bool reference) {
                          : "What to compile for; cpu by default.");
   table.text("schedule", "KEY=N,...", schedule,
              "Overrides the cost model's choice, for example "
-             "block_m=64,block_n=128; see 'attnc explain'.");
+             "block_m=64,block_n=128; few_queries: what it would choose for "
+             "few queries and many keys. See 'attnc explain'.");
   table.flag("any-layout", anyLayout,
              "sm_90a: operands may have any strides and alignment, which bulk "
              "copies cannot read; slower.");

@@ -349,7 +349,10 @@ void ExplainCommand::printCost(const Kernel &kernel, Target target) {
 }
 
 const char *ExplainCommand::reasonFor(const Kernel &kernel, Target target) {
-  if (!schedule.empty())
+  if (schedule == tile::kFewQueries && kernel.schedule.getSplits())
+    return "cost model, for few queries and many keys: what waits for keys and "
+           "fills the GPU";
+  if (!schedule.empty() && schedule != tile::kFewQueries)
     return "--schedule";
   if (target == Target::CPU)
     return "cost model: the tallest query block whose tiles fit in half a "

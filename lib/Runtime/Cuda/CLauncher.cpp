@@ -516,6 +516,9 @@ Error Writer::writeOp(Operation &op, bool launching) {
   }
   if (auto check = dyn_cast<tile::CheckOp>(op))
     return writeCheck(check), Error::success();
+  // There is no other program.
+  if (isa<tile::PreferOp>(op))
+    return Error::success();
   if (auto space = dyn_cast<tile::WorkspaceOp>(op))
     return writeWorkspace(space), Error::success();
   if (auto launch = dyn_cast<tile::LaunchOp>(op))

@@ -296,8 +296,8 @@ CudaProgram::moduleIn(const CudaDriver &driver, CuContext context,
     return makeStatusError(
         Status::Cold,
         "the program is not loaded on this device yet, and the stream is "
-        "being captured into a graph; warm up first: call "
-        "attnc_program_warm_up, or run once, before the capture");
+        "being captured into a graph; warm up first: run once with these "
+        "sizes, or call attnc_program_warm_up, before the capture");
   std::lock_guard<std::mutex> lock(loading);
   if (const CudaModule *found = find(id))
     return found;
@@ -321,6 +321,14 @@ CudaProgram::moduleIn(const CudaDriver &driver, CuContext context,
 static PlanValues &valuesOfThread() {
   thread_local PlanValues values;
   return values;
+}
+
+llvm::Expected<std::string>
+CudaProgram::preferredSchedule(llvm::ArrayRef<Argument> arguments) const {
+  PlanValues &values = valuesOfThread();
+  if (llvm::Error error = code.evaluate(arguments, values))
+    return std::move(error);
+  return code.preferredSchedule(values).str();
 }
 
 llvm::Expected<int64_t>

@@ -137,6 +137,11 @@ public:
   llvm::Expected<const CudaModule *>
   moduleIn(const CudaDriver &driver, CuContext context, CuStream stream);
 
+  /// The schedule with which the program is faster for these arguments; empty:
+  /// this one's.
+  llvm::Expected<std::string>
+  preferredSchedule(llvm::ArrayRef<Argument> arguments) const;
+
   /// Bytes of workspace that a call with these arguments needs.
   llvm::Expected<int64_t>
   workspaceBytes(llvm::ArrayRef<Argument> arguments) const;

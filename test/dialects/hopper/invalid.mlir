@@ -55,6 +55,16 @@ func.func private @f() attributes {a = #hopper.roles<consumers = 2, producer_reg
 
 // -----
 
+// expected-error@+1 {{roles: expected 1 to 4 resident thread blocks, got 5}}
+func.func private @f() attributes {a = #hopper.roles<consumers = 1, producer_registers = 24, consumer_registers = 64, resident = 5>}
+
+// -----
+
+// expected-error@+1 {{roles: one producer of 24 and 1 consumers of 240 registers need 264 a lane, more than the pool of 256}}
+func.func private @f() attributes {a = #hopper.roles<consumers = 1, producer_registers = 24, consumer_registers = 240, resident = 2>}
+
+// -----
+
 // expected-error@+1 {{roles: expected 1 to 4 consumers, got 5}}
 func.func private @f() attributes {a = #hopper.roles<consumers = 5, producer_registers = 24, consumer_registers = 64>}
 

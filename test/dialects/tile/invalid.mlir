@@ -25,6 +25,16 @@ func.func private @f(!tile.view<?x4xi64>)
 
 // -----
 
+// expected-error@+1 {{schedule: splits must be 0 to 64 and fill not negative, got 65 and 0}}
+#s = #tile.schedule<block_m = 64, block_n = 64, splits = 65>
+
+// -----
+
+// expected-error@+1 {{schedule: resident must be 1 to 4, got 5}}
+#s = #tile.schedule<block_m = 64, block_n = 64, resident = 5>
+
+// -----
+
 // expected-error@+1 {{schedule: consumers, stages and slice must not be negative and cluster at least 1}}
 #s = #tile.schedule<block_m = 64, block_n = 64, cluster = 0>
 

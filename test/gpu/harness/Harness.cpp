@@ -15,6 +15,7 @@
 #include "llvm/Support/JSON.h"
 
 #include <cstring>
+#include <map>
 
 using namespace attnc;
 
@@ -36,6 +37,11 @@ struct Program {
   std::unique_ptr<mlir::MLIRContext> context = makeContext();
   std::unique_ptr<CudaProgram> cuda;
   std::string description;
+  /// What it was compiled from, for calls that another schedule is better for.
+  std::string text;
+  bool anyLayout = false;
+  int device = 0;
+  std::map<std::string, std::unique_ptr<Program>> others;
 };
 
 /// What a compile gave and how long its parts took, in milliseconds.
@@ -105,6 +111,9 @@ llvm::Error compileLowered(Artifact &artifact, Compiled &out) {
 
 llvm::Error build(Program &result, llvm::StringRef text,
                   llvm::StringRef schedule, bool anyLayout, int device) {
+  result.text = text.str();
+  result.anyLayout = anyLayout;
+  result.device = device;
   CompileOptions options;
   options.target = Target::SM90a;
   options.schedule = schedule.str();
@@ -158,6 +167,25 @@ llvm::Error build(Program &result, llvm::StringRef text,
   return llvm::Error::success();
 }
 
+/// The program that a call with these arguments goes to.
+llvm::Expected<CudaProgram *> programFor(Program &program,
+                                         llvm::ArrayRef<Argument> arguments) {
+  auto schedule = program.cuda->preferredSchedule(arguments);
+  if (!schedule)
+    return schedule.takeError();
+  if (schedule->empty())
+    return program.cuda.get();
+  std::unique_ptr<Program> &other = program.others[*schedule];
+  if (!other) {
+    auto made = std::make_unique<Program>();
+    if (llvm::Error error = build(*made, program.text, *schedule,
+                                  program.anyLayout, program.device))
+      return std::move(error);
+    other = std::move(made);
+  }
+  return other->cuda.get();
+}
+
 std::vector<Argument> toArguments(const PlainArgument *plain, int count) {
   std::vector<Argument> arguments;
   for (int i = 0; i < count; ++i) {
@@ -206,8 +234,10 @@ EXPORT const char *attnc_describe(void *program) {
 /// Bytes of workspace, or -1.
 EXPORT int64_t attnc_workspace(void *program, const PlainArgument *arguments,
                                int count, char *message, int64_t size) {
-  auto bytes = static_cast<Program *>(program)->cuda->workspaceBytes(
-      toArguments(arguments, count));
+  std::vector<Argument> converted = toArguments(arguments, count);
+  auto chosen = programFor(*static_cast<Program *>(program), converted);
+  auto bytes = chosen ? (*chosen)->workspaceBytes(converted)
+                      : llvm::Expected<int64_t>(chosen.takeError());
   if (bytes)
     return *bytes;
   report(bytes.takeError(), message, size);
@@ -217,9 +247,12 @@ EXPORT int64_t attnc_workspace(void *program, const PlainArgument *arguments,
 EXPORT int attnc_launch(void *program, const PlainArgument *arguments,
                         int count, void *stream, void *workspace,
                         int64_t workspaceBytes, char *message, int64_t size) {
-  return report(static_cast<Program *>(program)->cuda->launch(
-                    toArguments(arguments, count),
-                    static_cast<CuStream>(stream), workspace, workspaceBytes),
+  std::vector<Argument> converted = toArguments(arguments, count);
+  auto chosen = programFor(*static_cast<Program *>(program), converted);
+  return report(chosen ? (*chosen)->launch(converted,
+                                           static_cast<CuStream>(stream),
+                                           workspace, workspaceBytes)
+                       : chosen.takeError(),
                 message, size);
 }
 

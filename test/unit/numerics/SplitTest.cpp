@@ -1,0 +1,176 @@
+//===- SplitTest.cpp - Keys split in ranges -------------------------------===//
+
+#include "test/unit/numerics/Attention.h"
+
+#include "gtest/gtest.h"
+
+using namespace attnc;
+using namespace attnc::numerics;
+
+namespace {
+
+RunOptions onCpu(int splits) {
+  RunOptions options;
+  options.schedule = "block_m=16,block_n=16,splits=" + std::to_string(splits);
+  return options;
+}
+
+/// The schedule that is made for few queries, on the CPU.
+RunOptions onHopper(int splits) {
+  RunOptions options;
+  options.target = Target::SM90a;
+  options.schedule = "block_m=64,block_n=32,consumers=1,stages=2,slice=32,"
+                     "resident=2,splits=" +
+                     std::to_string(splits);
+  return options;
+}
+
+void checkSplit(const Attention &attention, int splits) {
+  Problem problem = attention.build();
+  check(problem, onCpu(splits));
+  if (attention.dtype != Dtype::F32)
+    check(problem, onHopper(splits));
+}
+
+class SplitScore : public testing::TestWithParam<int> {};
+
+// Ranges lie within what a mask leaves; some are empty, some are cut by it.
+TEST_P(SplitScore, WithEveryMask) {
+  const Score &score = getScores()[GetParam()];
+  if (score.rmsNorm)
+    return; // its rows need all columns: refused, see schedule-splits.test
+  for (Mask mask : getMasks()) {
+    // A third of the pairs: each mask meets a third of the functions.
+    if ((int(mask) + GetParam()) % 3)
+      continue;
+    Attention a;
+    a.score = score;
+    a.mask = mask;
+    a.queries = 21;
+    a.keys = 99;
+    a.seed = 30 + GetParam();
+    a.dtype = (int(mask) + GetParam()) % 2 ? Dtype::BF16 : Dtype::F32;
+    a.lse = score.normalize.find("softmax") != std::string::npos;
+    SCOPED_TRACE(score.name + " " + getName(mask));
+    checkSplit(a, 3);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Split, SplitScore,
+                         testing::Range(0, int(getScores().size())),
+                         [](const testing::TestParamInfo<int> &info) {
+                           return getScores()[info.param].name;
+                         });
+
+// S-beyond, S-empty: each sequence's keys are split by its own length, down to
+// none; more ranges than blocks.
+TEST(Split, LengthsOfEachSequence) {
+  for (const char *score : {"sigmoid", "softmax", "softplus", "gate"})
+    for (Mask mask : {Mask::None, Mask::Causal, Mask::Window}) {
+      Attention a;
+      a.score = getScore(score);
+      a.mask = mask;
+      a.batch = 5;
+      a.queries = 20;
+      a.keys = 190;
+      a.queryLengths = {20, 0, 17, 3, 1};
+      a.keyLengths = {190, 190, 0, 131, 65};
+      a.bshd = mask == Mask::Causal;
+      a.lse = a.score.activation.empty();
+      a.dtype = mask == Mask::Window ? Dtype::F32 : Dtype::BF16;
+      SCOPED_TRACE(score);
+      checkSplit(a, mask == Mask::None ? 64 : 5);
+    }
+}
+
+TEST(Split, OddSizesAndGroups) {
+  int count = 0;
+  for (auto [dim, valueDim] :
+       {std::pair<int, int>(1, 1), std::pair<int, int>(31, 33),
+        std::pair<int, int>(64, 64), std::pair<int, int>(80, 200)}) {
+    Attention a;
+    a.score = getScore(++count % 2 ? "softmax" : "sigmoid");
+    a.heads = 6;
+    a.keyHeads = 2;
+    a.batch = 2;
+    a.gap = 3;
+    a.queries = count;
+    a.keys = 257;
+    a.dim = dim;
+    a.valueDim = valueDim;
+    a.mask = Mask::Causal;
+    a.dtype = Dtype::BF16;
+    SCOPED_TRACE(dim);
+    checkSplit(a, 7);
+  }
+}
+
+TEST(Split, CapturedOperandsOfEveryKind) {
+  for (Capture capture :
+       {Capture::Scalar, Capture::H, Capture::BH, Capture::I, Capture::J,
+        Capture::Diagonal, Capture::Full, Capture::Alibi}) {
+    Attention a;
+    a.score = getScore(int(capture) % 2 ? "sigmoid" : "softmax");
+    a.capture = capture;
+    a.batch = 2;
+    a.queries = 3;
+    a.keys = 130;
+    a.dtype = Dtype::BF16;
+    SCOPED_TRACE(int(capture));
+    checkSplit(a, 4);
+  }
+}
+
+// The ranges' maxima differ by more than a half can hold.
+TEST(Split, ExtremeLogits) {
+  for (const char *score : {"sigmoid", "softmax"}) {
+    Attention a;
+    a.score = getScore(score);
+    a.dtype = Dtype::BF16;
+    a.std = 30;
+    a.queries = 4;
+    a.keys = 150;
+    checkSplit(a, 5);
+  }
+}
+
+// S-bits: the same call gives the same bits; ranges are added in their order.
+TEST(Split, RunsAreBitIdentical) {
+  Attention a;
+  a.score = getScore("softmax");
+  a.dtype = Dtype::BF16;
+  a.queries = 5;
+  a.keys = 500;
+  Problem problem = a.build();
+  for (const RunOptions &options : {onCpu(9), onHopper(9)}) {
+    auto first = run(problem, options, {{1, 2, 5, 32}});
+    auto second = run(problem, options, {{1, 2, 5, 32}});
+    ASSERT_EQ(first.size(), 1u);
+    EXPECT_EQ(first[0].data, second[0].data);
+  }
+}
+
+// What the cost model makes for few queries is right for all sizes: for few
+// and many keys, and for more queries than a block has.
+TEST(Split, TheScheduleForFewQueries) {
+  for (const char *score : {"sigmoid", "softmax"})
+    for (auto [queries, keys] :
+         {std::pair<int64_t, int64_t>(2, 63), {2, 1100}, {70, 300}}) {
+      Attention a;
+      a.score = getScore(score);
+      a.dtype = Dtype::BF16;
+      a.queries = queries;
+      a.keys = keys;
+      a.mask = Mask::Causal;
+      a.lse = a.score.activation.empty();
+      Problem problem = a.build();
+      for (Target target : {Target::CPU, Target::SM90a}) {
+        RunOptions options;
+        options.target = target;
+        options.schedule = "few_queries";
+        check(problem, options);
+      }
+    }
+}
+
+} // namespace
