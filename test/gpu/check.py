@@ -151,6 +151,33 @@ def cases():
     add("sigmoid-n8192", rows=8192, heads=1)
     add("sigmoid-n65536-d64", rows=1024, keys=65536, heads=1, d=64)
     add("sigmoid-many-heads", batch=70, heads=1024, rows=16, d=64, sample=64)
+    # Few queries and many keys: keys are split in ranges.
+    for d in (64, 128, 192, 256):
+        for score in ("sigmoid", "softmax"):
+            add(f"split-{score}-d{d}", d=d, rows=3, keys=5000, score=score)
+            add(f"split-{score}-d{d}-half-out", d=d, rows=16, keys=3001,
+                heads=8, kv_heads=2, batch=3, causal=True, score=score,
+                out_dtype="bf16", layout="bshd")
+    for score in ("sigmoid", "softmax"):
+        add(f"split-{score}-lengths", rows=5, keys=4096, batch=4, score=score,
+            k_len=(0, 137, 4096, 1500), q_len=(5, 1, 0, 3))
+        add(f"split-{score}-window", rows=2, keys=9000, score=score,
+            window=(700, 0), heads=4)
+        add(f"split-{score}-n65536", rows=1, keys=65536, score=score, d=64)
+        add(f"split-{score}-odd-d59", d=59, rows=4, keys=2500, score=score)
+        add(f"split-{score}-any-layout", rows=4, keys=2500, score=score,
+            views="odd", any_layout=True)
+    add("split-softmax-lse", rows=7, keys=6000, score="softmax", flags="--lse",
+        heads=5, d=64)
+    add("split-sigmoid-gate", rows=4, keys=4000, gate=True, heads=3)
+    add("split-sigmoid-mask", rows=4, keys=4000, mask=True, batch=2)
+    add("split-sigmoid-alibi", rows=4, keys=4000, alibi=True, heads=8,
+        kv_heads=4)
+    for kind in ("head", "key", "full"):
+        add(f"split-sigmoid-bias-{kind}", rows=3, keys=4000, heads=4,
+            bias=kind, batch=2)
+    for score in ("relu2", "silu", "softplus", "softcap"):
+        add(f"split-{score}", score=score, rows=3, keys=4000)
     coverage.add_cases(add)
     return result
 
