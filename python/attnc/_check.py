@@ -76,6 +76,14 @@ def type_of(name, array, allowed):
     return found
 
 
+def check_byte_order(name, array):
+    if not array.dtype.isnative:
+        raise TypeError(
+            f"argument '{name}': expected elements in this machine's byte "
+            f"order, got dtype {array.dtype.str!r}; convert it, for example "
+            f"{_conversion(array, dtype_name(array))}")
+
+
 def _conversion(array, dtype):
     if hasattr(array, "requires_grad"):
         return f"with .to(torch.{dtype})"
@@ -102,6 +110,9 @@ def check_query(q, k, v, layout):
                 f"argument '{name}': expected elements of {dtype_name(q)} as "
                 f"in q, got {dtype_name(array)}; convert one of them")
         _same(name, array, 0, q.shape[0], "sequences (dim 0) as in q")
+    if q.shape[3] == 0:
+        raise ValueError(f"argument 'q': expected a head dim (dim 3) of at "
+                         f"least 1, got shape {tuple(q.shape)}")
     _same("k", k, 3, q.shape[3], "elements (dim 3) as in q")
     _same("v", v, s, k.shape[s], f"keys (dim {s}) as in k")
     _same("v", v, h, k.shape[h], f"heads (dim {h}) as in k")

@@ -2,7 +2,7 @@
 
 import numpy
 
-from . import _prepare, _spec
+from . import _check, _prepare, _spec
 from ._library import call
 
 _DTYPES = {1: "float32", 2: "float16", 4: "int32", 5: "bool"}
@@ -43,6 +43,9 @@ def run(text, q, k, v, rest):
 
 def _prepared(spec, operands):
     operands = [_host_array(x) for x in operands]
+    for name, x in zip(["q", "k", "v"] + spec.slots, operands):
+        if isinstance(x, numpy.ndarray):
+            _check.check_byte_order(_prepare._public(name), x)
     for at, (name, x) in enumerate(zip(spec.slots, operands[3:])):
         if not isinstance(x, (int, float)):
             if not hasattr(x, "dtype"):

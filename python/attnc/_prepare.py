@@ -46,6 +46,10 @@ def wanted_type(name, array):
     """The element type to convert to, or None: lengths and whole numbers are
     32 bits wide, other floats than ours are f32."""
     found = dtype_name(array)
+    if name == "mask" and found.startswith(("int", "uint")):
+        raise TypeError(f"argument 'attn_mask': expected booleans (True = "
+                        f"attend) or floats (added), got {found}; for one of "
+                        "zeros and ones pass attn_mask != 0")
     if name == "k_len":
         if not found.startswith(("int", "uint")):
             raise TypeError(f"argument 'kv_len': expected integers, got "

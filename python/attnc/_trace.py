@@ -33,6 +33,10 @@ INTEGER_OPS = {
     "or": "arith.ori", "xor": "arith.xori", "shl": "arith.shli",
     "shr": "arith.shrsi",
 }
+# Operands of those that have not one.
+_ARITIES = {**dict.fromkeys(("add", "sub", "mul", "div", "min", "max", "pow",
+                             "compare", "and", "or", "xor", "shl", "shr"), 2),
+            "select": 3, "fma": 3}
 _RANKS = {"i1": 0, "i32": 1, "f32": 2}
 _COMPARISONS = {"lt": ("olt", "slt"), "le": ("ole", "sle"),
                 "gt": ("ogt", "sgt"), "ge": ("oge", "sge"),
@@ -81,19 +85,17 @@ class _Operators:
     __hash__ = None  # type: ignore[assignment]
 
     # What tensors have as methods, where score functions use them.
-    def abs(self): return emit("abs", self)
-    def exp(self): return emit("exp", self)
-    def log(self): return emit("log", self)
-    def tanh(self): return emit("tanh", self)
-    def sigmoid(self): return emit("logistic", self)
-    def sqrt(self): return emit("sqrt", self)
     def square(self): return emit("mul", self, self)
-    def relu(self): return emit("max", self, 0.0)
     def float(self): return _convert(_value(self), "f32")
     def int(self): return _convert(_value(self), "i32")
-    def clamp(self, min=None, max=None):
-        x = self if min is None else emit("max", self, min)
-        return x if max is None else emit("min", x, max)
+
+    def __getattr__(self, name):
+        if not _is_known(name):
+            raise AttributeError(f"a value of a traced function has no "
+                                 f"'{name}'; use Python's operators and the "
+                                 "functions of attnc.ops")
+        return lambda *arguments, **keywords: _foreign(
+            name, (self, *arguments), keywords, "Tensor")
 
     def to(self, *_, **__):
         return self
@@ -134,6 +136,9 @@ class _Operators:
             return NotImplemented
         return _foreign(ufunc.__name__, arguments, {}, "numpy")
 
+    def __array_function__(self, function, types, arguments, keywords):
+        return _foreign(function.__name__, arguments, keywords, "numpy")
+
 
 class Value(_Operators):
     """A scalar of the kernel: type f32, i32 or i1."""
@@ -171,7 +176,20 @@ class Captured(_Operators):
 
 
 def is_array(x):
-    return hasattr(x, "__dlpack__") or hasattr(x, "__array_interface__")
+    return (hasattr(x, "__dlpack__") or hasattr(x, "__array_interface__")
+            ) and not _is_numpy_scalar(x)
+
+
+def _is_numpy_scalar(x):
+    return isinstance(x, sys.modules["numpy"].generic)
+
+
+def _unboxed(x):
+    """NumPy's scalars (a size, an element) as the Python numbers they are."""
+    if not _is_numpy_scalar(x):
+        return x
+    number = x.item()
+    return builtins.float(x) if _is_numpy_scalar(number) else number
 
 
 # --- the region being written -------------------------------------------------
@@ -230,6 +248,7 @@ def _region():
 def _value(x):
     """A Value for anything that may stand in an expression."""
     region = _region()
+    x = _unboxed(x)
     if isinstance(x, Value):
         return x
     if isinstance(x, Captured):
@@ -241,8 +260,6 @@ def _value(x):
     if isinstance(x, builtins.float):
         return region.constant(x, "f32")
     if is_array(x):
-        if getattr(x, "ndim", 0) == 0 and not hasattr(x, "device"):
-            return _value(x.item())  # a NumPy scalar
         return load(x)
     raise TraceError(f"{region.slot}: expected a number, a score, a position "
                      f"or an array, got {type(x).__name__}")
@@ -264,6 +281,7 @@ def _convert(x, type):
 
 
 def _promote(operands, least="i1"):
+    operands = [_unboxed(x) for x in operands]
     # A plain number takes the other's type: 2 * score is a float.
     numbers = [x for x in operands
                if type(x) is builtins.int and not isinstance(x, bool)]
@@ -296,6 +314,10 @@ def _is_number(text):
 def emit(name, *operands):
     """One op of the op table."""
     region = _region()
+    arity = _ARITIES.get(name, 1)
+    if len(operands) != arity:
+        raise TraceError(f"{region.slot}: '{name}' takes {arity} operand"
+                         f"{'s' * (arity > 1)}, got {len(operands)}")
     if name in ("floor", "ceil"):
         return _round(name, _convert(_value(operands[0]), "f32"))
     if name == "select":
@@ -426,6 +448,11 @@ def load(array: Any, *index: Any) -> Any:
                 "products with constants, // and % by constants); compute "
                 "other tables before the call, for example one of "
                 "q_idx - kv_idx")
+        if x.affine.startswith("-") and _is_number(x.affine):
+            raise TraceError(
+                f"{region.slot}: the index {x.affine} of a captured array of "
+                f"shape {shape} would count from its end; indices count from "
+                "the start, and outside of the array it reads 0")
         affine.append(x.affine)
     if dtype_name(array) not in ELEMENT_TYPES:
         raise TypeError(f"{region.slot}: a captured array has dtype "
@@ -470,8 +497,39 @@ _METHODS = {
     "greater_equal": "__ge__", "equal": "__eq__", "not_equal": "__ne__",
     "remainder": "__mod__", "floor_divide": "__floordiv__", "pow": "__pow__",
     "logical_not": "__invert__", "bitwise_not": "__invert__",
-    "invert": "__invert__", "relu": "relu", "square": "square",
+    "invert": "__invert__", "square": "square",
 }
+
+
+def _composed():
+    """What the op table does not name, with the parameters that torch and NumPy
+    give it."""
+    def clamp(x, min=None, max=None, *, a_min=None, a_max=None):
+        return of("clamp")(x, a_min if min is None else min,
+                           a_max if max is None else max)
+
+    # ops imports this module: only when called.
+    def of(name):
+        def function(x, *arguments, inplace=False, **keywords):
+            from . import ops
+            return getattr(ops, name)(x, *arguments, **keywords)
+        return function
+
+    def softplus(x, beta=1, threshold=20):
+        return of("softplus")(x * beta) / beta
+
+    return {"clamp": clamp, "clip": clamp, "softplus": softplus,
+            **{name: of(name) for name in (
+                "relu", "silu", "gelu", "elu", "leaky_relu")}}
+
+
+_COMPOSED = _composed()
+
+
+def _is_known(name):
+    op = _FOREIGN.get(name, name)
+    return op != "compare" and any(op in names for names in (
+        FLOAT_OPS, INTEGER_OPS, _METHODS, _COMPOSED))
 
 
 def _foreign(name, arguments, keywords, library):
@@ -479,24 +537,26 @@ def _foreign(name, arguments, keywords, library):
     if name == "__getitem__":
         array, index = arguments
         return load(array, *(index if isinstance(index, tuple) else (index,)))
-    if name in ("clamp", "clip"):
-        return _value(arguments[0]).clamp(*arguments[1:], **keywords)
-    if name == "softplus" and not keywords and len(arguments) == 1:
-        from . import ops
-        return ops.softplus(_value(arguments[0]))
-    if name == "silu" and len(arguments) == 1:
-        x = _value(arguments[0])
-        return x * emit("logistic", x)
+    arguments = tuple(_unboxed(x) for x in arguments)
+    if name in _COMPOSED:
+        first, *rest = arguments
+        try:
+            return _COMPOSED[name](_value(first), *rest, **keywords)
+        except TypeError as error:
+            if isinstance(error, TraceError):
+                raise
+            raise TypeError(f"{_region().slot}: {library}.{name}: {error}"
+                            ) from None
     if name in _METHODS and not keywords:
         first, *rest = (_value(x) if is_array(x) or isinstance(
             x, (builtins.int, builtins.float)) else x for x in arguments)
         return getattr(first, _METHODS[name])(*rest)
     op = _FOREIGN.get(name, name)
-    if op not in FLOAT_OPS and op not in INTEGER_OPS or op == "compare":
+    if not _is_known(name):
         raise NotImplementedError(
             f"{_region().slot}: {library}.{name} is not in the op table; "
-            f"there are {', '.join(sorted(FLOAT_OPS))} (attnc.ops)")
-    keywords = {k: v for k, v in keywords.items() if k != "inplace"}
+            f"there are {', '.join(sorted({*FLOAT_OPS, *_COMPOSED}))} "
+            "(attnc.ops)")
     if keywords:
         raise NotImplementedError(
             f"{_region().slot}: {library}.{name} with {', '.join(keywords)} "
@@ -588,6 +648,14 @@ def trace(function, slot, prefix, arguments, result):
             raise TraceError(f"{slot}: the function returns None; return the "
                              "new value")
         value = _convert(_value(got), result)
+    except TypeError as error:
+        # What a library says that does not let others define its functions.
+        if isinstance(error, TraceError) or __name__ not in str(error):
+            raise
+        raise TraceError(
+            f"{slot}: a library refuses to see the function symbolically "
+            f"({str(error).splitlines()[0]}); use Python's operators and the "
+            "functions of attnc.ops") from None
     finally:
         _state.region = outer
     region.lines.append(f"attn.yield {value.name} : {result}")

@@ -146,6 +146,10 @@ def is_supported(q: Any, k: Any, v: Any, *,
 
     Compiles nothing; arguments are those of the function that is named.
     """
+    known = ("sigmoid_attention", "softmax_attention", "attention")
+    if function not in known:
+        raise _check.arguments_error("function", "one of " + ", ".join(known),
+                                     function)
     if function == "sigmoid_attention":
         arguments.setdefault("bias", 0.0)
     try:

@@ -125,6 +125,27 @@ def silu(x: _Any) -> _Any:
     return x * logistic(x)
 
 
+def gelu(x: _Any, approximate: str = "none") -> _Any:
+    """x Phi(x), or its form with tanh: torch's approximate="tanh"."""
+    if approximate == "none":
+        return 0.5 * x * (1 + erf(x * 0.5 ** 0.5))
+    if approximate == "tanh":
+        inner = (2 / _math.pi) ** 0.5 * (x + 0.044715 * x * x * x)
+        return 0.5 * x * (1 + tanh(inner))
+    raise ValueError(f"argument 'approximate': expected 'none' or 'tanh', got "
+                     f"{approximate!r}")
+
+
+def elu(x: _Any, alpha: float = 1.0) -> _Any:
+    """x where it is positive, else alpha (e^x - 1)."""
+    return where(x > 0, x, alpha * expm1(minimum(x, 0.0)))
+
+
+def leaky_relu(x: _Any, negative_slope: float = 0.01) -> _Any:
+    """x where it is positive, else negative_slope x."""
+    return where(x > 0, x, negative_slope * x)
+
+
 def clamp(x: _Any, low: _Any = None, high: _Any = None) -> _Any:
     """x inside [low, high]."""
     if low is not None:

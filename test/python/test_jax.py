@@ -63,6 +63,13 @@ def test_callables():
                               h, i, j: s + np.asarray(table)[h, i - j + 40]))
 
 
+@pytest.mark.parametrize("function", [jnp.tanh, lambda x: jnp.where(x, x, 0)])
+def test_functions_of_jax_are_refused(function):
+    x = np.ones((1, 1, 4, 8), np.float32)
+    with pytest.raises(TypeError, match="activation: .* attnc.ops"):
+        attnc.attention(x, x, x, activation=function)
+
+
 def test_vmap():
     lengths = jnp.array([[4, 30], [37, 1]])
     bias = jnp.arange(8.0).reshape(2, 4)

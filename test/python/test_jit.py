@@ -83,6 +83,8 @@ def test_is_supported():
     assert not fine and "'k'" in why
     fine, why = attnc.is_supported(Q, Q, Q, dropout_p=0.5)
     assert not fine and "dropout_p" in why
+    with pytest.raises(ValueError, match="'function'.*softmax_attention.*foo"):
+        attnc.is_supported(Q, Q, Q, function="foo")
     assert attnc.events.counters() == before
 
 

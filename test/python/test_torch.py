@@ -76,6 +76,27 @@ def test_flex_attention_functions():
           activation=lambda x: torch.relu(x) ** 2)
 
 
+@pytest.mark.parametrize("functions", [
+    [torch.nn.ReLU(), torch.nn.SiLU(), torch.nn.GELU(), torch.nn.Softplus(2.0),
+     torch.nn.ELU(0.5), torch.nn.LeakyReLU(0.1), torch.nn.GELU("tanh")],
+    [torch.nn.functional.relu, torch.sigmoid, lambda x: x.pow(3),
+     lambda x: torch.clamp(x, -1, 1), lambda x: x.clamp(max=0.5).tanh()],
+], ids=["modules", "functions"])
+def test_activations_of_torch(functions):
+    """One kernel of all, with gradients, against torch itself in float64."""
+    def activation(x):
+        return sum(function(x) for function in functions)
+
+    q, k, v = (torch.randn(1, 2, 7, 16, requires_grad=True) for _ in range(3))
+    got = attnc.attention(q, k, v, activation=activation)
+    weights = activation(q.double() @ k.double().mT / 4)
+    want = weights @ v.double()
+    torch.testing.assert_close(got.double(), want, rtol=0, atol=1e-5)
+    for one, other in zip(*(torch.autograd.grad(o.sum(), (q, k, v))
+                            for o in (got, want))):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
 def test_tensors_on_an_object():
     class Relative(torch.nn.Module):
         def __init__(self):

@@ -17,10 +17,11 @@ def trace(score_mod):
 
 def test_knows_every_row_of_the_op_table():
     text = (ROOT / "lib/OpTable/OpTable.cpp").read_text()
-    rows = re.findall(r'\{"(\w+)",\s+"(\w+\.\w+)",\s+\d,', text)
+    rows = re.findall(r'\{"(\w+)",\s+"(\w+\.\w+)",\s+(\d),', text)
     assert len(rows) >= 24
-    assert dict(rows) == _trace.FLOAT_OPS
-    for name, _ in rows:
+    assert {name: op for name, op, _ in rows} == _trace.FLOAT_OPS
+    for name, _, arity in rows:
+        assert _trace._ARITIES.get(name, 1) == int(arity)
         assert name == "compare" or hasattr(ops, name)
 
 
@@ -80,6 +81,15 @@ def test_zero_dim_arrays_are_run_time_scalars():
 def test_numpy_functions():
     region = trace(lambda s, b, h, i, j: np.tanh(s) + np.maximum(s, 0))
     assert any("math.tanh" in line for line in region.lines)
+    trace(lambda s, b, h, i, j: np.where(s > 0, np.clip(s, -1, None), 0))
+
+
+def test_numpy_scalars_are_numbers():
+    table = np.zeros((4, 8), np.float32)
+    size, factor = np.int64(3), np.float32(0.5)
+    region = trace(lambda s, b, h, i, j: factor * s + table[h, j // size])
+    assert region.captures[0][1] == ("h", "(j floordiv 3)")
+    assert any("constant 5.0" in line for line in region.lines)
 
 
 def test_functions_run_on_numbers_too():
