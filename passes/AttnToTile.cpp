@@ -1004,22 +1004,40 @@ FailureOr<tile::ScheduleAttr> AttnToTile::parseSchedule() {
   std::string text = schedule;
   if (text[0] != '#')
     text = "#tile.schedule<" + text + ">";
-  if (auto parsed = dyn_cast_or_null<tile::ScheduleAttr>(
-          parseAttribute(text, &getContext())))
-    return parsed;
-  return getOperation().emitError() << "schedule '" << schedule
-                                    << "' is not a #tile.schedule<...>; try "
-                                       "'block_m = 128, block_n = 64', or "
-                                       "few_queries";
+  std::string why; // its place in `text` says nothing to who wrote the option
+  Attribute parsed;
+  {
+    ScopedDiagnosticHandler handler(&getContext(), [&](Diagnostic &diagnostic) {
+      if (why.empty())
+        why = ": " + diagnostic.str();
+      return success();
+    });
+    parsed = parseAttribute(text, &getContext());
+  }
+  if (auto given = dyn_cast_or_null<tile::ScheduleAttr>(parsed))
+    return given;
+  return getOperation().emitError()
+         << "schedule '" << schedule << "' is not a #tile.schedule<...>" << why
+         << "; try 'block_m = 128, block_n = 64', or few_queries; "
+            "docs/reference/tile.md lists all keys";
 }
 
 bool hasAttention(func::FuncOp function) {
-  if (function.isExternal())
-    return false;
-  for (Operation &op : function.getBody().getOps())
-    if (isa<attn::AttnDialect>(op.getDialect()))
-      return true;
-  return false;
+  return llvm::any_of(function.getBody().getOps(), [](Operation &op) {
+    return isa<attn::AttnDialect>(op.getDialect());
+  });
+}
+
+/// Functions of scalars may stay; tensors nothing later knows what to do with.
+LogicalResult checkOther(func::FuncOp function) {
+  auto isTensor = [](Type type) { return isa<TensorType>(type); };
+  if (llvm::none_of(function.getArgumentTypes(), isTensor) &&
+      llvm::none_of(function.getResultTypes(), isTensor))
+    return success();
+  return function.emitError()
+         << "'" << function.getName()
+         << "' has tensors, but no attention that its results depend on; "
+            "expected it to return what attn.apply computes";
 }
 
 void AttnToTile::runOnOperation() {
@@ -1033,9 +1051,13 @@ void AttnToTile::runOnOperation() {
       fewQueries ? tile::ScheduleAttr() : parseSchedule();
   if (failed(override))
     return signalPassFailure();
-  auto functions = llvm::to_vector(llvm::make_filter_range(
-      getOperation().getOps<func::FuncOp>(), hasAttention));
+  auto functions = llvm::to_vector(getOperation().getOps<func::FuncOp>());
   for (func::FuncOp function : functions) {
+    if (!hasAttention(function)) {
+      if (failed(checkOther(function)))
+        return signalPassFailure();
+      continue;
+    }
     ProgramBuilder program(function, target, anyLayout, *override, fewQueries);
     if (failed(program.build()))
       return signalPassFailure();

@@ -169,10 +169,15 @@ Expected<Artifact> attnc::parseArtifact(llvm::StringRef contents,
   artifact.module = parseSourceFile<ModuleOp>(sources, &context);
   if (!artifact.module)
     return capture.takeError("expected MLIR, got nothing that parses");
-  auto phaseAttr =
-      artifact.module->getOperation()->getAttrOfType<StringAttr>(kPhaseAttr);
-  auto targetAttr =
-      artifact.module->getOperation()->getAttrOfType<StringAttr>(kTargetAttr);
+  ModuleOp module = *artifact.module;
+  for (llvm::StringRef attribute : {kPhaseAttr, kTargetAttr})
+    if (module->hasAttr(attribute) &&
+        !module->getAttrOfType<StringAttr>(attribute))
+      return makeError(name + ": error: '" + attribute +
+                       "' of the module must be a string, such as \"cpu\" "
+                       "for a target or \"tile\" for a phase");
+  auto phaseAttr = module->getAttrOfType<StringAttr>(kPhaseAttr);
+  auto targetAttr = module->getAttrOfType<StringAttr>(kTargetAttr);
   if (!phaseAttr) {
     artifact.phase = guessPhase(*artifact.module);
     return std::move(artifact);

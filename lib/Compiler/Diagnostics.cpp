@@ -44,11 +44,13 @@ std::string DiagnosticCapture::format(Diagnostic &diagnostic,
                                       llvm::StringRef severity) {
   std::string text;
   llvm::raw_string_ostream stream(text);
-  if (auto where = diagnostic.getLocation()->findInstanceOf<FileLineColLoc>())
-    stream << where.getFilename().getValue() << ':' << where.getLine() << ':'
-           << where.getColumn();
-  else
+  if (auto where = diagnostic.getLocation()->findInstanceOf<FileLineColLoc>()) {
+    stream << where.getFilename().getValue();
+    if (where.getLine()) // The file as a whole is at 0:0.
+      stream << ':' << where.getLine() << ':' << where.getColumn();
+  } else {
     stream << name;
+  }
   stream << ": " << severity << ": " << onOneLine(diagnostic.str());
   for (Diagnostic &note : diagnostic.getNotes()) {
     // Where an op was printed at length is of no use on one line.

@@ -5,6 +5,7 @@
 #include "lib/Compiler/Compiler.h"
 #include "lib/Compiler/VerifyCode.h"
 #include "lib/Support/File.h"
+#include "lib/Support/Suggest.h"
 #include "lib/Target/CPU/CpuCodegen.h"
 #include "lib/Target/NVPTX/CubinStats.h"
 #include "lib/Target/NVPTX/Ptx.h"
@@ -214,13 +215,13 @@ const PhaseStep *attnc::findPhase(Target target, Phase phase) {
 }
 
 Expected<const PhaseStep *> attnc::findPhase(Target target, StringRef name) {
-  std::string known;
-  raw_string_ostream stream(known);
+  SmallVector<StringRef> known;
   for (const PhaseStep &step : phasesOf(target)) {
     if (step.name == name)
       return &step;
-    stream << ' ' << step.name;
+    known.push_back(step.name);
   }
   return makeError("unknown phase '" + name + "' of target " +
-                   targetName(target) + "; expected one of" + known);
+                   targetName(target) + "; expected one of " +
+                   join(known, " ") + didYouMean(name, known));
 }

@@ -9,7 +9,8 @@ using namespace llvm;
 
 StringRef attnc::nearest(StringRef word, ArrayRef<StringRef> candidates) {
   StringRef best;
-  unsigned least = std::max<unsigned>(1, word.size() / 3) + 1;
+  // Two letters that changed places are two edits: even of four, then.
+  unsigned least = (word.size() + 2) / 3 + 1;
   for (StringRef candidate : candidates) {
     unsigned distance = word.edit_distance(candidate, true, least);
     if (distance < least) {

@@ -19,6 +19,8 @@ struct ResultCheck {
   llvm::StringLiteral rule = "";
   /// Non-finite elements that are not what the oracle has.
   int64_t mismatches = 0;
+  /// Elements that are NaN in the oracle's result, which says nothing of them.
+  int64_t skipped = 0;
 
   bool passes() const { return error <= limit && mismatches == 0; }
 };

@@ -283,6 +283,9 @@ Expected<bool> RunCommand::check(Call &call) {
            << "  " << check.rule << ' ' << (check.passes() ? "ok" : "FAILED");
     if (check.mismatches)
       outs() << " (" << check.mismatches << " elements are NaN or infinite)";
+    if (check.skipped)
+      outs() << " (" << check.skipped
+             << " elements not compared: NaN in the reference)";
     outs() << '\n';
     passes &= check.passes();
   }
@@ -301,7 +304,8 @@ void RunCommand::printResults(Call &call) {
     double mean = squares / std::max<int64_t>(tensor.elements(), 1);
     outs() << parameter.name << ": " << formatSizes(tensor.sizes()) << ' '
            << elementName(tensor.kind())
-           << format(", root mean square %.4g\n", std::sqrt(mean));
+           << format(", root mean square %.4g\n",
+                     std::sqrt(std::fabs(mean))); // NaN may have a sign.
   }
 }
 

@@ -2,11 +2,13 @@
 
 #include "lib/Api/Worker.h"
 #include "lib/Compiler/Compiler.h"
+#include "lib/OpTable/OpTable.h"
 #include "tools/attnc/Commands.h"
 
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Format.h"
 #include "llvm/Support/WithColor.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -70,6 +72,38 @@ static int printPasses(raw_ostream &os) {
   return 0;
 }
 
+/// The error of a formula, in units of the last place of f32.
+static std::string describeError(const Expansion &expansion) {
+  if (!expansion.build)
+    return "rounded";
+  const ErrorContract &error = expansion.error;
+  std::string text;
+  raw_string_ostream(text) << format(
+      error.relative ? "%.0f x 2^-24" : "%.0f x 2^-24 abs",
+      (error.relative ? error.relative : error.absolute) * 0x1p24);
+  return text;
+}
+
+/// What a region of a score function may hold.
+static void printOps(raw_ostream &os) {
+  os << "ops of score functions, on f32, with the largest relative error of "
+        "their formula\n(abs: absolute; rounded: the op's own). Regions may "
+        "also "
+        "hold arith's integer ops on\npositions (i32) and conditions (i1), and "
+        "conversions.\n";
+  auto row = [&](StringRef name, StringRef op, StringRef cpu, StringRef gpu,
+                 StringRef derivative) {
+    os << "  " << left_justify(name, 10) << left_justify(op, 16)
+       << left_justify(cpu, 17) << left_justify(gpu, 17) << derivative << '\n';
+  };
+  row("Python", "op", "cpu", "sm_90a", "derivative");
+  for (const OpTableRow &op : getOpTable())
+    row(op.name, op.op, describeError(op.cpu), describeError(op.sm90a),
+        !op.derive         ? StringRef("none")
+        : op.kinks.empty() ? StringRef("everywhere")
+                           : StringRef(op.kinks));
+}
+
 static void printOverview(raw_ostream &os) {
   os << "attnc compiles attention: any elementwise score function, or "
         "softmax.\n\n"
@@ -78,7 +112,7 @@ static void printOverview(raw_ostream &os) {
   for (const CommandInfo &command : commands)
     os << "  " << left_justify(command.name, 11) << ' ' << command.summary
        << '\n';
-  os << "  help        explains a command, 'phases' or 'passes'\n\n"
+  os << "  help        explains a command, 'phases', 'passes' or 'ops'\n\n"
         "try:\n"
         "  attnc gen --score=sigmoid --causal -o a.mlir\n"
         "  attnc a.mlir --emit=fused\n";
@@ -115,15 +149,18 @@ static int help(ArrayRef<StringRef> arguments) {
   }
   if (arguments[0] == "passes")
     return printPasses(outs());
+  if (arguments[0] == "ops") {
+    printOps(outs());
+    return 0;
+  }
   if (auto command = findCommand(arguments[0])) {
     command->table().printHelp(outs());
     return 0;
   }
   SmallVector<StringRef> names = commandNames();
-  names.append({"phases", "passes"});
-  return fail("no help on '" + arguments[0] + "'" +
-              didYouMean(arguments[0], names) + "; expected one of " +
-              join(names, ", "));
+  names.append({"phases", "passes", "ops"});
+  return fail("no help on '" + arguments[0] + "'; expected one of " +
+              join(names, ", ") + didYouMean(arguments[0], names));
 }
 
 /// A failure inside LLVM ends here instead of in an abort.
@@ -164,9 +201,9 @@ int main(int argc, char **argv) {
 
   auto command = findCommand(arguments[0]);
   if (!command && isMistypedCommand(arguments[0]))
-    return fail("unknown command '" + arguments[0] + "'" +
-                didYouMean(arguments[0], commandNames()) + "; expected " +
-                join(commandNames(), ", ") + " or a file");
+    return fail("unknown command '" + arguments[0] + "'; expected " +
+                join(commandNames(), ", ") + " or a file" +
+                didYouMean(arguments[0], commandNames()));
   if (command)
     arguments.erase(arguments.begin());
   else
