@@ -80,6 +80,7 @@ stage roundtrip ninja -C "$build" check-lit-roundtrip
 stage unit ninja -C "$build" check-unit
 stage python scripts/check-python.sh
 stage wheel scripts/check-wheel.sh
+stage install scripts/check-install.sh
 stage format checked scripts/check-format.sh
 stage docs checked scripts/make-reference.sh --check
 stage labels scripts/check-labels.sh
