@@ -397,6 +397,11 @@ class _Plan:
             for name, kind in spec.operands if kind == "tensor"]
         self.count = 3 + len(self.takes)
 
+    def run(self, operands):
+        """The results, without tensors beside q, k, v."""
+        q, k, v, *numbers = operands
+        return _forward_results(self.text, numbers, q, k, v, ())
+
 
 class _Recorded(torch.autograd.Function):
     """(plan, numbers, q, k, v, tensors) -> results."""
@@ -428,7 +433,21 @@ class _Recorded(torch.autograd.Function):
         return _backward_results(ctx, *doutputs)
 
 
+class _Plain(torch.autograd.Function):
+    """(a plan of the extension, operands, q, k, v) -> results: the same, with
+    nothing but q, k, v and numbers, and no step of it in Python."""
+
+    forward = staticmethod(_attnc.forward)
+
+    @staticmethod
+    def backward(ctx, *doutputs):
+        (*_, plan), ctx.scalars = ctx.plan
+        ctx.text, ctx.count, ctx.output = plan.backward, plan.count, 0
+        return _backward_results(ctx, *doutputs)
+
+
 _record = super(torch.autograd.Function, _Recorded).apply
+_record_plain = super(torch.autograd.Function, _Plain).apply
 _plans = _spec.remembered({})
 
 
@@ -436,6 +455,10 @@ def _recorded(text, graded, operands):
     plan = _plans.get((text, graded))
     if plan is None:
         plan = _plans[text, graded] = _Plan(text, graded)
+        if not plan.takes and not plan.has_epilogue:
+            # Where the extension looks the next time.
+            _tables[text][graded] = (
+                _record_plain, plan.spec.table, plan.run, plan.wants_lse, plan)
     numbers = operands[3:]
     if plan.takes:
         tensors, numbers = _split(plan.spec, numbers)

@@ -559,6 +559,7 @@ static struct {
   PyObject *special;        /* callables: whether more than memory matters */
   PyObject *forward_mode;   /* the dict with "_current_level", -1 outside */
   PyObject *level, *requires_grad; /* names */
+  PyObject *plan, *to_save, *non_differentiable;
 } torch;
 
 PyDoc_STRVAR(set_torch_doc,
@@ -572,7 +573,11 @@ static PyObject *set_torch(PyObject *module, PyObject *arguments) {
   Py_INCREF(arguments); /* and so what is in it */
   torch.level = PyUnicode_InternFromString("_current_level");
   torch.requires_grad = PyUnicode_InternFromString("requires_grad");
-  if (!torch.level || !torch.requires_grad)
+  torch.plan = PyUnicode_InternFromString("plan");
+  torch.to_save = PyUnicode_InternFromString("to_save");
+  torch.non_differentiable = PyUnicode_InternFromString("non_differentiable");
+  if (!torch.level || !torch.requires_grad || !torch.plan || !torch.to_save ||
+      !torch.non_differentiable)
     return NULL;
   Py_RETURN_NONE;
 }
@@ -616,11 +621,99 @@ static int64_t graded_operands(PyObject *operands) {
   return graded;
 }
 
+/* How a call is recorded for gradients: an entry of its table under the bits of
+ * the operands that have one, made by Python. */
+enum {
+  PLAN_RECORD,    /* record(plan, operands, q, k, v): the results, with history */
+  PLAN_TABLE,     /* where the program that is run lies */
+  PLAN_COLD,      /* cold(operands): the results, if there is none yet */
+  PLAN_WANTS_LSE, /* whether the caller gets more than the output */
+  PLAN_FIELDS
+};
+
+PyDoc_STRVAR(forward_doc,
+             "forward(ctx, plan, operands, q, k, v)\n\n"
+             "The forward of a torch.autograd.Function.");
+static PyObject *forward(PyObject *module, PyObject *const *arguments,
+                         Py_ssize_t count) {
+  (void)module;
+  if (count != 6 || !PyTuple_Check(arguments[1]) ||
+      PyTuple_Size(arguments[1]) < PLAN_FIELDS ||
+      !PyTuple_Check(arguments[2])) {
+    PyErr_SetString(PyExc_TypeError, "forward(ctx, plan, operands, q, k, v)");
+    return NULL;
+  }
+  PyObject *ctx = arguments[0], *plan = arguments[1], *operands = arguments[2];
+  PyObject *results =
+      call_in(PyTuple_GetItem(plan, PLAN_TABLE), operands, Py_None);
+  if (results == Py_NotImplemented) {
+    Py_DECREF(results);
+    results = PyObject_CallFunctionObjArgs(PyTuple_GetItem(plan, PLAN_COLD),
+                                           operands, NULL);
+  }
+  if (!results)
+    return NULL;
+  /* As ctx's methods do, of which each costs a call. Of a softmax's output and
+   * LSE, which the backward needs, only the output has a gradient. */
+  PyObject *numbers = PyTuple_GetSlice(operands, 3, MAX_ARGUMENTS);
+  PyObject *kept = numbers ? PyTuple_Pack(2, plan, numbers) : NULL;
+  PyObject *saved = PyTuple_Pack(3, arguments[3], arguments[4], arguments[5]);
+  int failed = !kept || !saved || PyObject_SetAttr(ctx, torch.plan, kept);
+  if (!failed && PyTuple_Check(results)) {
+    PyObject *others = PyTuple_GetSlice(results, 1, MAX_ARGUMENTS);
+    PyObject *all = PySequence_Concat(saved, results);
+    Py_DECREF(saved);
+    saved = all;
+    failed = !others || !all ||
+             PyObject_SetAttr(ctx, torch.non_differentiable, others);
+    Py_XDECREF(others);
+  }
+  failed = failed || PyObject_SetAttr(ctx, torch.to_save, saved);
+  Py_XDECREF(numbers);
+  Py_XDECREF(kept);
+  Py_XDECREF(saved);
+  if (failed)
+    Py_CLEAR(results);
+  return results;
+}
+
+/* The result of a call of which torch records the gradients of some operands;
+ * an int, these operands, if Python must see to it. */
+static PyObject *record(PyObject *table, int64_t graded, PyObject *operands) {
+  PyObject *where = PyLong_FromLongLong(graded);
+  PyObject *plan = where ? PyDict_GetItemWithError(table, where) : NULL;
+  if (!plan || !PyTuple_Check(plan) || PyTuple_Size(plan) < PLAN_FIELDS ||
+      PyTuple_Size(operands) < 3) {
+    if (PyErr_Occurred())
+      Py_CLEAR(where);
+    return where;
+  }
+  Py_DECREF(where);
+  /* The table may lose the plan meanwhile; the arguments keep it. */
+  PyObject *arguments = PyTuple_Pack(
+      5, plan, operands, PyTuple_GetItem(operands, 0),
+      PyTuple_GetItem(operands, 1), PyTuple_GetItem(operands, 2));
+  if (!arguments)
+    return NULL;
+  PyObject *results =
+      PyObject_CallObject(PyTuple_GetItem(plan, PLAN_RECORD), arguments);
+  if (results && PyTuple_Check(results) &&
+      PyTuple_GetItem(plan, PLAN_WANTS_LSE) != Py_True) {
+    PyObject *output = PyTuple_GetItem(results, 0);
+    Py_XINCREF(output);
+    Py_DECREF(results);
+    results = output;
+  }
+  Py_DECREF(arguments);
+  return results;
+}
+
 PyDoc_STRVAR(call_torch_doc,
              "call_torch(table, operands)\n\n"
-             "`call`, if nothing but the memory of the operands matters. An "
-             "int: a bit for each operand whose gradient is to be recorded. "
-             "NotImplemented: something else matters.");
+             "`call`, if nothing but the memory of the operands matters and "
+             "how gradients are recorded, for which `table` may have a plan. "
+             "An int: a bit for each operand whose gradient is to be recorded, "
+             "and no plan. NotImplemented: something else matters.");
 static PyObject *call_torch(PyObject *module, PyObject *const *arguments,
                             Py_ssize_t count) {
   (void)module;
@@ -642,7 +735,7 @@ static PyObject *call_torch(PyObject *module, PyObject *const *arguments,
     int recorded = enabled == Py_True;
     Py_DECREF(enabled);
     if (recorded)
-      return PyLong_FromLongLong(graded);
+      return record(arguments[0], graded, arguments[1]);
   }
   return call_in(arguments[0], arguments[1], Py_None);
 }
@@ -653,6 +746,8 @@ static PyMethodDef functions[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, call_doc},
     {"call_torch", (PyCFunction)(void (*)(void))call_torch, METH_FASTCALL,
      call_torch_doc},
+    {"forward", (PyCFunction)(void (*)(void))forward, METH_FASTCALL,
+     forward_doc},
     {"set_torch", set_torch, METH_VARARGS, set_torch_doc},
     {"key", key, METH_O, key_doc},
     {NULL, NULL, 0, NULL}};

@@ -1,11 +1,14 @@
 """torch on the CPU: numerics, the op, tracing, transforms."""
 
+import functools
+import gc
 import math
+import weakref
 
 import attnc
 import pytest
 import torch
-from attnc import _frontend, _spec, reference
+from attnc import _frontend, _spec, _torch, reference
 
 torch.manual_seed(0)
 
@@ -393,6 +396,48 @@ def test_short_and_long_ways_of_gradients_agree():
         assert got[3].dtype == given[0].dtype
         for a, b in zip(got, want):
             assert torch.allclose(a.to(b.dtype), b, atol=1e-6)
+
+
+@pytest.mark.parametrize("lse", [False, True])
+def test_a_warm_call_with_gradients(lse, monkeypatch):
+    """Recorded by the extension alone: what autograd promises still holds."""
+    attention = functools.partial(
+        attnc.softmax_attention, return_lse=True) if lse else (
+        functools.partial(attnc.sigmoid_attention, bias=-2.0))
+    q, k, v = tensors(S=9)
+    q.requires_grad_()
+    found = [attention(q, k, v, scale=0.25) for _ in range(2)]
+    with monkeypatch.context() as patched:
+        patched.setattr(_torch, "_recorded", None)
+        found.append(attention(q, k, v, scale=0.25))
+    if lse:
+        assert not found[2][1].requires_grad
+        assert torch.equal(found[0][1], found[2][1])
+        found = [output for output, _ in found]
+    weight = torch.randn_like(v)
+    cold, _, warm = (torch.autograd.grad((x * weight).sum(), q,
+                                         retain_graph=True)[0] for x in found)
+    assert torch.equal(cold, warm) and torch.equal(found[0], found[2])
+
+    out = attention(q, k, v, scale=0.25)
+    out = out[0] if lse else out
+    kept = weakref.ref(out.grad_fn)
+    out.sum().backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        out.sum().backward()
+    del out
+    gc.collect()
+    assert kept() is None
+    k.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        found[2].sum().backward()
+    with torch.autograd.graph.save_on_cpu():
+        again = attention(q, k, v, scale=0.25)
+    again = again[0] if lse else again
+    plain = attention(q, k, v, scale=0.25)
+    plain = plain[0] if lse else plain
+    got, want = (torch.autograd.grad(x.sum(), q)[0] for x in (again, plain))
+    assert torch.equal(got, want)
 
 
 def test_a_scale_with_a_gradient_is_refused():
