@@ -36,6 +36,10 @@ class SigmoidAttention(nn.Module):
         super().__init__()
         made = dict(device=device, dtype=dtype)
         num_kv_heads = num_kv_heads or num_heads
+        if head_dim is None and dim % num_heads:
+            raise ValueError(
+                f"argument 'num_heads': expected a divisor of dim={dim}, got "
+                f"{num_heads}; or state head_dim")
         head_dim = head_dim or dim // num_heads
         if num_heads % num_kv_heads:
             raise ValueError(
@@ -61,7 +65,7 @@ class SigmoidAttention(nn.Module):
         # In f32 whatever the weights are: bf16 has 3 digits of -ln n.
         start = torch.full((num_heads,), scores.init_bias(max_seq_len)
                            if isinstance(bias, str) else float(bias),
-                           device=device)
+                           device=device, dtype=torch.float32)
         if bias == "parameter":
             self.bias = nn.Parameter(start)
         elif bias == "buffer" or not isinstance(bias, str):

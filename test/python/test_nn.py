@@ -34,6 +34,19 @@ def test_bias_is_stored_and_f32():
         nn.SigmoidAttention(64, 4, max_seq_len=8, bias="auto")
     with pytest.raises(ValueError, match="num_kv_heads"):
         nn.SigmoidAttention(64, 4, max_seq_len=8, num_kv_heads=3)
+    with pytest.raises(ValueError, match="'num_heads'.*dim=64, got 3"):
+        nn.SigmoidAttention(64, 3, max_seq_len=8)
+
+
+def test_the_bias_is_f32_whatever_the_weights_are():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        module = nn.SigmoidAttention(64, 4, max_seq_len=1000)
+    finally:
+        torch.set_default_dtype(before)
+    assert module.out.weight.dtype == torch.bfloat16
+    assert module.bias.dtype == torch.float32
 
 
 def test_rope_depends_on_distance_only():

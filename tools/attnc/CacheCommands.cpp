@@ -190,9 +190,15 @@ Expected<int> CacheCommand::add() {
     auto program = Session::instance().get(request, key);
     if (!program)
       return toError(program.failure());
-    outs() << (cache.counters().compiles > before ? "compiled "
-                                                  : "already there: ")
-           << key.text() << '\n';
+    bool compiled = cache.counters().compiles > before;
+    // For a call a program in memory will do; here it would be lost.
+    DiskCache *disk = cache.diskCache();
+    if (compiled && !(disk && disk->load(key).entry))
+      return makeError("cache add: the program was compiled but could not be "
+                       "kept; set ATTNC_CACHE_DIR to a directory of yours that "
+                       "you can write");
+    outs() << (compiled ? "compiled " : "already there: ") << key.text()
+           << '\n';
   }
   return 0;
 }

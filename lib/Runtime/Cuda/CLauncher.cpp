@@ -542,6 +542,8 @@ Error Writer::writeBody(bool launching) {
   for (unsigned k = 0; k < next; ++k)
     if (numbers.count(k))
       os << "  (void)v" << k << ";\n";
+  for (unsigned k = 0; k < program.getArgumentTypes().size(); ++k)
+    os << "  (void)" << getArgumentName(program, k) << ";\n";
   os << "  (void)base;\n";
   put("  if (bad)\n    return @_fail(\"the sizes divide by zero\");\n");
   if (!launching) {

@@ -397,18 +397,25 @@ void addParameters(void **parameters, size_t count) {
 }
 } // namespace
 
+/// Makes `library` of the launcher of an attention; 0 if nothing complains.
+static int makeLauncher(const std::string &flags, const std::string &library) {
+  std::string attnc = ATTNC_BINARY_DIR "/bin/attnc", source = library + ".c";
+  return std::system((attnc + " gen --dtype=bf16 " + flags + " | " + attnc +
+                      " - --target=sm_90a --emit=c-launcher -o " + source +
+                      " && " ATTNC_CC " -std=c11 -Wall -Wextra -Werror -fPIC "
+                      "-shared -o " +
+                      library + " " + source)
+                         .c_str());
+}
+
+// Nothing needs a scalar before the launch.
+TEST_F(CudaApi, TheCLauncherOfAScalarHasNoWarnings) {
+  EXPECT_EQ(makeLauncher("--score=sigmoid --causal", directory + "/s.so"), 0);
+}
+
 TEST_F(CudaApi, TheCLauncherLaunchesTheSame) {
-  std::string source = directory + "/launcher.c",
-              library = directory + "/launcher.so";
-  std::string command = ATTNC_BINARY_DIR "/bin/attnc gen --score=softmax "
-                                         "--dtype=bf16 | " ATTNC_BINARY_DIR
-                                         "/bin/attnc - --target=sm_90a "
-                                         "--emit=c-launcher -o " +
-                        source +
-                        " && " ATTNC_CC " -std=c11 -Wall -Wextra -Werror -fPIC "
-                        "-shared -o " +
-                        library + " " + source;
-  ASSERT_EQ(std::system(command.c_str()), 0);
+  std::string library = directory + "/launcher.so";
+  ASSERT_EQ(makeLauncher("--score=softmax", library), 0);
   void *handle = dlopen(library.c_str(), RTLD_NOW);
   ASSERT_TRUE(handle) << dlerror();
   using Load = int (*)(void *);
