@@ -171,33 +171,6 @@ bool compareFloats(arith::CmpFPredicate predicate, double a, double b) {
   return false;
 }
 
-bool compareIntegers(arith::CmpIPredicate predicate, double a, double b,
-                     double ua, double ub) {
-  switch (predicate) {
-  case arith::CmpIPredicate::eq:
-    return a == b;
-  case arith::CmpIPredicate::ne:
-    return a != b;
-  case arith::CmpIPredicate::slt:
-    return a < b;
-  case arith::CmpIPredicate::sle:
-    return a <= b;
-  case arith::CmpIPredicate::sgt:
-    return a > b;
-  case arith::CmpIPredicate::sge:
-    return a >= b;
-  case arith::CmpIPredicate::ult:
-    return ua < ub;
-  case arith::CmpIPredicate::ule:
-    return ua <= ub;
-  case arith::CmpIPredicate::ugt:
-    return ua > ub;
-  case arith::CmpIPredicate::uge:
-    return ua >= ub;
-  }
-  return false;
-}
-
 /// A stored integer read as unsigned.
 double asUnsigned(double x, Type type) {
   unsigned width = type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
@@ -243,9 +216,13 @@ ScalarFunction getTypedFunction(Operation *op) {
   if (auto compare = dyn_cast<arith::CmpIOp>(op)) {
     arith::CmpIPredicate predicate = compare.getPredicate();
     Type type = compare.getLhs().getType();
+    unsigned width = type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
+    auto toBits = [=](double x) {
+      return llvm::APInt(width, uint64_t(toInt(x)), /*isSigned=*/false,
+                         /*implicitTrunc=*/true);
+    };
     return [=](const double *a) -> double {
-      return compareIntegers(predicate, a[0], a[1], asUnsigned(a[0], type),
-                             asUnsigned(a[1], type));
+      return arith::applyCmpPredicate(predicate, toBits(a[0]), toBits(a[1]));
     };
   }
   if (auto cast = dyn_cast<arith::BitcastOp>(op))

@@ -434,33 +434,6 @@ void PlanCode::fillIn(ArrayRef<Argument> arguments, PlanValues &values) const {
 // Evaluation
 //===----------------------------------------------------------------------===//
 
-static bool compare(arith::CmpIPredicate predicate, int64_t a, int64_t b,
-                    uint64_t ua, uint64_t ub) {
-  switch (predicate) {
-  case arith::CmpIPredicate::eq:
-    return a == b;
-  case arith::CmpIPredicate::ne:
-    return a != b;
-  case arith::CmpIPredicate::slt:
-    return a < b;
-  case arith::CmpIPredicate::sle:
-    return a <= b;
-  case arith::CmpIPredicate::sgt:
-    return a > b;
-  case arith::CmpIPredicate::sge:
-    return a >= b;
-  case arith::CmpIPredicate::ult:
-    return ua < ub;
-  case arith::CmpIPredicate::ule:
-    return ua <= ub;
-  case arith::CmpIPredicate::ugt:
-    return ua > ub;
-  case arith::CmpIPredicate::uge:
-    return ua >= ub;
-  }
-  return false;
-}
-
 /// False: it divides by zero, or the quotient does not fit.
 bool PlanCode::computeInteger(const Instruction &instruction,
                               int64_t *slots) const {
@@ -524,7 +497,9 @@ bool PlanCode::computeInteger(const Instruction &instruction,
     r = a ^ b;
     break;
   case Opcode::Compare:
-    r = compare(arith::CmpIPredicate(instruction.extra), a, b, ua, ub);
+    r = arith::applyCmpPredicate(arith::CmpIPredicate(instruction.extra),
+                                 llvm::APInt(instruction.operandBits, ua),
+                                 llvm::APInt(instruction.operandBits, ub));
     break;
   case Opcode::Unsigned:
     r = ua;
