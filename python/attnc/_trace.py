@@ -181,7 +181,8 @@ def is_array(x):
 
 
 def _is_numpy_scalar(x):
-    return isinstance(x, sys.modules["numpy"].generic)
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(x, numpy.generic)
 
 
 def _unboxed(x):

@@ -146,6 +146,13 @@ def test_import_is_lazy():
     assert out.strip() == "[]"
 
 
+def test_tracing_needs_no_library_of_arrays():
+    out = run("import sys, attnc\n"
+              "attnc.compile(activation=lambda x: x * 2.0)\n"
+              "print('numpy' in sys.modules)")
+    assert out.strip() == "False"
+
+
 def test_events_at_exit_and_unraisable():
     run("import attnc, numpy as np\n"
         "attnc.events.subscribe(lambda event: None)\n"
