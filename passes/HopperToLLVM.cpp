@@ -299,6 +299,8 @@ private:
   Value allowsQuads(Value view);
   void emitQuads(ArrayRef<Value> elements, ArrayRef<Value> pointers, Value step,
                  Value inBounds, bool adds);
+  void addByCopy(StoreOp op, ArrayRef<Value> elements, Value pointer,
+                 Value groups);
   LogicalResult storeQuads(StoreOp op);
   Values loadPair(Value pointer, Value step, Value wide, Value inBounds);
   LogicalResult loadQuads(LoadOp op, ArrayRef<int64_t> indices,
@@ -319,6 +321,8 @@ private:
   /// References to what is in it stay valid.
   std::map<const void *, Values> values;
   llvm::MapVector<Value, RingInfo> rings;
+  /// Where in shared memory each begins.
+  DenseMap<Value, int64_t> scratches;
   int64_t sharedBytes = 0;
   /// Of accesses: see findSteps.
   DenseMap<std::pair<AffineMap, Type>, std::vector<SmallVector<int64_t>>> steps;
@@ -484,6 +488,12 @@ void KernelLowering::layOutSharedMemory() {
     rings[op.getRing()] = RingInfo{offset, slot, 0, 0, filler, number, type};
     offset += slot * type.getStages();
   });
+  kernel->walk([&](ScratchOp op) {
+    SmemType type = op.getSlot().getType();
+    scratches[op.getSlot()] = offset;
+    offset += 4 * type.getRows() * type.getCols() *
+              kernel.getRoles().getConsumers();
+  });
   for (auto &[value, ring] : rings) {
     ring.full = offset;
     offset += 8 * ring.type.getStages();
@@ -564,6 +574,9 @@ LogicalResult KernelLowering::emitConsumers(ConsumersOp role) {
   firstCol = mul(andi(lane, constant(3)), 2);
   if (failed(lowerBlock(role.getBody().front())))
     return failure();
+  // Copies read the shared memory of this thread block until they are done.
+  if (!scratches.empty())
+    assembly("cp.async.bulk.wait_group 0;", "", {}, {});
   branch(exit);
   return success();
 }
@@ -2438,6 +2451,36 @@ void KernelLowering::emitQuads(ArrayRef<Value> elements,
   assembly(text + "DONE:\n}", constraints, {}, operands);
 }
 
+/// Adds what this warp holds to one piece of memory, `groups` times 512 bytes
+/// from the pointer of its first lane on. The copy engine does that later. One
+/// asm, since products may be in flight.
+void KernelLowering::addByCopy(StoreOp op, ArrayRef<Value> elements,
+                               Value pointer, Value groups) {
+  constexpr int64_t groupBytes = 512;
+  int64_t count = elements.size() / 4;
+  // The consumers' first warp is warp 4.
+  Value from = add(mul(add(warp, -4), count * groupBytes),
+                   add(base, scratches.lookup(op.getThrough())));
+  Values operands = {lane, from, add(from, mul(lane, 16)), pointer,
+                     mul(groups, groupBytes)};
+  std::string constraints = "r,r,r,l,r";
+  int64_t next = operands.size();
+  llvm::append_range(operands, elements);
+  repeat(constraints, "f", elements.size());
+  // Who started the last copy waits until that has read its piece.
+  std::string text = "{\n.reg .pred p;\nsetp.eq.b32 p, $0, 0;\n"
+                     "@p cp.async.bulk.wait_group.read 0;\n"
+                     "bar.warp.sync 0xffffffff;\n";
+  for (int64_t i = 0; i < count; ++i)
+    text += "st.shared.v4.f32 [$2+" + std::to_string(i * groupBytes) + "], {" +
+            operandList(next + 4 * i, 4) + "};\n";
+  text += "fence.proxy.async.shared::cta;\nbar.warp.sync 0xffffffff;\n"
+          "setp.gt.and.s32 p, $4, 0, p;\n"
+          "@p cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 "
+          "[$3], [$1], $4;\n@p cp.async.bulk.commit_group;\n}";
+  assembly(text, constraints, {}, operands);
+}
+
 /// A store of a fragment whose quads are neighbours in memory. The groups of
 /// eight columns lie in the dim before the last.
 LogicalResult KernelLowering::storeQuads(StoreOp op) {
@@ -2453,6 +2496,7 @@ LogicalResult KernelLowering::storeQuads(StoreOp op) {
   llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
   firstRow = refreshed(firstRow);
   firstCol = refreshed(firstCol);
+  llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
   Values symbols;
   for (Value coordinate : op.getCoordinates())
     symbols.push_back(refreshed(get(coordinate)));
@@ -2467,12 +2511,25 @@ LogicalResult KernelLowering::storeQuads(StoreOp op) {
     pointers.push_back(LLVM::GEPOp::create(
         b, loc, pointer.getType(), b.getI8Type(), pointer,
         ArrayRef<LLVM::GEPArg>{stepTo(view, deltas[4 * i])}));
-  // Where not all groups exist, half of them at a time may.
   Block *wide = newBlock(), *narrow = newBlock(), *done = newBlock();
-  Value all = compare(arith::CmpIPredicate::sge, left, constant(groups));
-  branchSeldom(equals(andi(allowsQuads(view), all), 0), narrow, wide, {});
-  at(wide);
-  emitQuads(elements, pointers, Value(), access.inBounds, op.getAdd());
+  Value isWide = allowsQuads(view);
+  if (op.getThrough()) {
+    isWide = andi(isWide, equals(getStride(view, groupDim), 128));
+    branchSeldom(equals(isWide, 0), narrow, wide, {});
+    at(wide);
+    lane = refreshed(lane);
+    warp = refreshed(warp);
+    Value count = arith::MinSIOp::create(b, loc, left, constant(groups));
+    addByCopy(op, elements, pointer,
+              arith::SelectOp::create(b, loc, access.inBounds, count,
+                                      constant(0)));
+  } else {
+    // Where not all groups exist, half of them at a time may.
+    Value all = compare(arith::CmpIPredicate::sge, left, constant(groups));
+    branchSeldom(equals(andi(isWide, all), 0), narrow, wide, {});
+    at(wide);
+    emitQuads(elements, pointers, Value(), access.inBounds, op.getAdd());
+  }
   branch(done);
   at(narrow);
   Value step = mul(getStride(view, viewType.getRank() - 1), 4);
@@ -2768,7 +2825,7 @@ LogicalResult KernelLowering::lowerStore(StoreOp op) {
 LogicalResult KernelLowering::lower(Operation *op) {
   MLIRContext *context = b.getContext();
   return TypeSwitch<Operation *, LogicalResult>(op)
-      .Case<RingOp>([&](RingOp) { return success(); })
+      .Case<RingOp, ScratchOp>([&](auto) { return success(); })
       .Case<TensorMapOp>([&](TensorMapOp map) {
         NamedAttrList list;
         list.set("kind", b.getStringAttr("tensor_map"));

@@ -233,9 +233,10 @@ bool sm90GradientsFit(const ScheduleProblem &p, int64_t consumers,
 
 /// One kernel for all gradients, if there is one that fits: two sums and two
 /// products of 64 rows in registers; in shared memory besides the operands the
-/// exchanged weights of two blocks. Both consumers read these whole and share
-/// their product, by 64 rows or by columns.
-ScheduleAttr chooseOneKernel(MLIRContext *context, const ScheduleProblem &p) {
+/// exchanged weights of two blocks, and what their product adds. Both consumers
+/// read the weights whole and share their product, by 64 rows or by columns.
+ScheduleAttr chooseOneKernel(MLIRContext *context, const ScheduleProblem &p,
+                             int64_t widest = 128) {
   constexpr int64_t consumers = 2, blockM = consumers * kRowsPerConsumer;
   constexpr int64_t stages = 2, panel = 64;
   int64_t d = roundUp(p.headDim, panel), dv = roundUp(p.valueHeadDim, panel);
@@ -247,17 +248,15 @@ ScheduleAttr chooseOneKernel(MLIRContext *context, const ScheduleProblem &p) {
   int64_t element = bytesOf(p.elementType);
   for (int64_t blockN : {blockM, panel}) {
     int64_t share = roundUp(p.headDim, 16) / consumers;
-    // A mask's positions do not fit beside a wide block.
-    bool shares =
-        blockN == blockM
-            ? !p.unevenKeys
-            : d == consumers * panel || (share % 16 == 0 && panel % share == 0);
+    bool shares = blockN == blockM || d == consumers * panel ||
+                  (share % 16 == 0 && panel % share == 0);
     int64_t registers =
         (roundUp(p.headDim, 16) + roundUp(p.valueHeadDim, 16)) / 2 + blockN;
     int64_t bytes =
-        element * ((blockM + stages * blockN) * (d + dv) + 2 * blockM * blockN);
+        element * ((blockM + stages * blockN) * (d + dv) + 2 * blockM * blockN) +
+        4 * blockN * d;
     // What is left of the registers holds addresses.
-    if (shares && bytes <= kSharedMemory &&
+    if (blockN <= widest && shares && bytes <= kSharedMemory &&
         registers <= sm90RegisterBudget(p, consumers) - 24)
       return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
                                Order::Deferred, false, false, false, 1,
@@ -393,6 +392,9 @@ attnc::tile::getScheduleLadder(StringRef target, const ScheduleProblem &problem,
       ladder.push_back(next);
   };
   if (first.getOneKernel()) {
+    if (ScheduleAttr narrower = chooseOneKernel(first.getContext(), problem,
+                                                first.getBlockN() - 1))
+      add(narrower);
     ScheduleProblem many = problem;
     many.oneKernel = false;
     first = chooseSm90aGradients(first.getContext(), many);

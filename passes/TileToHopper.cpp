@@ -233,6 +233,8 @@ struct Exchange {
   /// It and all that depends on it.
   llvm::SetVector<Operation *> late;
   Value ring;
+  /// Through which sums are added, if there is room.
+  Value scratch;
 };
 
 /// A stage whose first products were started: what remains of it.
@@ -266,6 +268,7 @@ private:
   LogicalResult analyse();
   LogicalResult addCopy(tile::LoadOp load, bool inLoop);
   int64_t getStages(const Copy &copy);
+  int64_t getScratchBytes();
   int64_t getSharedBytes();
   LogicalResult checkBudgets();
   LogicalResult findStages();
@@ -487,6 +490,12 @@ LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
 /// Slots of the ring of `copy`.
 int64_t Scheduler::getStages(const Copy &copy) {
   return copy.inLoop ? std::max<int64_t>(schedule.getStages(), 1) : itemStages;
+}
+
+/// Shared memory through which results of the exchanged product go.
+int64_t Scheduler::getScratchBytes() {
+  return exchange ? 4 * schedule.getConsumers() * hopper::kWgmmaRows * getShare()
+                  : 0;
 }
 
 /// Shared memory for all rings and their barriers.
@@ -782,6 +791,13 @@ LogicalResult Scheduler::run() {
             schedule.getBlockN(),
             exchange->dot.getLhs().getType().getElementType()),
         "weights");
+  if (exchange && getSharedBytes() + getScratchBytes() <=
+                      hopper::kSharedMemoryLimit)
+    exchange->scratch = hopper::ScratchOp::create(
+        b, loc,
+        hopper::SmemType::get(b.getContext(), hopper::kWgmmaRows, getShare(),
+                              b.getF32Type()),
+        "sums");
   if (failed(emitRole(/*producer=*/true)) ||
       failed(emitRole(/*producer=*/false))) {
     out.erase();
@@ -1952,9 +1968,12 @@ void Scheduler::put(Role &role, Value packed) {
 }
 
 LogicalResult Scheduler::putWeights(Role &role) {
-  FailureOr<Value> packed = getPacked(role, exchange->dot.getLhs());
+  Value weights = exchange->dot.getLhs();
+  FailureOr<Value> packed = getPacked(role, weights);
   if (failed(packed))
     return failure();
+  // For the next product that reads them.
+  role.map.map(weights, *packed);
   put(role, *packed);
   return success();
 }
@@ -2041,7 +2060,8 @@ LogicalResult Scheduler::storeLate(Role &role, Stage &late, tile::StoreOp store,
   b.setInsertionPointToStart(choice.thenBlock());
   hopper::StoreOp::create(b, loc, role.map.lookup(store.getTile()),
                           late.map.lookup(store.getView()), symbols, map,
-                          Value(), Value(), store.getAdd());
+                          Value(), store.getAdd() ? exchange->scratch : Value(),
+                          store.getAdd());
   return success();
 }
 
@@ -2061,7 +2081,14 @@ LogicalResult Scheduler::emitDeferredBlock(Role &role, Value begin, Value key) {
     role.map.erase(cast.getResult());
   for (Operation &op : block.without_terminator()) {
     if (exchange && exchange->late.contains(&op)) {
-      if (failed(isa<tile::DotOp>(op) ? startLate(role) : finish()))
+      if (!isa<tile::DotOp>(op)) {
+        if (failed(finish()))
+          return failure();
+        continue;
+      }
+      // Once put, the weights take half the registers.
+      settle(role, op.getOperand(0).getDefiningOp<tile::CastOp>().getInput());
+      if (failed(putWeights(role)) || failed(startLate(role)))
         return failure();
       continue;
     }
@@ -2082,8 +2109,6 @@ LogicalResult Scheduler::emitDeferredBlock(Role &role, Value begin, Value key) {
     hopper::CommitOp::create(b, loc);
     role.inFlight.push_back(*started);
   }
-  if (exchange && failed(putWeights(role)))
-    return failure();
   settleAll(role);
   return success();
 }

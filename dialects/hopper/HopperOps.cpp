@@ -126,6 +126,16 @@ LogicalResult TensorMapOp::verify() {
   return success();
 }
 
+LogicalResult ScratchOp::verify() {
+  SmemType slot = getSlot().getType();
+  if (slot.getRows() != kWgmmaRows || slot.getCols() % 8 ||
+      !slot.getElementType().isF32())
+    return emitOpError() << "has 64 rows of f32 in a multiple of 8 columns, "
+                            "got "
+                         << slot;
+  return success();
+}
+
 LogicalResult CopyElementsOp::verify() {
   auto producer = (*this)->getParentOfType<ProducerOp>();
   if (!producer || !producer.getCooperative())
@@ -423,6 +433,14 @@ LogicalResult StoreOp::verify() {
     return success();
   FragType frag = getFrag().getType();
   SmemType smem = getThrough().getType();
+  if (getAdd()) {
+    if (getThrough().getDefiningOp<ScratchOp>() &&
+        frag.getLayout() == Layout::Acc && frag.getCols() == smem.getCols())
+      return success();
+    return emitOpError() << "adds through a hopper.scratch as wide, as a "
+                            "fragment of layout 'acc', got "
+                         << frag << " and " << smem;
+  }
   auto rows = getThrough().getDefiningOp<RowsOp>();
   if (!rows || frag.getLayout() != Layout::Acc ||
       frag.getElementType().getIntOrFloatBitWidth() != 16 ||

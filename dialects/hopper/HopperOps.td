@@ -117,6 +117,19 @@ def Hopper_RingOp : Hopper_Op<"ring",
   let assemblyFormat = "$name attr-dict `:` type($ring)";
 }
 
+def Hopper_ScratchOp : Hopper_Op<"scratch",
+    [MemoryEffects<[MemAlloc]>, HasParent<"KernelOp">]> {
+  let summary = "Shared memory of each consumer's own, without barriers";
+  let description = [{
+    For what passes through on its way to global memory, in the order that
+    who uses it likes. `name` is for readers of the IR.
+  }];
+  let arguments = (ins StrAttr:$name);
+  let results = (outs Hopper_SmemType:$slot);
+  let assemblyFormat = "$name attr-dict `:` type($slot)";
+  let hasVerifier = 1;
+}
+
 def Hopper_StartOp : Hopper_Op<"start", [Pure]> {
   let summary = "The first slot of a ring, in its first phase";
   let results = (outs Hopper_CursorType:$cursor);
@@ -375,6 +388,10 @@ def Hopper_StoreOp : Hopper_Op<"store",
     the elements change hands there, so that each thread writes 16 bytes and
     eight of them a line of 128. Where sizes, strides or the address do not
     allow that, they go straight to global memory as without it.
+
+    An `add` goes through a `hopper.scratch`, from where the copy engine adds
+    it: what each warp holds is one piece of memory. It is done when the role
+    ends.
   }];
   let arguments = (ins Hopper_FragType:$frag,
     Arg<Tile_ViewType, "destination", [MemWrite]>:$view,

@@ -401,20 +401,27 @@ def check_gradients(args, library, case, operands, captured, values,
     return worst
 
 
-def median_ms(launch, seconds):
+def median_ms(launches, seconds, rounds=4):
+    """Milliseconds of each. In turns, every other round backwards: a card that
+    gets warm is slower."""
     flush = torch.empty(1 << 28, dtype=torch.int8, device="cuda")
+    times = {name: [] for name in launches}
     for _ in range(3):
-        launch()
-    times = []
-    while sum(times) < seconds * 1e3 or len(times) < 5:
-        flush.zero_()
-        pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        pair[0].record()
-        launch()
-        pair[1].record()
-        torch.cuda.synchronize()
-        times.append(pair[0].elapsed_time(pair[1]))
-    return statistics.median(times)
+        for launch in launches.values():
+            launch()
+    for k in range(rounds):
+        for name in list(launches)[::-1 if k % 2 else 1]:
+            mine = []
+            while sum(mine) < seconds / rounds * 1e3 or len(mine) < 3:
+                flush.zero_()
+                pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+                pair[0].record()
+                launches[name]()
+                pair[1].record()
+                torch.cuda.synchronize()
+                mine.append(pair[0].elapsed_time(pair[1]))
+            times[name] += mine
+    return {name: statistics.median(x) for name, x in times.items()}
 
 
 def bench(args, library):
@@ -439,19 +446,22 @@ def bind(library, case, operands, text, schedule):
     return program.bind(**{x: values[x] for x in names})
 
 
-def bench_one(args, library, d, n, causal):
-    case = Case("bench", d=d, rows=n, batch=16384 // n, heads=2048 // d,
-                causal=causal)
-    q, k, v, do = make_operands(case)
-    flops = 10 * case.batch * case.heads * n * n * d / (2 if causal else 1)
-    line = {"d": d, "n": n, "causal": causal}
-    if d <= 128:
+def peers(operands, do, causal):
+    """cuDNN's softmax: its backward and its forward."""
+    leaves = [x.detach().requires_grad_() for x in operands]
+
+    def attend():
         with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-            leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-            out = F.scaled_dot_product_attention(*leaves, is_causal=causal)
-            ms = median_ms(lambda: torch.autograd.grad(
-                out, leaves, do, retain_graph=True), args.bench)
-        line["cudnn"] = flops / ms * 1e-9
+            return F.scaled_dot_product_attention(*leaves, is_causal=causal)
+
+    out = attend()
+    return {"cudnn": lambda: torch.autograd.grad(out, leaves, do,
+                                                 retain_graph=True),
+            "cudnn-forward": attend}
+
+
+def own(args, library, case, operands, shape):
+    """Backwards of both scores, the sigmoid's forward, and --variants."""
     launches = {}
     for score in ("sigmoid", "softmax"):
         case.score, case.bias = score, "scalar" * (score == "sigmoid")
@@ -459,9 +469,10 @@ def bench_one(args, library, d, n, causal):
             name = score + "-deterministic" * deterministic
             text = generate(args.attnc, case, True, deterministic).replace(
                 "attn.differentiate = f32", "attn.differentiate")
-            launches[name] = bind(library, case, (q, k, v, do), text, "")
+            launches[name] = bind(library, case, operands, text, "")
     case.score, case.bias = "sigmoid", "scalar"
-    shape = f"d{d}-{'causal' if causal else 'full'}-n{n}"
+    launches["sigmoid-forward"] = bind(
+        library, case, operands, generate(args.attnc, case, False), "")
     for name, schedule in args.variant:
         if not shape.startswith(name.partition(":")[0]):
             continue
@@ -475,13 +486,33 @@ def bench_one(args, library, d, n, causal):
         if schedule.startswith("@"):
             with open(schedule[1:]) as file:
                 text, schedule = file.read(), ""
-        launches[name] = bind(library, case, (q, k, v, do), text, schedule)
-    for name, launch in launches.items():
-        line[name] = flops / median_ms(launch, args.bench) * 1e-9
-    print("bench", " ".join(f"{key} {value:.0f}" if isinstance(value, float)
-                            else f"{key} {value}"
-                            for key, value in line.items()), "(TFLOP/s)",
-          flush=True)
+        launches[name] = bind(library, case, operands, text, schedule)
+    return launches
+
+
+def bench_one(args, library, d, n, causal):
+    case = Case("bench", d=d, rows=n, batch=16384 // n, heads=2048 // d,
+                causal=causal)
+    operands = make_operands(case)
+    flops = 10 * case.batch * case.heads * n * n * d / (2 if causal else 1)
+    shape = f"d{d}-{'causal' if causal else 'full'}-n{n}"
+    launches = {}
+    if d <= 128:  # cuDNN's backward takes no wider heads
+        launches = peers(operands[:3], operands[3], causal)
+    launches.update(own(args, library, case, operands, shape))
+    ms = median_ms(launches, args.bench)
+    line = {"d": d, "n": n, "causal": causal,
+            "TFLOP/s": {name: flops / time * 1e-9 for name, time in ms.items()
+                        if "forward" not in name}}
+    text = " ".join(f"{x} {y:.0f}" for x, y in line["TFLOP/s"].items())
+    if "cudnn" in ms:
+        line["ratio"] = ms["cudnn"] / ms["sigmoid"]
+        line["ratio_with_forward"] = (
+            (ms["cudnn-forward"] + ms["cudnn"]) /
+            (ms["sigmoid-forward"] + ms["sigmoid"]))
+        text += (f", sigmoid / cudnn {line['ratio']:.2f}, with the forward "
+                 f"{line['ratio_with_forward']:.2f}")
+    print(f"bench {shape}: {text}", flush=True)
     return line
 
 

@@ -151,12 +151,18 @@ func.func @captured(%q: !t, %k: !t, %v: !t, %head: tensor<?xf32> {attn.gradient}
 // TILE: tile.store add %[[DQ]]
 // TILE-LABEL: tile.kernel @one_query_gradient(
 
+// dS is put before the product of the block before starts, and that goes
+// through shared memory of its own.
+
 // CHECK-LABEL: hopper.kernel @one_gradients(
 // CHECK: %[[W:[0-9]+]] = hopper.ring "weights" : <2x128x128xbf16>
+// CHECK: %[[SUMS:[0-9]+]] = hopper.scratch "sums" : <64x64xf32>
 // CHECK: hopper.consumers
 // CHECK: hopper.acquire %[[W]][
 // CHECK-NEXT: hopper.put {{.*}} to %[[W]]
 // CHECK: scf.for
+// CHECK: hopper.acquire %[[W]]
+// CHECK-NEXT: hopper.put {{.*}} to %[[W]]
 // CHECK: %[[WS:[0-9]+]] = hopper.await %[[W]]
 // CHECK: hopper.columns %[[WS]]
 // CHECK: %[[DQ:.*]] = hopper.wgmma {{.*}} transpose_a
@@ -164,9 +170,7 @@ func.func @captured(%q: !t, %k: !t, %v: !t, %head: tensor<?xf32> {attn.gradient}
 // CHECK: hopper.wait %[[DQ]] :
 // CHECK: hopper.release %[[W]]
 // CHECK: scf.if
-// CHECK-NEXT: hopper.store add
-// CHECK: hopper.acquire %[[W]]
-// CHECK: hopper.put {{.*}} to %[[W]]
+// CHECK-NEXT: hopper.store add {{.*}} through %[[SUMS]]
 func.func @one(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
   %o = attn.fused %q, %k, %v activation {
   ^bb0(%x: f32):

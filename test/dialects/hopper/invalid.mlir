@@ -205,3 +205,22 @@ func.func @f(%x: !hopper.frag<64x64xbf16, acc>, %v: !tile.view<?x?xbf16>) {
   hopper.store add %x, %v[] by affine_map<(r, c) -> (r, c)> : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?xbf16>
   return
 }
+
+// -----
+
+hopper.kernel @f(%v: !tile.view<?x64xf32>) roles(#hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240>) {
+  // expected-error@+1 {{has 64 rows of f32 in a multiple of 8 columns}}
+  %sums = hopper.scratch "sums" : !hopper.smem<64x64xbf16>
+  hopper.producer {
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+// -----
+
+func.func @f(%x: !hopper.frag<64x64xf32, acc>, %v: !tile.view<?x64xf32>, %s: !hopper.smem<64x64xf32>) {
+  // expected-error@+1 {{adds through a hopper.scratch as wide}}
+  hopper.store add %x, %v[] by affine_map<(r, c) -> (r, c)> through %s : !hopper.smem<64x64xf32> : !hopper.frag<64x64xf32, acc>, !tile.view<?x64xf32>
+  return
+}

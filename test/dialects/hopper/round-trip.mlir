@@ -1,6 +1,7 @@
 // RUN: attnc-opt %s | attnc-opt | FileCheck %s
 
 #row = affine_map<(r, c)[b, i] -> (b, i + r, c)>
+#sums = affine_map<(r, c) -> (r floordiv 16, c floordiv 8, ((r mod 8) * 4 + (c mod 8) floordiv 2) * 4 + ((r mod 16) floordiv 8) * 2 + c mod 2)>
 #roles = #hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240, persistent = true>
 
 // CHECK-LABEL: hopper.kernel @k(
@@ -125,4 +126,20 @@ func.func @exchange(%a: !hopper.frag<64x128xbf16, a>, %r: !hopper.ring<2x128x128
   // CHECK: hopper.store add %{{.*}}, %{{.*}}[] by
   hopper.store add %s, %v[] by affine_map<(r, c) -> (r, c)> : !hopper.frag<64x32xf32, acc>, !tile.view<?x64xf32>
   return
+}
+
+// Sums that go through shared memory.
+
+// CHECK-LABEL: hopper.kernel @sums
+hopper.kernel @sums(%v: !tile.view<?x8x128xf32>) roles(#hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240>) {
+  // CHECK: hopper.scratch "sums" : <64x64xf32>
+  %sums = hopper.scratch "sums" : !hopper.smem<64x64xf32>
+  hopper.producer {
+  }
+  hopper.consumers (%wg) {
+    %one = arith.constant 1.0 : f32
+    %x = hopper.splat %one : f32 -> !hopper.frag<64x64xf32, acc>
+    // CHECK: hopper.store add %{{.*}}, %{{.*}}[] by #{{.*}} through %{{.*}} : {{.*}} : <64x64xf32, acc>, <?x8x128xf32>
+    hopper.store add %x, %v[] by #sums through %sums : !hopper.smem<64x64xf32> : !hopper.frag<64x64xf32, acc>, !tile.view<?x8x128xf32>
+  }
 }
