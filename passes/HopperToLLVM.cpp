@@ -491,8 +491,8 @@ void KernelLowering::layOutSharedMemory() {
   kernel->walk([&](ScratchOp op) {
     SmemType type = op.getSlot().getType();
     scratches[op.getSlot()] = offset;
-    offset += 4 * type.getRows() * type.getCols() *
-              kernel.getRoles().getConsumers();
+    offset +=
+        4 * type.getRows() * type.getCols() * kernel.getRoles().getConsumers();
   });
   for (auto &[value, ring] : rings) {
     ring.full = offset;
@@ -2520,9 +2520,9 @@ LogicalResult KernelLowering::storeQuads(StoreOp op) {
     lane = refreshed(lane);
     warp = refreshed(warp);
     Value count = arith::MinSIOp::create(b, loc, left, constant(groups));
-    addByCopy(op, elements, pointer,
-              arith::SelectOp::create(b, loc, access.inBounds, count,
-                                      constant(0)));
+    addByCopy(
+        op, elements, pointer,
+        arith::SelectOp::create(b, loc, access.inBounds, count, constant(0)));
   } else {
     // Where not all groups exist, half of them at a time may.
     Value all = compare(arith::CmpIPredicate::sge, left, constant(groups));

@@ -252,9 +252,9 @@ ScheduleAttr chooseOneKernel(MLIRContext *context, const ScheduleProblem &p,
                   (share % 16 == 0 && panel % share == 0);
     int64_t registers =
         (roundUp(p.headDim, 16) + roundUp(p.valueHeadDim, 16)) / 2 + blockN;
-    int64_t bytes =
-        element * ((blockM + stages * blockN) * (d + dv) + 2 * blockM * blockN) +
-        4 * blockN * d;
+    int64_t bytes = element * ((blockM + stages * blockN) * (d + dv) +
+                               2 * blockM * blockN) +
+                    (blockN == blockM ? 0 : 4 * blockN * d);
     // What is left of the registers holds addresses.
     if (blockN <= widest && shares && bytes <= kSharedMemory &&
         registers <= sm90RegisterBudget(p, consumers) - 24)
@@ -392,8 +392,8 @@ attnc::tile::getScheduleLadder(StringRef target, const ScheduleProblem &problem,
       ladder.push_back(next);
   };
   if (first.getOneKernel()) {
-    if (ScheduleAttr narrower = chooseOneKernel(first.getContext(), problem,
-                                                first.getBlockN() - 1))
+    if (ScheduleAttr narrower =
+            chooseOneKernel(first.getContext(), problem, first.getBlockN() - 1))
       add(narrower);
     ScheduleProblem many = problem;
     many.oneKernel = false;

@@ -492,10 +492,13 @@ int64_t Scheduler::getStages(const Copy &copy) {
   return copy.inLoop ? std::max<int64_t>(schedule.getStages(), 1) : itemStages;
 }
 
-/// Shared memory through which results of the exchanged product go.
+/// Shared memory through which shares of the exchanged product go. Measured
+/// (benchmarks/journal.md, backward, 6): blocks of 64 rows gain by it, a
+/// product of which each consumer has 64 rows loses.
 int64_t Scheduler::getScratchBytes() {
-  return exchange ? 4 * schedule.getConsumers() * hopper::kWgmmaRows * getShare()
-                  : 0;
+  return exchange && splitsColumns()
+             ? 4 * schedule.getConsumers() * hopper::kWgmmaRows * getShare()
+             : 0;
 }
 
 /// Shared memory for all rings and their barriers.
@@ -791,8 +794,8 @@ LogicalResult Scheduler::run() {
             schedule.getBlockN(),
             exchange->dot.getLhs().getType().getElementType()),
         "weights");
-  if (exchange && getSharedBytes() + getScratchBytes() <=
-                      hopper::kSharedMemoryLimit)
+  int64_t scratch = getScratchBytes();
+  if (scratch && getSharedBytes() + scratch <= hopper::kSharedMemoryLimit)
     exchange->scratch = hopper::ScratchOp::create(
         b, loc,
         hopper::SmemType::get(b.getContext(), hopper::kWgmmaRows, getShare(),

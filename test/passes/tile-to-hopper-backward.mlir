@@ -151,12 +151,11 @@ func.func @captured(%q: !t, %k: !t, %v: !t, %head: tensor<?xf32> {attn.gradient}
 // TILE: tile.store add %[[DQ]]
 // TILE-LABEL: tile.kernel @one_query_gradient(
 
-// dS is put before the product of the block before starts, and that goes
-// through shared memory of its own.
+// dS is put before the product of the block before starts.
 
 // CHECK-LABEL: hopper.kernel @one_gradients(
 // CHECK: %[[W:[0-9]+]] = hopper.ring "weights" : <2x128x128xbf16>
-// CHECK: %[[SUMS:[0-9]+]] = hopper.scratch "sums" : <64x64xf32>
+// CHECK-NOT: hopper.scratch
 // CHECK: hopper.consumers
 // CHECK: hopper.acquire %[[W]][
 // CHECK-NEXT: hopper.put {{.*}} to %[[W]]
@@ -170,7 +169,7 @@ func.func @captured(%q: !t, %k: !t, %v: !t, %head: tensor<?xf32> {attn.gradient}
 // CHECK: hopper.wait %[[DQ]] :
 // CHECK: hopper.release %[[W]]
 // CHECK: scf.if
-// CHECK-NEXT: hopper.store add {{.*}} through %[[SUMS]]
+// CHECK-NEXT: hopper.store add
 func.func @one(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
   %o = attn.fused %q, %k, %v activation {
   ^bb0(%x: f32):
@@ -178,4 +177,23 @@ func.func @one(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
     attn.yield %y : f32
   } : !t, !t, !t -> !t
   return %o : !t
+}
+
+// 64 queries a block: each consumer has 64 columns of the product, and adds
+// them through shared memory of its own.
+
+// CHECK-LABEL: hopper.kernel @by_columns_gradients(
+// CHECK: hopper.ring "weights" : <2x128x64xbf16>
+// CHECK: %[[SUMS:[0-9]+]] = hopper.scratch "sums" : <64x64xf32>
+// CHECK: hopper.consumers
+// CHECK: hopper.store add {{.*}} through %[[SUMS]]
+!t128 = tensor<?x?x?x128xbf16>
+func.func @by_columns(%q: !t128, %k: !t128, %v: !t128) -> !t128
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v activation {
+  ^bb0(%x: f32):
+    %y = attn.logistic %x : f32
+    attn.yield %y : f32
+  } : !t128, !t128, !t128 -> !t128
+  return %o : !t128
 }

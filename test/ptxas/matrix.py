@@ -101,6 +101,7 @@ GRADIENTS = {
     **{f"{score}-d{d}{mask}": f"--score={score} --head-dim={d} {flag}"
        for score in ("sigmoid", "softmax") for d in (64, 128, 256)
        for mask, flag in (("", ""), ("-causal", "--causal"))},
+    "sigmoid-d64-window": "--score=sigmoid --head-dim=64 --window=512,0",
     "sigmoid-d192-lengths": "--score=sigmoid --head-dim=192 --kv-len --q-len",
     "sigmoid-d59": "--score=sigmoid --head-dim=59",
     "softmax-alibi-groups": "--score=softmax --alibi --heads=8 --kv-heads=2 "
