@@ -193,10 +193,13 @@ Error ExplainCommand::explain(StringRef contents, Target target) {
   if (Error error = compile(*artifact, compileOptions, Phase::Fused))
     return error;
   std::vector<Kernel> kernels;
-  for (auto function : artifact->module->getOps<mlir::func::FuncOp>())
+  for (auto function : artifact->module->getOps<mlir::func::FuncOp>()) {
+    if (function.isExternal())
+      continue;
     for (const Parameter &parameter : readSignature(function).parameters)
       if (Error error = sizes.bindStatic(parameter))
         return error;
+  }
   artifact->module->walk([&](attn::FusedOp op) {
     kernels.emplace_back();
     kernels.back().problem = getScheduleProblem(op, /*anyLayout=*/false);

@@ -9,6 +9,7 @@
 #include "mlir/IR/BuiltinAttributes.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSwitch.h"
+#include "llvm/Support/FileSystem.h"
 
 #include <cmath>
 
@@ -59,6 +60,20 @@ static Expected<HostTensor> adapt(HostTensor tensor, const Parameter &parameter,
   return tensor.convert(want);
 }
 
+/// `text` is NAME=FILE with a name that nothing has, unless it names a file.
+static Error unknownInput(const Signature &signature, llvm::StringRef text) {
+  auto [name, file] = text.split('=');
+  if (file.empty() || llvm::sys::fs::exists(text))
+    return Error::success();
+  llvm::SmallVector<llvm::StringRef> known;
+  for (const Parameter &parameter : signature.parameters)
+    if (parameter.isTensor && !parameter.isResult)
+      known.push_back(parameter.name);
+  return makeError("--input: expected NAME=FILE.npy with a tensor of '" +
+                   signature.function + "' (" + llvm::join(known, ", ") +
+                   "), got '" + text + "'" + didYouMean(name, known));
+}
+
 Error Call::readFiles(const InputRequest &request) {
   size_t next = 0;
   for (const std::string &text : request.files) {
@@ -68,6 +83,8 @@ Error Call::readFiles(const InputRequest &request) {
     if (!file.empty() && signature->find(name)) {
       index = signature->find(name) - signature->parameters.data();
       path = file;
+    } else if (Error error = unknownInput(*signature, text)) {
+      return error;
     } else {
       while (next < signature->parameters.size() &&
              (!signature->parameters[next].isTensor || given[next]))
