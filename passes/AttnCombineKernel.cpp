@@ -26,7 +26,7 @@ tile::ScheduleAttr getSchedule(tile::ScheduleAttr split) {
   auto schedule = tile::ScheduleAttr::get(
       split.getContext(), kColumns, tile::kMostSplits, isGpu, 0,
       tile::Order::Serial, false, false, false, 1, 0, false);
-  return schedule.withSplit(0, 0, isGpu ? 4 : 1);
+  return schedule.withSplit(0, 0, isGpu ? 4 : 1, false);
 }
 
 /// Whole groups of columns of a fragment; what no range fills reads as 0.

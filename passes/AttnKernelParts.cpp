@@ -329,11 +329,28 @@ AttnKernel KernelFrame::finish() {
 // Captured operands
 //===----------------------------------------------------------------------===//
 
+RowExprs attnc::rowExprs(ImplicitLocOpBuilder &builder, const BlockOrigin &at,
+                         SmallVectorImpl<Value> &symbols) {
+  auto symbol = [&](Value value) {
+    symbols.push_back(value);
+    return builder.getAffineSymbolExpr(symbols.size() - 1);
+  };
+  AffineExpr head = symbol(at.h);
+  AffineExpr row = symbol(at.i0) + builder.getAffineDimExpr(0);
+  if (!at.group)
+    return {head, row};
+  IntegerAttr known;
+  AffineExpr group = matchPattern(at.group, m_Constant(&known))
+                         ? builder.getAffineConstantExpr(known.getInt())
+                         : symbol(at.group);
+  return {head + row % group, row.floorDiv(group)};
+}
+
 Element CaptureLoader::load(const attn::Capture &capture,
                             const BlockOrigin &at) {
   if (!isa<RankedTensorType>(capture.value.getType()))
     return {capture.value, nullptr};
-  bool byRow = capture.map.isFunctionOfDim(rowDim());
+  bool byRow = usesRows(capture, at);
   bool byCol = usesColumns(capture);
   if (!byRow && !byCol)
     return {loadScalar(capture, at), nullptr};
@@ -365,7 +382,15 @@ AffineMap CaptureLoader::blockMap(const attn::Capture &capture,
   // Coordinates that the map does not use would be noise in the IR.
   SmallVector<AffineExpr> dims;
   Value origins[] = {at.b, at.h, at.i0, at.x0};
+  RowExprs row;
+  if (at.group &&
+      (capture.map.isFunctionOfDim(1) || capture.map.isFunctionOfDim(2)))
+    row = rowExprs(builder, at, coordinates);
   for (unsigned k = 0; k < 4; ++k) {
+    if (row.head && (k == 1 || k == 2)) {
+      dims.push_back(k == 1 ? row.head : row.position);
+      continue;
+    }
     AffineExpr expr = builder.getAffineConstantExpr(0);
     if (capture.map.isFunctionOfDim(k)) {
       if (k >= 2)

@@ -109,10 +109,21 @@ Value loadTile(ImplicitLocOpBuilder &builder, tile::TileType type, Value view,
 //===----------------------------------------------------------------------===//
 
 /// Where a block of positions (b, h, i0 + r, x0 + c) starts: x is the key j, or
-/// d in an epilogue. All index values.
+/// d in an epilogue. All index values. With `group`, the block's rows are those
+/// of several heads: row r is head h + (i0 + r) mod group at position (i0 + r)
+/// floordiv group.
 struct BlockOrigin {
-  Value b, h, i0, x0;
+  Value b, h, i0, x0, group = {};
 };
+
+/// Head and position of row r, functions of (r, c)[symbols].
+struct RowExprs {
+  mlir::AffineExpr head, position;
+};
+
+/// The same for queries of a block; `symbols` get what is read of `at`.
+RowExprs rowExprs(ImplicitLocOpBuilder &builder, const BlockOrigin &at,
+                  llvm::SmallVectorImpl<Value> &symbols);
 
 /// What a region reads of a captured operand: one scalar for the whole block,
 /// or a tile with one element a row, a column or a position.
@@ -131,7 +142,11 @@ public:
                 BlockRows orientation = BlockRows::Queries)
       : frame(frame), rows(rows), cols(cols), orientation(orientation) {}
 
-  /// Whether the element changes along the columns of the block.
+  /// Whether the element changes along the rows or columns of the block.
+  bool usesRows(const attn::Capture &capture, const BlockOrigin &at) const {
+    return capture.map.isFunctionOfDim(rowDim()) ||
+           (at.group && capture.map.isFunctionOfDim(1));
+  }
   bool usesColumns(const attn::Capture &capture) const {
     return capture.map.isFunctionOfDim(columnDim());
   }

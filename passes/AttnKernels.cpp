@@ -49,6 +49,7 @@ public:
       : op(op), sums(sums), b(builder), frame(builder, name, orders, schedule),
         blockM(schedule.getBlockM()), blockN(schedule.getBlockN()),
         isShared(schedule.getConsumers() > 1),
+        isPacked(schedule.getPackGroups()),
         keyCaptures(frame, blockM, blockN),
         scores(tileType(blockM, blockN, builder.getF32Type())),
         output(tileType(blockM, dimSize(op.getValue()), builder.getF32Type())),
@@ -63,7 +64,7 @@ public:
     openItems();
     setPositions();
     hoistCaptures();
-    Value query = loadRows(op.getQuery(), h, i0, qLeft());
+    Value query = loadQuery();
     Carried result = keyLoop(query);
     isSplit() ? storeSums(result) : storeOutput(result);
     return frame.finish();
@@ -85,14 +86,21 @@ private:
     attn::LayoutDims dims = attn::getLayoutDims(op.getLayout());
     Value heads = frame.dim(op.getQuery(), dims.h);
     Value rows = frame.dim(op.getQuery(), dims.s);
-    Value size = constantIndex(b, blockM);
-    Value blocks = arith::CeilDivUIOp::create(b, rows, size);
+    Value size = constantIndex(b, blockM), blocks;
+    if (!isPacked)
+      blocks = arith::CeilDivUIOp::create(b, rows, size);
     // S-empty: without sequences, heads or rows there is no item. S-gqa: a
     // call without key heads has none either, but divides.
     Value one = constantIndex(b, 1);
     Value keyHeads =
         arith::MaxUIOp::create(b, frame.dim(op.getKey(), dims.h), one);
-    Value group = arith::DivUIOp::create(b, heads, keyHeads);
+    Value group = groupSize(heads, keyHeads);
+    if (isPacked) {
+      packed = group;
+      rows = arith::MulIOp::create(b, rows, group);
+      heads = frame.dim(op.getKey(), dims.h);
+      blocks = arith::CeilDivUIOp::create(b, rows, size);
+    }
     SmallVector<Value> counts = {frame.dim(op.getQuery(), dims.b), heads,
                                  blocks};
     // Items of the same range come together: heads of a group share keys.
@@ -104,9 +112,36 @@ private:
     batch = at[0];
     if (isSplit())
       split = at[1];
-    h = at[at.size() - 2];
-    hk = arith::DivUIOp::create(b, h, group);
+    h = hk = at[at.size() - 2];
+    if (isPacked)
+      h = arith::MulIOp::create(b, hk, group);
+    else
+      hk = arith::DivUIOp::create(b, h, group);
     i0 = arith::MulIOp::create(b, at.back(), size);
+  }
+
+  /// Query heads of a key head: a constant where the types say so.
+  Value groupSize(Value heads, Value keyHeads) {
+    int64_t dim = attn::getLayoutDims(op.getLayout()).h;
+    auto query = cast<RankedTensorType>(op.getQuery().getType());
+    auto key = cast<RankedTensorType>(op.getKey().getType());
+    if (isPacked && !query.isDynamicDim(dim) && !key.isDynamicDim(dim) &&
+        key.getDimSize(dim))
+      return constantIndex(
+          b, std::max<int64_t>(query.getDimSize(dim) / key.getDimSize(dim), 1));
+    Value group = arith::DivUIOp::create(b, heads, keyHeads);
+    // Nothing is divided by 0 where there are no heads.
+    return isPacked ? Value(arith::MaxUIOp::create(b, group,
+                                                   constantIndex(b, 1)))
+                    : group;
+  }
+
+  /// Where the rows of this item begin.
+  BlockOrigin origin(Value x0 = {}) { return {batch, h, i0, x0, packed}; }
+
+  /// The position of a row of the item.
+  Value positionOf(Value row) {
+    return packed ? Value(arith::DivUIOp::create(b, row, packed)) : row;
   }
 
   /// A sequence's own length: at most the size of the tensor, whatever the
@@ -130,6 +165,8 @@ private:
     b32 = toI32(b, batch);
     h32 = toI32(b, h);
     i032 = toI32(b, i0);
+    if (packed)
+      packed32 = toI32(b, packed);
   }
 
   /// Query rows of this block inside the sequence; null if only the tensor
@@ -137,17 +174,41 @@ private:
   Value qLeft() {
     if (!op.getQLen())
       return {};
-    return arith::SubIOp::create(b, qLen, i0);
+    Value rows = packed ? Value(arith::MulIOp::create(b, qLen, packed)) : qLen;
+    return arith::SubIOp::create(b, rows, i0);
   }
 
-  /// Rows row0, row0 + 1, ... of one head of a (b, h, s, d) tensor.
-  Value loadRows(Value tensor, Value head, Value row0, Value rows) {
-    int64_t count = row0 == i0 ? blockM : blockN;
-    Type element = cast<RankedTensorType>(tensor.getType()).getElementType();
-    return tile::LoadOp::create(
-        b, tileType(count, dimSize(tensor), element), frame.view(tensor),
-        ValueRange{batch, head, row0}, rowMap(frame, tensor, op.getLayout()),
-        rows, Value(), Value(), Value(), IntegerAttr(), IntegerAttr());
+  tile::TileType typeOfRows(Value tensor, int64_t count) {
+    return tileType(
+        count, dimSize(tensor),
+        cast<RankedTensorType>(tensor.getType()).getElementType());
+  }
+
+  /// The access to this item's rows of a (b, h, s, d) tensor.
+  AffineMap queryMap(Value tensor, SmallVectorImpl<Value> &coordinates) {
+    coordinates.push_back(batch);
+    RowExprs row = rowExprs(b, origin(), coordinates);
+    AffineExpr logical[] = {b.getAffineSymbolExpr(0), row.head, row.position,
+                            b.getAffineDimExpr(1)};
+    SmallVector<AffineExpr> perTensorDim(4);
+    for (auto [expr, dim] :
+         llvm::zip_equal(logical, attn::getLayoutPermutation(op.getLayout())))
+      perTensorDim[dim] = expr;
+    return frame.accessMap(tensor, coordinates.size(), perTensorDim);
+  }
+
+  Value loadQuery() {
+    SmallVector<Value> at;
+    AffineMap map = queryMap(op.getQuery(), at);
+    return loadTile(b, typeOfRows(op.getQuery(), blockM),
+                    frame.view(op.getQuery()), at, map, qLeft());
+  }
+
+  /// Rows row0, row0 + 1, ... of the keys or values.
+  Value loadKeys(Value tensor, Value row0, Value rows) {
+    return loadTile(b, typeOfRows(tensor, blockN), frame.view(tensor),
+                    {batch, hk, row0}, rowMap(frame, tensor, op.getLayout()),
+                    rows);
   }
 
   //===--------------------------------------------------------------------===//
@@ -163,7 +224,7 @@ private:
       maskElements.emplace_back(maskCaptures.back().size());
     }
     scoreElements.resize(scoreCaptures.size());
-    loadCaptures(/*byKey=*/false, {batch, h, i0, {}});
+    loadCaptures(/*byKey=*/false, origin());
   }
 
   void loadCaptures(bool byKey, const BlockOrigin &at) {
@@ -183,16 +244,24 @@ private:
   // The loop over key blocks
   //===--------------------------------------------------------------------===//
 
-  /// The keys that `count` queries from `first` on attend: what all masks leave
-  /// of [0, kLen).
-  attn::KeyRange keyRange(Value first, Value count) {
+  /// The keys that `count` rows from `row` on attend: what all masks leave of
+  /// [0, kLen).
+  attn::KeyRange keyRange(Value row, Value count) {
     Value zero = constantIndex(b, 0);
+    Value first = positionOf(row);
+    if (packed) {
+      Value one = constantIndex(b, 1);
+      Value last = arith::SubIOp::create(
+          b, arith::AddIOp::create(b, row, count), one);
+      count = arith::SubIOp::create(b, positionOf(last), first);
+      count = arith::AddIOp::create(b, count, one);
+    }
     attn::KeyRange range = {zero, zero, kLen, kLen};
     attn::QueryRows rows = {batch, h, first, count, qLen, kLen};
     for (attn::MaskOpInterface mask : masks)
       range = attn::intersect(b, b.getLoc(), range,
                               mask.buildKeyRange(b, b.getLoc(), rows));
-    if (op.getQLen() || first != i0) {
+    if (op.getQLen() || row != i0) {
       // Rows beyond the sequence attend nothing.
       Value any =
           arith::CmpIOp::create(b, arith::CmpIPredicate::slt, first, qLen);
@@ -285,8 +354,8 @@ private:
     // S-beyond: rows at or beyond the length are never read.
     Value left = arith::SubIOp::create(b, kLen, j0);
     Value j032 = toI32(b, j0);
-    Value key = loadRows(op.getKey(), hk, j0, left);
-    loadCaptures(/*byKey=*/true, {batch, h, i0, j0});
+    Value key = loadKeys(op.getKey(), j0, left);
+    loadCaptures(/*byKey=*/true, origin(j0));
     Value logits = tile::DotOp::create(b, scores, query, key, Value(),
                                        /*transpose_a=*/false,
                                        /*transpose_b=*/true);
@@ -315,14 +384,23 @@ private:
     Type element =
         cast<RankedTensorType>(op.getValue().getType()).getElementType();
     Value rounded = castTile(b, weights, element);
-    Value value = loadRows(op.getValue(), hk, j0, left);
+    Value value = loadKeys(op.getValue(), j0, left);
     carried.output =
         tile::DotOp::create(b, output, rounded, value, carried.output);
     return carried;
   }
 
+  /// The position and the head of row `r` of a tile.
   Value i(ImplicitLocOpBuilder &b, Value r) {
-    return arith::AddIOp::create(b, i032, r);
+    Value row = arith::AddIOp::create(b, i032, r);
+    return packed ? Value(arith::DivUIOp::create(b, row, packed32)) : row;
+  }
+  Value head(ImplicitLocOpBuilder &b, Value r) {
+    if (!packed)
+      return h32;
+    Value row = arith::AddIOp::create(b, i032, r);
+    return arith::AddIOp::create(b, h32,
+                                 arith::RemUIOp::create(b, row, packed32));
   }
 
   Value scale() {
@@ -345,7 +423,7 @@ private:
           // S-alibi: positions and both lengths, so that the whole distance
           // to the diagonal can be had.
           Value j = arith::AddIOp::create(b, j032, c);
-          SmallVector<Value> arguments = {s, b32,    h32,   i(b, r),
+          SmallVector<Value> arguments = {s, b32,    head(b, r), i(b, r),
                                           j, qLen32, kLen32};
           llvm::append_range(arguments,
                              scalarsOf(b, scoreElements, e.drop_front()));
@@ -380,7 +458,7 @@ private:
               arith::CmpIOp::create(b, arith::CmpIPredicate::slt, c, left32);
           if (masks.empty())
             return keep;
-          attn::MaskPosition pos = {b32,     h32,
+          attn::MaskPosition pos = {b32,     head(b, r),
                                     i(b, r), arith::AddIOp::create(b, j032, c),
                                     qLen32,  kLen32};
           for (auto [mask, elements] : llvm::zip_equal(masks, maskElements)) {
@@ -406,9 +484,9 @@ private:
     o = maskRows(o, 0);
     auto type = cast<RankedTensorType>(op.getOutput().getType());
     o = castTile(b, o, type.getElementType());
-    tile::StoreOp::create(
-        b, o, frame.view(op.getOutput()), ValueRange{batch, h, i0},
-        rowMap(frame, op.getOutput(), op.getLayout()), Value());
+    SmallVector<Value> at;
+    AffineMap map = queryMap(op.getOutput(), at);
+    tile::StoreOp::create(b, o, frame.view(op.getOutput()), at, map, Value());
     if (op.getLse())
       storeLse(result);
   }
@@ -416,12 +494,14 @@ private:
   /// What a range of keys gives, as it is.
   void storeSums(const Carried &result) {
     MLIRContext *context = b.getContext();
-    AffineExpr r, c, s, bb, hh, i;
-    bindDims(context, r, c);
-    bindSymbols(context, s, bb, hh, i);
-    AffineMap stat = AffineMap::get(2, 4, {s, bb, hh, i + r}, context);
-    AffineMap wide = AffineMap::get(2, 4, {s, bb, hh, i + r, c}, context);
-    SmallVector<Value> at = {split, batch, h, i0};
+    SmallVector<Value> at = {split, batch};
+    RowExprs row = rowExprs(b, origin(), at);
+    SmallVector<AffineExpr> each = {b.getAffineSymbolExpr(0),
+                                    b.getAffineSymbolExpr(1), row.head,
+                                    row.position};
+    AffineMap stat = AffineMap::get(2, at.size(), each, context);
+    each.push_back(b.getAffineDimExpr(1));
+    AffineMap wide = AffineMap::get(2, at.size(), each, context);
     auto store = [&](Value tile, Value view, AffineMap map) {
       if (view)
         tile::StoreOp::create(b, tile, frame.view(view), at, map, Value());
@@ -447,8 +527,11 @@ private:
     float inf = std::numeric_limits<float>::infinity();
     Value lse = logSumExp(b, result.max, result.sum);
     lse = maskRows(lse, -inf);
-    tile::StoreOp::create(b, lse, frame.view(op.getLse()),
-                          ValueRange{batch, h, i0}, statMap(b.getContext()),
+    SmallVector<Value> at = {batch};
+    RowExprs row = rowExprs(b, origin(), at);
+    AffineExpr each[] = {b.getAffineSymbolExpr(0), row.head, row.position};
+    tile::StoreOp::create(b, lse, frame.view(op.getLse()), at,
+                          AffineMap::get(2, at.size(), each, b.getContext()),
                           Value());
   }
 
@@ -500,12 +583,13 @@ private:
     SmallVector<Element> elements;
     for (const attn::Capture &capture :
          pairUp(op.getEpilogueCaptures(), op.getEpilogueMaps()))
-      elements.push_back(loader.load(capture, {batch, h, i0, {}}));
+      elements.push_back(loader.load(capture, origin()));
     llvm::append_range(inputs, tilesOf(elements));
     return buildMap(
         b, output, inputs,
         [&](ImplicitLocOpBuilder &b, ValueRange e, Value r, Value c) {
-          SmallVector<Value> arguments = {e.front(), b32, h32, i(b, r), c};
+          SmallVector<Value> arguments = {e.front(), b32, head(b, r), i(b, r),
+                                          c};
           llvm::append_range(arguments, e.slice(1, stats));
           llvm::append_range(arguments,
                              scalarsOf(b, elements, e.drop_front(1 + stats)));
@@ -520,11 +604,15 @@ private:
   int64_t blockM, blockN;
   /// Several workers share the rows of a block.
   bool isShared;
+  /// The rows of an item are those of all heads that share a key head.
+  bool isPacked;
   CaptureLoader keyCaptures;
   /// blockM x blockN, blockM x Dv and blockM x 1, all f32.
   tile::TileType scores, output, row;
 
-  Value batch, h, hk, i0, qLen, kLen;
+  /// Of the first row. Packed: its head is the key head's first, and row r is
+  /// number i0 + r of all (position, head), of which `packed` share a position.
+  Value batch, h, hk, i0, qLen, kLen, packed, packed32;
   /// Of the keys: this item's range and how many there are.
   Value split, ranges;
   Value b32, h32, i032, qLen32, kLen32;

@@ -93,8 +93,13 @@ tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
       type.getElementType()};
   // A row's products take as many registers as the sums of a block.
   problem.gradients = gradients || isa<attn::RowDotOp>(op);
-  if (fused)
+  if (fused) {
     countLoopValues(fused, problem);
+    int64_t dim = attn::getLayoutDims(fused.getLayout()).h;
+    auto key = cast<RankedTensorType>(fused.getKey().getType());
+    problem.hasGroups = type.isDynamicDim(dim) || key.isDynamicDim(dim) ||
+                        type.getDimSize(dim) != key.getDimSize(dim);
+  }
   if (auto backward = dyn_cast<attn::BackwardOp>(op)) {
     countPairValues(backward, problem);
     problem.oneKernel = mayUseOneKernel(backward);
@@ -718,9 +723,15 @@ Value ProgramBuilder::countRanges(tile::ScheduleAttr schedule,
   Value most = number(schedule.getSplits());
   if (!schedule.getFill())
     return most;
-  Value items = arith::CeilDivUIOp::create(b, sizes.rows.size,
-                                           number(schedule.getBlockM()));
-  for (Value size : {sizes.heads.size, sizes.sequences.size})
+  Value rows = sizes.rows.size, heads = sizes.heads.size;
+  if (schedule.getPackGroups()) {
+    heads = arith::MaxUIOp::create(b, sizes.keyHeads.size, number(1));
+    Value group = arith::DivUIOp::create(b, sizes.heads.size, heads);
+    rows = arith::MulIOp::create(b, rows, group);
+  }
+  Value items =
+      arith::CeilDivUIOp::create(b, rows, number(schedule.getBlockM()));
+  for (Value size : {heads, sizes.sequences.size})
     items = arith::MulIOp::create(b, items, size);
   items = arith::MaxUIOp::create(b, items, number(1));
   Value wanted = arith::DivUIOp::create(b, number(schedule.getFill()), items);

@@ -262,7 +262,7 @@ ScheduleAttr chooseOneKernel(MLIRContext *context, const ScheduleProblem &p,
                                Order::Deferred, false, false, false, 1,
                                getWidestSlice(blockN), /*staged=*/true,
                                /*one_kernel=*/true, /*splits=*/0, /*fill=*/0,
-                               /*resident=*/1);
+                               /*resident=*/1, /*pack_groups=*/false);
   }
   return {};
 }
@@ -298,22 +298,25 @@ ScheduleAttr splitSm90a(MLIRContext *context, const ScheduleProblem &p) {
   constexpr int64_t kHalf = (228 * 1024) / 2 - 2 * 1024;
   constexpr int64_t kMultiprocessors = 132;
   int64_t blockN = std::max(p.headDim, p.valueHeadDim) <= 64 ? 128 : 64;
-  int64_t registers = p.cooperative ? 152 : 200;
-  while (blockN > 16 && sm90Registers(p, blockN) > registers)
-    blockN -= 16;
   auto bytes = [&](int64_t stages) {
     return sm90Bytes(p, kRowsPerConsumer, blockN, stages);
   };
   // The sums of one product must fit in the registers that two leave.
   bool fitsTwice = p.valueHeadDim <= 192 && bytes(2) <= kHalf;
   int64_t resident = fitsTwice ? 2 : 1;
+  // Rows of several heads are not what a bulk copy reads.
+  bool copiesByThreads = p.cooperative || (p.hasGroups && fitsTwice);
+  int64_t registers = copiesByThreads ? 152 : 200;
+  while (blockN > 16 && sm90Registers(p, blockN) > registers)
+    blockN -= 16;
   int64_t budget = resident == 2 ? kHalf : kSharedMemory, stages = 2;
   while (stages < 6 && bytes(stages + 1) <= budget)
     ++stages;
   auto schedule = ScheduleAttr::get(
       context, kRowsPerConsumer, blockN, 1, stages, Order::Serial, false, false,
       false, 1, getWidestSlice(blockN), /*staged=*/false);
-  return schedule.withSplit(kMostSplits, kMultiprocessors * resident, resident);
+  return schedule.withSplit(kMostSplits, kMultiprocessors * resident, resident,
+                            p.hasGroups);
 }
 
 } // namespace
@@ -377,7 +380,8 @@ ScheduleAttr attnc::tile::chooseSplitSchedule(MLIRContext *context,
     return splitSm90a(context, problem);
   // A core of a CPU takes an item.
   constexpr int64_t kItems = 64;
-  return chooseCpu(context, problem).withSplit(kMostSplits, kItems, 1);
+  return chooseCpu(context, problem)
+      .withSplit(kMostSplits, kItems, 1, problem.hasGroups);
 }
 
 llvm::SmallVector<ScheduleAttr>

@@ -34,6 +34,8 @@ struct ScheduleProblem {
   bool gradients = false;
   /// Of those, only the sum of the queries is kept.
   bool queriesStay = false;
+  /// Several query heads may share a key head.
+  bool hasGroups = false;
   /// One kernel may make all of them, in no fixed order.
   bool oneKernel = false;
 };

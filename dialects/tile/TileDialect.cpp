@@ -115,7 +115,7 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                    bool persistent, int64_t cluster,
                                    int64_t slice, bool staged, bool oneKernel,
                                    int64_t splits, int64_t fill,
-                                   int64_t resident) {
+                                   int64_t resident, bool packGroups) {
   if (blockM < 1 || blockN < 1)
     return emitError() << "schedule: block_m and block_n must be at least 1, "
                           "got "

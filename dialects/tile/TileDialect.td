@@ -95,7 +95,9 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
     takes one of up to `splits` ranges of the keys that its queries attend, the
     second adds what the ranges gave. As many ranges are made as give `fill`
     items (0: always `splits`). `resident` is how many thread blocks a
-    multiprocessor is to hold at once.
+    multiprocessor is to hold at once. With `pack_groups` the rows of an item
+    are those of all query heads that share a key head, position by position, so
+    that keys and values are read once for them.
   }];
   let parameters = (ins "int64_t":$block_m, "int64_t":$block_n,
     DefaultValuedParameter<"int64_t", "0">:$consumers,
@@ -111,7 +113,8 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
     DefaultValuedParameter<"bool", "false">:$one_kernel,
     DefaultValuedParameter<"int64_t", "0">:$splits,
     DefaultValuedParameter<"int64_t", "0">:$fill,
-    DefaultValuedParameter<"int64_t", "1">:$resident);
+    DefaultValuedParameter<"int64_t", "1">:$resident,
+    DefaultValuedParameter<"bool", "false">:$pack_groups);
   let builders = [
     // Without a split of keys.
     AttrBuilder<(ins "int64_t":$blockM, "int64_t":$blockN,
@@ -120,22 +123,22 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
                      "bool":$pin, "bool":$persistent, "int64_t":$cluster,
                      "int64_t":$slice, "bool":$staged), [{
       return $_get($_ctxt, blockM, blockN, consumers, stages, order, pingpong,
-                   pin, persistent, cluster, slice, staged, false, 0, 0, 1);
+                   pin, persistent, cluster, slice, staged, false, 0, 0, 1, false);
     }]>
   ];
   let extraClassDeclaration = [{
     /// This schedule with another split of the keys.
     ScheduleAttr withSplit(int64_t splits, int64_t fill,
-                           int64_t resident) const {
+                           int64_t resident, bool packGroups) const {
       return get(getContext(), getBlockM(), getBlockN(), getConsumers(),
                  getStages(), getOrder(), getPingpong(), getPin(),
                  getPersistent(), getCluster(), getSlice(), getStaged(),
-                 getOneKernel(), splits, fill, resident);
+                 getOneKernel(), splits, fill, resident, packGroups);
     }
     /// This schedule with the split of `other`.
     ScheduleAttr withSplitOf(ScheduleAttr other) const {
       return withSplit(other.getSplits(), other.getFill(),
-                       other.getResident());
+                       other.getResident(), other.getPackGroups());
     }
   }];
   let assemblyFormat = "`<` struct(params) `>`";

@@ -167,6 +167,23 @@ def cases():
         add(f"split-{score}-odd-d59", d=59, rows=4, keys=2500, score=score)
         add(f"split-{score}-any-layout", rows=4, keys=2500, score=score,
             views="odd", any_layout=True)
+    # Rows of all heads that share a key head in one block.
+    for score in ("sigmoid", "softmax"):
+        for heads, kv_heads, rows in ((8, 1, 1), (16, 2, 16), (6, 2, 7),
+                                      (5, 1, 13), (14, 2, 3)):
+            add(f"split-{score}-packed-{heads // kv_heads}x{rows}",
+                heads=heads, kv_heads=kv_heads, rows=rows, keys=4500,
+                batch=2, causal=True, score=score, d=64,
+                layout="bshd" if rows == 7 else "bhsd")
+    add("split-sigmoid-packed-lengths", heads=6, kv_heads=2, rows=9,
+        keys=3000, batch=3, k_len=(3000, 0, 1700), q_len=(9, 4, 0))
+    add("split-softmax-packed-any-layout", heads=6, kv_heads=2, rows=5,
+        keys=2500, score="softmax", views="odd", any_layout=True)
+    add("split-sigmoid-packed-mask", heads=6, kv_heads=2, rows=4, keys=4000,
+        mask=True, batch=2, gate=True)
+    for kind in ("head", "key", "full"):
+        add(f"split-softmax-packed-bias-{kind}", rows=3, keys=4000, heads=6,
+            kv_heads=2, bias=kind, batch=2, score="softmax")
     add("split-softmax-lse", rows=7, keys=6000, score="softmax", flags="--lse",
         heads=5, d=64)
     add("split-sigmoid-gate", rows=4, keys=4000, gate=True, heads=3)

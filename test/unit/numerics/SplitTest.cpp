@@ -150,6 +150,123 @@ TEST(Split, RunsAreBitIdentical) {
   }
 }
 
+//===----------------------------------------------------------------------===//
+// Rows of several heads
+//===----------------------------------------------------------------------===//
+
+/// The rows of all heads of a key head are one block: in one kernel and split,
+/// among one and two consumers, as many of the schedules as are asked for.
+void checkPacked(const Attention &attention, size_t count = 4) {
+  static const char *const schedules[] = {
+      "block_m=64,block_n=32,consumers=1,stages=2,slice=32,splits=3",
+      "block_m=128,block_n=32,consumers=2,stages=2,slice=32,splits=2",
+      "block_m=16,block_n=16", "block_m=16,block_n=16,splits=3"};
+  Problem problem = attention.build();
+  for (size_t k = 0; k < count; ++k) {
+    RunOptions options;
+    options.schedule = std::string(schedules[k]) + ",pack_groups=true";
+    if (k < 2)
+      options.target = Target::SM90a;
+    check(problem, options);
+  }
+}
+
+// Each row has its own head, position and key range: 1 to 16 queries of groups
+// of any size, in blocks that begin within a position.
+TEST(Packed, GroupsOfAnySizeAndFewQueries) {
+  for (auto [group, queries] :
+       {std::pair<int, int>(1, 5), std::pair<int, int>(2, 16),
+        std::pair<int, int>(3, 1), std::pair<int, int>(3, 7),
+        std::pair<int, int>(5, 13), std::pair<int, int>(8, 16),
+        std::pair<int, int>(7, 40)}) {
+    Attention a;
+    a.score = getScore(group % 2 ? "softmax" : "sigmoid");
+    a.heads = 2 * group;
+    a.keyHeads = 2;
+    a.batch = 2;
+    a.queries = queries;
+    a.keys = 99;
+    a.dim = 16;
+    a.valueDim = 24;
+    a.bshd = group == 3;
+    a.gap = group == 5 ? 3 : 0;
+    a.mask = Mask::Causal;
+    a.lse = a.score.activation.empty();
+    a.dtype = Dtype::BF16;
+    SCOPED_TRACE(std::to_string(group) + " heads, " + std::to_string(queries));
+    checkPacked(a);
+  }
+}
+
+TEST(Packed, EveryMask) {
+  for (Mask mask : getMasks()) {
+    Attention a;
+    a.score = getScore(int(mask) % 2 ? "softmax" : "sigmoid");
+    a.mask = mask;
+    a.heads = 6;
+    a.keyHeads = 2;
+    a.queries = 9;
+    a.keys = 70;
+    a.dtype = Dtype::BF16;
+    SCOPED_TRACE(getName(mask));
+    checkPacked(a, 2);
+  }
+}
+
+// S-bias: what has an element a head has one a row here.
+TEST(Packed, CapturedOperandsOfEveryKind) {
+  for (Capture capture :
+       {Capture::Scalar, Capture::H, Capture::BH, Capture::I, Capture::J,
+        Capture::Diagonal, Capture::Pairs, Capture::Full, Capture::Alibi}) {
+    Attention a;
+    a.score = getScore(int(capture) % 2 ? "sigmoid" : "softmax");
+    a.capture = capture;
+    a.batch = 2;
+    a.heads = 6;
+    a.keyHeads = 2;
+    a.queries = 5;
+    a.keys = 70;
+    a.dtype = Dtype::BF16;
+    SCOPED_TRACE(int(capture));
+    checkPacked(a);
+  }
+}
+
+// Epilogues run where rows are packed, and where they are added up.
+TEST(Packed, Epilogues) {
+  for (Gate gate : {Gate::Full, Gate::Rows, Gate::Columns, Gate::Scalar}) {
+    Attention a;
+    a.score = getScore("gate");
+    a.gate = gate;
+    a.heads = 6;
+    a.keyHeads = 2;
+    a.queries = 5;
+    a.keys = 40;
+    a.dtype = Dtype::BF16;
+    SCOPED_TRACE(int(gate));
+    checkPacked(a);
+  }
+}
+
+// S-empty: lengths of each sequence, down to none.
+TEST(Packed, LengthsOfEachSequence) {
+  for (const char *score : {"sigmoid", "softmax"}) {
+    Attention a;
+    a.score = getScore(score);
+    a.mask = Mask::Causal;
+    a.batch = 5;
+    a.heads = 6;
+    a.keyHeads = 2;
+    a.queries = 20;
+    a.keys = 90;
+    a.queryLengths = {20, 0, 17, 3, 1};
+    a.keyLengths = {90, 90, 0, 61, 35};
+    a.lse = a.score.activation.empty();
+    a.dtype = Dtype::BF16;
+    checkPacked(a);
+  }
+}
+
 // What the cost model makes for few queries is right for all sizes: for few
 // and many keys, and for more queries than a block has.
 TEST(Split, TheScheduleForFewQueries) {
