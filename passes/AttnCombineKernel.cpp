@@ -1,10 +1,10 @@
 //===- AttnCombineKernel.cpp - Adds what ranges of keys gave --------------===//
 //
 // The second kernel of an attention whose keys are split. An item is 64
-// columns of one query row: in its tiles a row is a column d of the output and
-// a column is a range of keys, so that what all ranges gave is in flight at
-// once and is added in one reduction, in an order that nothing changes
-// (S-bits).
+// columns of one query row, or of some where ranges are few: in its tiles a row
+// is a column d of the output and a column is a range of keys, so that what all
+// ranges gave is in flight at once and is added in one reduction, in an order
+// that nothing changes (S-bits).
 //
 //===----------------------------------------------------------------------===//
 
@@ -29,19 +29,14 @@ tile::ScheduleAttr getSchedule(tile::ScheduleAttr split) {
   return schedule.withSplit(0, 0, isGpu ? 4 : 1, false);
 }
 
-/// Whole groups of columns of a fragment; what no range fills reads as 0.
-int64_t columnsFor(tile::ScheduleAttr split) {
-  return llvm::alignTo(split.getSplits(), 16);
-}
-
 class CombineKernel {
 public:
   CombineKernel(ImplicitLocOpBuilder &builder, StringRef name, attn::FusedOp op,
                 const ViewOrders &orders, tile::ScheduleAttr schedule,
-                const SplitSums &sums)
-      : op(op), sums(sums), b(builder),
+                const SplitSums &sums, CombineShape shape)
+      : op(op), sums(sums), shape(shape), b(builder),
         frame(builder, name, orders, getSchedule(schedule)),
-        all(tileType(kColumns, columnsFor(schedule), builder.getF32Type())),
+        all(tileType(kColumns, shape.ranges, builder.getF32Type())),
         each(tileType(1, all.getCols(), builder.getF32Type())),
         row(withCols(all, 1)) {}
 
@@ -51,14 +46,26 @@ public:
     for (Value result : op->getResults())
       frame.view(result);
     openItems();
-    Value output = load(all, sums.output, /*byColumn=*/true);
-    if (sums.sum)
-      output = weigh(output);
-    else
-      output = add(output);
-    storeOutput(output);
-    if (op.getLse())
-      storeLse();
+    // What all rows load is on its way before anything is stored.
+    SmallVector<Loaded> loaded;
+    for (int64_t k = 0; k < shape.rows; ++k) {
+      setRow(k);
+      loaded.push_back(loadRow());
+    }
+    SmallVector<Value> outputs, lses;
+    for (int64_t k = 0; k < shape.rows; ++k) {
+      setRow(k);
+      Value output = sums.sum ? weigh(loaded[k]) : add(loaded[k].output);
+      outputs.push_back(finishOutput(output));
+      if (op.getLse())
+        lses.push_back(maskRow(logSumExp(b, maximum, sum), -kInfinity));
+    }
+    for (int64_t k = 0; k < shape.rows; ++k) {
+      setRow(k);
+      storeOutput(outputs[k]);
+      if (op.getLse())
+        storeLse(lses[k]);
+    }
     return frame.finish();
   }
 
@@ -67,16 +74,53 @@ private:
     attn::LayoutDims dims = attn::getLayoutDims(op.getLayout());
     auto type = cast<RankedTensorType>(op.getOutput().getType());
     int64_t chunks = llvm::divideCeil(type.getShape().back(), kColumns);
-    Value count = frame.dim(op.getOutput(), dims.s);
-    ranges = toI32(b, tile::DimOp::create(b, frame.view(sums.output), 0));
-    SmallVector<Value> at = frame.openItems({frame.dim(op.getOutput(), dims.b),
-                                             frame.dim(op.getOutput(), dims.h),
-                                             count, constantIndex(b, chunks)});
+    Value heads = frame.dim(op.getOutput(), dims.h);
+    Value perHead = frame.dim(op.getOutput(), dims.s);
+    Value count = arith::MulIOp::create(b, heads, perHead);
+    count = arith::CeilDivUIOp::create(b, count, constantIndex(b, shape.rows));
+    Value rangeCount = tile::DimOp::create(b, frame.view(sums.output), 0);
+    ranges = toI32(b, rangeCount);
+    // The other kernels add other numbers of ranges.
+    Value more = arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, rangeCount,
+                                       constantIndex(b, shape.moreThan));
+    Value fits = arith::CmpIOp::create(b, arith::CmpIPredicate::ule, rangeCount,
+                                       constantIndex(b, shape.ranges));
+    Value mine = arith::AndIOp::create(b, more, fits);
+    count = arith::SelectOp::create(b, mine, count, constantIndex(b, 0));
+    SmallVector<Value> at = frame.openItems(
+        {frame.dim(op.getOutput(), dims.b), count, constantIndex(b, chunks)});
     batch = at[0];
-    h = at[1];
-    i = at[2];
-    chunk = at[3];
+    chunk = at[2];
     d0 = arith::MulIOp::create(b, chunk, constantIndex(b, kColumns));
+    Value one = constantIndex(b, 1);
+    perHead = arith::MaxUIOp::create(b, perHead, one);
+    for (int64_t k = 0; k < shape.rows; ++k) {
+      Value row = arith::MulIOp::create(b, at[1], constantIndex(b, shape.rows));
+      row = arith::AddIOp::create(b, row, constantIndex(b, k));
+      rowHeads.push_back(arith::DivUIOp::create(b, row, perHead));
+      rowPositions.push_back(arith::RemUIOp::create(b, row, perHead));
+    }
+  }
+
+  /// Row `k` of the item is the current one; beyond the last it has a head that
+  /// there is not.
+  void setRow(int64_t k) {
+    h = rowHeads[k];
+    i = rowPositions[k];
+  }
+
+  /// What the ranges gave for a row.
+  struct Loaded {
+    Value output, sum, max;
+  };
+  Loaded loadRow() {
+    Loaded row;
+    if (sums.max)
+      row.max = load(each, sums.max, false);
+    if (sums.sum)
+      row.sum = load(each, sums.sum, false);
+    row.output = load(all, sums.output, /*byColumn=*/true);
+    return row;
   }
 
   /// One element a range, and with `byColumn` a column of the output. What no
@@ -134,8 +178,8 @@ private:
   }
 
   /// What each range's sums are to be multiplied by.
-  Value factors() {
-    Value maxima = largest(load(each, sums.max, false));
+  Value factors(Value maxima) {
+    maxima = largest(maxima);
     return buildMap(
         b, all, {maxima, shiftOf(maxima), shiftOf(maximum)},
         [](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) -> Value {
@@ -149,15 +193,15 @@ private:
   }
 
   /// The output of all ranges, divided by the sum of their weights.
-  Value weigh(Value output) {
-    Value weights = load(each, sums.sum, false);
+  Value weigh(const Loaded &loaded) {
+    Value output;
     if (sums.max) {
-      Value factor = factors();
-      sum = add(mulTiles(b, factor, weights));
-      output = add(mulTiles(b, output, factor));
+      Value factor = factors(loaded.max);
+      sum = add(mulTiles(b, factor, loaded.sum));
+      output = add(mulTiles(b, loaded.output, factor));
     } else {
-      sum = add(spread(weights));
-      output = add(output);
+      sum = add(spread(loaded.sum));
+      output = add(loaded.output);
     }
     return mulTiles(b, output, invertSums(b, sum));
   }
@@ -199,10 +243,13 @@ private:
         });
   }
 
-  void storeOutput(Value o) {
+  Value finishOutput(Value o) {
     o = maskRow(epilogue(o), 0);
     auto type = cast<RankedTensorType>(op.getOutput().getType());
-    o = castTile(b, o, type.getElementType());
+    return castTile(b, o, type.getElementType());
+  }
+
+  void storeOutput(Value o) {
     MLIRContext *context = b.getContext();
     AffineExpr r, c, bb, hh, ii, d;
     bindDims(context, r, c);
@@ -218,8 +265,7 @@ private:
   }
 
   /// Every row has the same LSE; one item of a query writes one of them.
-  void storeLse() {
-    Value lse = maskRow(logSumExp(b, maximum, sum), -kInfinity);
+  void storeLse(Value lse) {
     Value first = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, chunk,
                                         constantIndex(b, 0));
     Value rows = arith::SelectOp::create(b, first, constantIndex(b, 1),
@@ -231,11 +277,13 @@ private:
 
   attn::FusedOp op;
   SplitSums sums;
+  CombineShape shape;
   ImplicitLocOpBuilder &b;
   KernelFrame frame;
   /// One element for each column and range, for each range, for each column.
   tile::TileType all, each, row;
   Value batch, h, i, chunk, d0, ranges;
+  SmallVector<Value> rowHeads, rowPositions;
   Value maximum, sum;
 };
 
@@ -245,7 +293,21 @@ AttnKernel attnc::buildCombineKernel(ImplicitLocOpBuilder &builder,
                                      StringRef name, attn::FusedOp op,
                                      const ViewOrders &orders,
                                      tile::ScheduleAttr schedule,
-                                     const SplitSums &sums) {
+                                     const SplitSums &sums,
+                                     CombineShape shape) {
   OpBuilder::InsertionGuard guard(builder);
-  return CombineKernel(builder, name, op, orders, schedule, sums).build();
+  return CombineKernel(builder, name, op, orders, schedule, sums, shape)
+      .build();
+}
+
+SmallVector<CombineShape> attnc::getCombineShapes(tile::ScheduleAttr schedule) {
+  // Where ranges are few, rows are many: an item takes several, to have as much
+  // in flight.
+  constexpr int64_t kFew = 16, kRows = 4;
+  SmallVector<CombineShape> shapes = {{0, kFew, kRows}};
+  // Whole groups of columns of a fragment; what no range fills reads as 0.
+  if (schedule.getSplits() > kFew)
+    shapes.push_back(
+        {kFew, int64_t(llvm::alignTo(schedule.getSplits(), 16)), 1});
+  return shapes;
 }

@@ -49,8 +49,7 @@ public:
       : op(op), sums(sums), b(builder), frame(builder, name, orders, schedule),
         blockM(schedule.getBlockM()), blockN(schedule.getBlockN()),
         isShared(schedule.getConsumers() > 1),
-        isPacked(schedule.getPackGroups()),
-        keyCaptures(frame, blockM, blockN),
+        isPacked(schedule.getPackGroups()), keyCaptures(frame, blockM, blockN),
         scores(tileType(blockM, blockN, builder.getF32Type())),
         output(tileType(blockM, dimSize(op.getValue()), builder.getF32Type())),
         row(withCols(scores, 1)) {}
@@ -131,9 +130,9 @@ private:
           b, std::max<int64_t>(query.getDimSize(dim) / key.getDimSize(dim), 1));
     Value group = arith::DivUIOp::create(b, heads, keyHeads);
     // Nothing is divided by 0 where there are no heads.
-    return isPacked ? Value(arith::MaxUIOp::create(b, group,
-                                                   constantIndex(b, 1)))
-                    : group;
+    return isPacked
+               ? Value(arith::MaxUIOp::create(b, group, constantIndex(b, 1)))
+               : group;
   }
 
   /// Where the rows of this item begin.
@@ -179,9 +178,8 @@ private:
   }
 
   tile::TileType typeOfRows(Value tensor, int64_t count) {
-    return tileType(
-        count, dimSize(tensor),
-        cast<RankedTensorType>(tensor.getType()).getElementType());
+    return tileType(count, dimSize(tensor),
+                    cast<RankedTensorType>(tensor.getType()).getElementType());
   }
 
   /// The access to this item's rows of a (b, h, s, d) tensor.
@@ -251,8 +249,8 @@ private:
     Value first = positionOf(row);
     if (packed) {
       Value one = constantIndex(b, 1);
-      Value last = arith::SubIOp::create(
-          b, arith::AddIOp::create(b, row, count), one);
+      Value last =
+          arith::SubIOp::create(b, arith::AddIOp::create(b, row, count), one);
       count = arith::SubIOp::create(b, positionOf(last), first);
       count = arith::AddIOp::create(b, count, one);
     }

@@ -69,12 +69,22 @@ AttnKernel buildFusedKernel(mlir::ImplicitLocOpBuilder &builder,
                             tile::ScheduleAttr schedule,
                             const SplitSums &sums = {});
 
+/// What a kernel that adds ranges is made for: more ranges than `moreThan` and
+/// at most `ranges`, and how many rows an item has.
+struct CombineShape {
+  int64_t moreThan, ranges, rows;
+};
+
+/// The kernels that one schedule needs; a call's number of ranges leaves items
+/// to one of them.
+llvm::SmallVector<CombineShape> getCombineShapes(tile::ScheduleAttr schedule);
+
 /// The second: adds what the ranges gave, in their order, and finishes.
 AttnKernel buildCombineKernel(mlir::ImplicitLocOpBuilder &builder,
                               llvm::StringRef name, attn::FusedOp op,
                               const ViewOrders &orders,
                               tile::ScheduleAttr schedule,
-                              const SplitSums &sums);
+                              const SplitSums &sums, CombineShape shape);
 
 AttnKernel buildRowNormKernel(mlir::ImplicitLocOpBuilder &builder,
                               llvm::StringRef name, attn::RowNormOp op,

@@ -776,7 +776,7 @@ SplitSums ProgramBuilder::provideSums(attn::FusedOp op, Value ranges,
   return sums;
 }
 
-/// Two kernels: what ranges of keys give, and their sums.
+/// What ranges of keys give, and their sums.
 void ProgramBuilder::lowerSplit(attn::FusedOp op, tile::ScheduleAttr schedule,
                                 const ProblemSizes &sizes) {
   Value one = arith::ConstantIndexOp::create(b, 1);
@@ -786,10 +786,14 @@ void ProgramBuilder::lowerSplit(attn::FusedOp op, tile::ScheduleAttr schedule,
     return buildFusedKernel(at, kernelName("attention_ranges"), op, orders,
                             schedule, sums);
   });
-  launchNew(op, [&](ImplicitLocOpBuilder &at) {
-    return buildCombineKernel(at, kernelName("attention_combine"), op, orders,
-                              schedule, sums);
-  });
+  for (const CombineShape &shape : getCombineShapes(schedule))
+    launchNew(op, [&](ImplicitLocOpBuilder &at) {
+      return buildCombineKernel(at,
+                                kernelName(shape.moreThan
+                                               ? "attention_combine_many"
+                                               : "attention_combine"),
+                                op, orders, schedule, sums, shape);
+    });
 }
 
 /// Says for which calls the cost model would split the keys.

@@ -4,6 +4,7 @@
 
 #include "dialects/attn/Attn.h"
 #include "lib/Target/NVPTX/Ptxas.h"
+#include "passes/AttnKernels.h"
 #include "passes/ScheduleChoice.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -21,7 +22,7 @@ namespace {
 struct Kernels {
   SmallVector<tile::ScheduleAttr> ladder;
   size_t rung = 0;
-  /// One for each gradient that is used; two where keys are split.
+  /// One for each gradient that is used; several where keys are split.
   size_t count = 1;
   /// As many kernels as the others leave.
   bool isMany = false;
@@ -56,7 +57,7 @@ SmallVector<Kernels> makeLadders(ModuleOp module,
       continue;
     tile::ScheduleAttr first = chooseScheduleOf(op, name, options.anyLayout,
                                                 options.isForFewQueries());
-    kernels.count = first.getSplits() ? 2 : 1;
+    kernels.count = first.getSplits() ? 1 + getCombineShapes(first).size() : 1;
     kernels.ladder = tile::getScheduleLadder(
         name, getScheduleProblem(op, options.anyLayout), first);
   }

@@ -31,15 +31,30 @@
 // FEW:       %[[SUM:.*]] = tile.workspace(%[[RANGES]], {{.*}} : <?x?x?x?xf32>
 // FEW:       %[[MAX:.*]] = tile.workspace(%[[RANGES]], {{.*}} : <?x?x?x?xf32>
 // FEW:       tile.launch @softmax_attention_ranges(%query, %key, %value, %[[SUMS]], %[[SUM]], %[[MAX]])
-// FEW:       tile.launch @softmax_attention_combine(%[[SUMS]], %[[SUM]], %[[MAX]], %output)
+// FEW-NEXT:  tile.launch @softmax_attention_combine(%[[SUMS]], %[[SUM]], %[[MAX]], %output)
+// FEW-NEXT:  tile.launch @softmax_attention_combine_many(%[[SUMS]], %[[SUM]], %[[MAX]], %output)
 // FEW-NOT:   tile.kernel @softmax_attention(
 // FEW-LABEL: tile.kernel @softmax_attention_ranges(
 // FEW-SAME:  splits = 64, fill = 264, resident = 2
 // FEW:       tile.items (%item, %item_{{.*}}, %item_{{.*}}, %item_{{.*}}) in
 // FEW:       tile.for_keys
 // FEW-COUNT-3: tile.store {{.*}}f32>, <
+//
+// Up to 16 ranges: four rows an item, all loaded before any is stored. More: one.
+//
 // FEW-LABEL: tile.kernel @softmax_attention_combine(
 // FEW-NOT:   tile.for_keys
+// FEW:       %[[MORE:.*]] = arith.cmpi ugt, %[[R:.*]], %c0
+// FEW:       %[[FITS:.*]] = arith.cmpi ule, %[[R]], %c16
+// FEW:       arith.andi %[[MORE]], %[[FITS]]
+// FEW:       arith.select
+// FEW-COUNT-4: tile.load {{.*}} -> <64x16xf32>
+// FEW:       tile.reduce max
+// FEW-COUNT-8: tile.reduce add
+// FEW-COUNT-4: tile.store {{.*}} <64x1xbf16>
+// FEW-LABEL: tile.kernel @softmax_attention_combine_many(
+// FEW:       arith.cmpi ugt, %{{.*}}, %c16
+// FEW:       tile.load {{.*}} -> <64x64xf32>
 // FEW:       tile.reduce max
 // FEW-COUNT-2: tile.reduce add
 // FEW:       tile.store {{.*}} <64x1xbf16>
@@ -76,6 +91,7 @@ func.func @long(%q: !l, %k: !l, %v: !l) -> !l {
 // FEW:          tile.workspace(%[[RANGES]],
 // FEW:          tile.launch @given_attention_ranges(
 // FEW:          tile.launch @given_attention_combine(
+// FEW-NOT:      tile.launch
 // FEW-NOT:      tile.kernel @given_attention(
 // FEW-LABEL:    tile.kernel @given_attention_ranges(
 // FEW-SAME:     splits = 5
