@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Draws a benchmark run as SVG: plot.py bench.json -o speed.svg
+"""Draws a run as SVG: plot.py bench.json -o speed.svg, or its accuracy with
+plot.py checks.json -o accuracy.svg
 
 One bar a kernel and configuration, TFLOP/s, medians of the run, with the ratio
 to cuDNN's softmax of the same run above the bars; head dims 64, 128 and 256, or
-those of --head-dims. No dependencies.
+those of --head-dims. Of checks a dot each: the error over what
+docs/semantics.md allows. No dependencies.
 """
 import argparse
 import json
@@ -15,10 +17,8 @@ COLOURS = {PEER: "#9aa5b1", "attnc softmax": "#5b8dbe",
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 980, 360, 50, 40, 46
 
 
-def read(path, head_dims):
+def read(run, head_dims):
     """where -> kernel -> (TFLOP/s, ratio), medians over the passes."""
-    with open(path) as file:
-        run = json.load(file)
     table = {}
     for result in run["results"]:
         if int(result["configuration"].split()[0][1:]) not in head_dims:
@@ -28,7 +28,7 @@ def read(path, head_dims):
         table[result["configuration"]] = {
             kernel: (value, value / middle[PEER])
             for kernel, value in middle.items()}
-    return run["device"], table
+    return table
 
 
 def draw(device, table):
@@ -76,6 +76,33 @@ def draw(device, table):
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
+def draw_accuracy(checks, height=220):
+    """Errors over bounds, sorted; both lines are of rule A-half."""
+    ratios = sorted(check["error"] / check["bound"] for check in checks)
+    room = height - TOP - 30
+
+    def at(ratio):
+        return TOP + room * (1 - ratio / 1.1)
+
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" '
+           f'height="{height}" font-family="sans-serif" font-size="11">',
+           f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+           f'<text x="{LEFT}" y="16" font-size="13">Error of the output over '
+           f'its bound: {len(checks)} checks against float64 on one H200, a dot '
+           'each, sorted</text>']
+    for ratio, colour, what in ((1, "#d1663c", "bound"),
+                                (1 / 1.1, "#9aa5b1", "best possible"),
+                                (0, "#333", "exact")):
+        y = at(ratio)
+        out += [f'<line x1="{LEFT}" x2="{WIDTH - 90}" y1="{y:.1f}" '
+                f'y2="{y:.1f}" stroke="{colour}"/>',
+                f'<text x="{WIDTH - 84}" y="{y + 4:.1f}">{what}</text>']
+    step = (WIDTH - 90 - LEFT) / len(ratios)
+    out += [f'<circle cx="{LEFT + (i + 0.5) * step:.1f}" cy="{at(ratio):.1f}" '
+            'r="2" fill="#5b8dbe"/>' for i, ratio in enumerate(ratios)]
+    return "\n".join(out + ["</svg>"]) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run")
@@ -83,8 +110,11 @@ def main():
     parser.add_argument("--head-dims", type=int, nargs="*",
                         default=[64, 128, 256])
     args = parser.parse_args()
+    with open(args.run) as file:
+        run = json.load(file)
     with open(args.o, "w") as file:
-        file.write(draw(*read(args.run, args.head_dims)))
+        file.write(draw_accuracy(run) if isinstance(run, list)
+                   else draw(run["device"], read(run, args.head_dims)))
 
 
 if __name__ == "__main__":
