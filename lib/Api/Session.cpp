@@ -102,6 +102,9 @@ RequestBuilder::request() const {
 }
 
 std::string RequestBuilder::commandToAdd() const {
+  // The event of this miss, which has the request, was just written there.
+  if (auto file = environment(Variable::Events))
+    return "attnc cache add --from-events='" + *file + "'";
   bool known = !wanted.genFlags.empty();
   std::string command =
       known ? "attnc gen" + wanted.genFlags + " | attnc cache add -"
@@ -116,9 +119,9 @@ std::string RequestBuilder::commandToAdd() const {
   if (!wanted.features.empty())
     command += " --mattr=" + wanted.features;
   return known ? command
-               : command + " (IR.mlir: the text of the request, which "
-                           "ATTNC_EVENTS=FILE records; then 'attnc cache add "
-                           "--from-events=FILE' does the same)";
+               : command + " (IR.mlir: the text of the request); or set "
+                           "ATTNC_EVENTS=misses.jsonl, do this again, and run: "
+                           "attnc cache add --from-events=misses.jsonl";
 }
 
 //===----------------------------------------------------------------------===//

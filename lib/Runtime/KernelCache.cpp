@@ -347,7 +347,7 @@ KernelCache::Program KernelCache::obtain(const RequestKey &key,
                                          ProgramBuilder &builder) {
   if (auto program = fromPackages(key, builder))
     return *program;
-  std::string reason = "programs are kept in memory only";
+  std::string reason = "not in memory, and none are kept elsewhere";
   if (disk)
     if (auto program = fromDisk(key, builder, reason))
       return *program;

@@ -2,7 +2,11 @@
 
 import functools
 import gc
+import json
 import math
+import os
+import subprocess
+import sys
 import weakref
 
 import attnc
@@ -438,6 +442,20 @@ def test_a_warm_call_with_gradients(lse, monkeypatch):
     plain = plain[0] if lse else plain
     got, want = (torch.autograd.grad(x.sum(), q)[0] for x in (again, plain))
     assert torch.equal(got, want)
+
+
+def test_a_staging_run_records_gradients(tmp_path):
+    """What `attnc package --from-events` makes programs of, backward too."""
+    events = tmp_path / "events"
+    text = ("import torch, attnc\n"
+            "q = torch.randn(1, 2, 5, 8, requires_grad=True)\n"
+            "attnc.attention(q, q, q, score_mod=lambda s, b, h, i, j: s / 2)"
+            ".sum().backward()\n")
+    subprocess.run([sys.executable, "-c", text], check=True, env=dict(
+        os.environ, ATTNC_EVENTS=str(events), ATTNC_CACHE="memory"))
+    missed = [json.loads(line) for line in events.read_text().splitlines()]
+    missed = [x["request"]["ir"] for x in missed if x["event"] == "miss"]
+    assert len(missed) == 2 and "gradient" in missed[1], missed
 
 
 def test_a_scale_with_a_gradient_is_refused():

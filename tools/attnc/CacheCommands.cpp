@@ -10,6 +10,7 @@
 #include "lib/Api/Session.h"
 #include "lib/Runtime/KernelCache.h"
 #include "lib/Support/File.h"
+#include "lib/Target/NVPTX/Ptxas.h"
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/Format.h"
@@ -161,6 +162,8 @@ Expected<int> CacheCommand::remove(DiskCache &cache, uint64_t bytes,
   outs() << "removed " << removed->entries << " entries ("
          << sizeText(removed->bytes) << "), " << removed->entriesLeft
          << " left (" << sizeText(removed->bytesLeft) << ")\n";
+  if (unsigned files = removeLeftFiles())
+    outs() << "removed " << files << " temporary files of killed compiles\n";
   return 0;
 }
 

@@ -17,8 +17,11 @@
 #include "llvm/Support/Regex.h"
 #include "llvm/Support/raw_ostream.h"
 
+#include <chrono>
 #include <map>
 #include <mutex>
+
+#include <unistd.h>
 
 namespace attnc {
 namespace {
@@ -30,13 +33,18 @@ llvm::Error failure(const llvm::Twine &message) {
   return llvm::createStringError(message);
 }
 
-/// A temporary file that goes away with the object.
+constexpr StringRef temporaryPrefix = "attnc";
+/// No ptxas of ours runs as long: it is ended before.
+constexpr std::chrono::hours abandonedAfter(1);
+
+/// A temporary file that goes away with the object. Not with a process that is
+/// killed: see removeLeftFiles.
 class TemporaryFile {
 public:
   static llvm::Expected<TemporaryFile> create(StringRef suffix) {
     TemporaryFile file;
-    if (std::error_code code =
-            llvm::sys::fs::createTemporaryFile("attnc", suffix, file.path))
+    if (std::error_code code = llvm::sys::fs::createTemporaryFile(
+            temporaryPrefix, suffix, file.path))
       return failure("cannot make a temporary file: " + code.message());
     return std::move(file);
   }
@@ -327,7 +335,42 @@ llvm::Error checkClean(const PtxasLog &log) {
   return failure("the machine code is not clean:" + offences);
 }
 
+/// As createTemporaryFile names them: attnc-0123ab.ptx.
+static bool isOurs(StringRef name) {
+  static const llvm::Regex pattern(
+      ("^" + temporaryPrefix + "-[0-9a-f]{6}\\.(ptx|cubin)$").str());
+  return pattern.match(name);
+}
+
+unsigned removeLeftFiles(StringRef folder) {
+  unsigned removed = 0;
+  auto now = std::chrono::system_clock::now();
+  std::error_code code;
+  for (llvm::sys::fs::directory_iterator i(folder, code, /*follow=*/false), end;
+       !code && i != end; i.increment(code)) {
+    llvm::sys::fs::file_status status;
+    if (!isOurs(llvm::sys::path::filename(i->path())) ||
+        llvm::sys::fs::status(i->path(), status, /*follow=*/false) ||
+        status.type() != llvm::sys::fs::file_type::regular_file ||
+        status.getUser() != geteuid())
+      continue;
+    // Clocks go wrong: from well into the future is as abandoned as old.
+    auto age = now - status.getLastModificationTime();
+    if (age > abandonedAfter || age < -abandonedAfter)
+      removed += !llvm::sys::fs::remove(i->path());
+  }
+  return removed;
+}
+
+unsigned removeLeftFiles() {
+  SmallString<128> folder;
+  llvm::sys::path::system_temp_directory(/*ErasedOnReboot=*/true, folder);
+  return removeLeftFiles(folder);
+}
+
 llvm::Expected<Cubin> assemble(StringRef ptx, const PtxasOptions &options) {
+  static std::once_flag once;
+  std::call_once(once, [] { removeLeftFiles(); });
   std::string program = options.program;
   if (program.empty()) {
     auto found = findPtxas();

@@ -67,6 +67,13 @@ std::string ptxasIdentity();
 /// Whether that is the one that findPtxas() finds.
 bool isPtxasTheFirst();
 
+/// Removes what processes of this user that were killed while ptxas ran left in
+/// a folder of temporary files: an hour old or more, and named as ours are.
+/// Returns how many. `assemble` does it once a process.
+unsigned removeLeftFiles(llvm::StringRef folder);
+/// The same in the folder that this process uses.
+unsigned removeLeftFiles();
+
 llvm::Expected<Cubin> assemble(llvm::StringRef ptx,
                                const PtxasOptions &options = {});
 

@@ -15,12 +15,49 @@
 #include <string>
 #include <thread>
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 using namespace attnc;
 
 namespace {
 
 std::string message(llvm::Error error) {
   return llvm::toString(std::move(error));
+}
+
+TEST(PtxasTest, RemovesWhatKilledProcessesLeft) {
+  llvm::SmallString<128> folder;
+  ASSERT_FALSE(llvm::sys::fs::createUniqueDirectory("attnc-left", folder));
+  auto make = [&](const char *name, int hours) {
+    std::string path = (folder + "/" + name).str();
+    int file = open(path.c_str(), O_CREAT | O_WRONLY, 0600);
+    EXPECT_GE(file, 0);
+    timespec when = {time(nullptr) + hours * 3600, 0};
+    timespec times[] = {when, when};
+    EXPECT_EQ(futimens(file, times), 0);
+    close(file);
+    return path;
+  };
+  std::string old = make("attnc-0123ab.ptx", -2),
+              future = make("attnc-0123ac.cubin", 30),
+              fresh = make("attnc-0123ad.ptx", 0),
+              longer = make("attnc-0123abc.ptx", -2),
+              foreign = make("attnc-0123ae.o", -2),
+              link = (folder + "/attnc-0123af.ptx").str(),
+              others = make("attnc-0123b0.ptx", -2);
+  ASSERT_EQ(symlink(foreign.c_str(), link.c_str()), 0);
+  timespec longAgo[] = {{1, 0}, {1, 0}};
+  ASSERT_EQ(utimensat(AT_FDCWD, link.c_str(), longAgo, AT_SYMLINK_NOFOLLOW), 0);
+  bool canGiveAway = chown(others.c_str(), 12345, -1) == 0;
+  EXPECT_EQ(removeLeftFiles(folder), canGiveAway ? 2u : 3u);
+  for (const std::string &path : {old, future})
+    EXPECT_NE(access(path.c_str(), F_OK), 0) << path;
+  for (const std::string &path : {fresh, longer, foreign, link})
+    EXPECT_EQ(access(path.c_str(), F_OK), 0) << path;
+  EXPECT_EQ(access(others.c_str(), F_OK) == 0, canGiveAway);
+  llvm::sys::fs::remove_directories(folder);
 }
 
 TEST(PtxasLogTest, ReadsResourcesOfEachKernel) {
