@@ -187,7 +187,10 @@ attnc::scheduleProblems(const ProgramRequest &request,
     problems.push_back(getScheduleProblem(op, request.anyLayout));
   });
   if (problems.empty())
-    return makeError("<ir>: error: there is no attention to tune");
+    return makeError(
+        "<ir>: error: expected an attention, got none; the "
+        "schedules of gradients (gen --backward) are not measured, "
+        "--schedule sets them");
   return problems;
 }
 

@@ -179,7 +179,7 @@ def gradients():
 
 
 @test
-def captured_gradients():
+def learned_gradients():
     """Of biases and slopes, as a model that learns them asks for."""
     q, k, v = (x.requires_grad_() for x in tensors(S=300, D=64))
     heads = q.shape[1]
