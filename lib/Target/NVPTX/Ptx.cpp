@@ -63,21 +63,45 @@ makeTargetMachine(const PtxOptions &options) {
   return machine;
 }
 
-/// A module with the device part of `module` only.
-OwningOpRef<ModuleOp> extractDeviceModule(ModuleOp module) {
-  OwningOpRef<ModuleOp> device = ModuleOp::create(module.getLoc());
-  for (Operation &op : *module.getBody()) {
-    if (!isa_and_nonnull<LLVM::LLVMDialect>(op.getDialect()))
-      continue;
-    Operation *copy = op.clone();
-    device->getBody()->push_back(copy);
-    // Ours speak to the runtime, not to LLVM.
-    for (NamedAttribute attr : llvm::to_vector(copy->getDiscardableAttrs()))
-      if (attr.getName().strref().starts_with("attnc."))
-        copy->removeDiscardableAttr(attr.getName());
+/// A module with the device part of another, which gets it back in the end.
+class DeviceModule {
+public:
+  explicit DeviceModule(ModuleOp whole)
+      : whole(whole), device(ModuleOp::create(whole.getLoc())) {
+    for (Operation &op : *whole.getBody())
+      parts.push_back({&op, op.getDiscardableAttrDictionary()});
+    for (const Part &part : parts) {
+      if (!isa_and_nonnull<LLVM::LLVMDialect>(part.op->getDialect()))
+        continue;
+      part.op->remove();
+      device->getBody()->push_back(part.op);
+      // Ours speak to the runtime, not to LLVM.
+      for (NamedAttribute attr : part.attributes)
+        if (attr.getName().strref().starts_with("attnc."))
+          part.op->removeDiscardableAttr(attr.getName());
+    }
   }
-  return device;
-}
+  ~DeviceModule() {
+    for (const Part &part : parts) {
+      part.op->remove();
+      whole.getBody()->push_back(part.op);
+      part.op->setDiscardableAttrs(part.attributes);
+    }
+  }
+  DeviceModule(const DeviceModule &) = delete;
+  DeviceModule &operator=(const DeviceModule &) = delete;
+
+  ModuleOp get() { return *device; }
+
+private:
+  struct Part {
+    Operation *op;
+    DictionaryAttr attributes;
+  };
+  ModuleOp whole;
+  OwningOpRef<ModuleOp> device;
+  SmallVector<Part> parts;
+};
 
 /// What the instruction selector would stop the process for.
 llvm::Error checkSelectable(const llvm::Module &module) {
@@ -235,7 +259,8 @@ llvm::Expected<std::string> compileToPtx(llvm::Module &module,
     optimize(module, **machine);
     llvm::legacy::PassManager passes;
     canEmit = !(*machine)->addPassesToEmitFile(
-        passes, stream, nullptr, llvm::CodeGenFileType::AssemblyFile);
+        passes, stream, nullptr, llvm::CodeGenFileType::AssemblyFile,
+        /*DisableVerify=*/true);
     if (canEmit)
       passes.run(module);
   });
@@ -254,10 +279,10 @@ llvm::Expected<std::string> compileToPtx(ModuleOp module,
   registerNVVMDialectTranslation(context);
   // Attributes such as nvvm.kernel mean nothing while their dialect is absent.
   context.loadDialect<LLVM::LLVMDialect, NVVM::NVVMDialect>();
-  OwningOpRef<ModuleOp> device = extractDeviceModule(module);
+  DeviceModule device(module);
   llvm::LLVMContext llvmContext;
   std::unique_ptr<llvm::Module> translated =
-      translateModuleToLLVMIR(*device, llvmContext, "attnc");
+      translateModuleToLLVMIR(device.get(), llvmContext, "attnc");
   if (!translated)
     return failure("the device code cannot be translated to LLVM IR; the "
                    "diagnostics above say why");
