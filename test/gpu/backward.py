@@ -335,30 +335,42 @@ def call(program, values):
     torch.cuda.synchronize()
 
 
-def check(args, library, case):
+def needs_forward(case):
+    """Whether the gradients read what the forward hands over."""
+    return case.score == "softmax" or case.gate
+
+
+def build(args, library, case):
+    """The gradients' programs by `deterministic`, and the forward's."""
+    programs = {deterministic: harness.Program(
+        library, generate(args.attnc, case, True, deterministic))
+        for deterministic in (False, True)}
+    if needs_forward(case):
+        programs["forward"] = harness.Program(
+            library, generate(args.attnc, case, False))
+    return programs
+
+
+def check(case, programs):
     q, k, v, do = make_operands(case)
     captured = make_captured(case)
     values = launch_values(case, q, k, v, do, captured)
     # What is handed over: the output, or what is before an epilogue.
     name = "ungated" if case.gate else "output"
-    if case.score == "softmax" or case.gate:
-        program = harness.Program(library, generate(args.attnc, case, False))
+    if needs_forward(case):
         given = {name: torch.empty_like(values["doutput"]),
                  "lse": torch.empty(case.batch, case.heads, case.rows,
                                     device="cuda")}
         gated = torch.empty_like(values["doutput"])
-        call(program, {"output": gated, **values, **given})
+        call(programs["forward"], {"output": gated, **values, **given})
         values.update(given)
-    return max(check_gradients(args, library, case, (q, k, v, do), captured,
-                               values, deterministic)
+    return max(check_gradients(programs[deterministic], case, (q, k, v, do),
+                               captured, values, deterministic)
                for deterministic in (False, True))
 
 
-def check_gradients(args, library, case, operands, captured, values,
-                    deterministic):
+def check_gradients(program, case, operands, captured, values, deterministic):
     q, k, v, do = operands
-    program = harness.Program(library, generate(args.attnc, case, True,
-                                                deterministic))
     runs = []
     tensors = {name: values[name] for name in ("query", "key", "value")}
     if case.captured:
@@ -532,9 +544,10 @@ def main():
     report, failed = {"cases": {}}, 0
     wanted = [case for case in cases()
               if any(fnmatch.fnmatch(case.name, p) for p in args.only)]
-    for case in wanted:
+    for case, programs in harness.built_ahead(
+            wanted, lambda case: build(args, library, case)):
         try:
-            worst = check(args, library, case)
+            worst = check(case, programs.result())
             print(f"ok   {case.name}: {worst:.2f} of the bound", flush=True)
             report["cases"][case.name] = worst
         except Exception as error:  # one case must not take the others along

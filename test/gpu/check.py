@@ -11,8 +11,6 @@ docs/semantics.md) with an f32 output, and one more rounding with a half one.
 """
 
 import argparse
-import collections
-import concurrent.futures
 import dataclasses
 import fnmatch
 import json
@@ -498,19 +496,6 @@ def build(case, attnc, library):
                            any_layout=case.any_layout)
 
 
-def built_ahead(chosen, attnc, library):
-    """(case, program's future) of all cases; some compile while one runs."""
-    workers = max(1, min(8, (os.cpu_count() or 2) // 2))
-    queue = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for case in chosen:
-            queue.append((case, pool.submit(build, case, attnc, library)))
-            if len(queue) > 2 * workers:
-                yield queue.popleft()
-        while queue:
-            yield queue.popleft()
-
-
 def run(case, future):
     start = time.time()
     try:
@@ -555,7 +540,8 @@ def main():
     library = harness.load_library(args.harness)
     chosen = [case for case in cases() if case.name not in done and
               any(fnmatch.fnmatch(case.name, p) for p in args.only)]
-    for case, future in built_ahead(chosen, args.attnc, library):
+    for case, future in harness.built_ahead(
+            chosen, lambda case: build(case, args.attnc, library)):
         # A kernel that never ends ends this process, and the record stays.
         save(args.json, records + [{"name": case.name, "ok": False,
                                     "message": "did not finish"}])

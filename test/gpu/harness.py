@@ -7,8 +7,11 @@
 Tensors are named as in the IR and have the dims of the IR, any strides.
 """
 
+import collections
+import concurrent.futures
 import ctypes
 import json
+import os
 
 import torch
 
@@ -103,3 +106,17 @@ class Program:
 
         launch.keep = (values, workspace)  # alive as long as the closure
         return launch
+
+
+def built_ahead(cases, build):
+    """(case, future of build(case)) of all cases, in order; some compile while
+    one runs."""
+    workers = max(1, min(8, (os.cpu_count() or 2) // 2))
+    queue = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for case in cases:
+            queue.append((case, pool.submit(build, case)))
+            if len(queue) > 2 * workers:
+                yield queue.popleft()
+        while queue:
+            yield queue.popleft()
