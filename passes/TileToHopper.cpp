@@ -903,9 +903,14 @@ Scheduler::Visits Scheduler::planVisits(Role &role, Value block) {
 /// The place of this thread block in a round. Where items differ in length and
 /// come longest first, every other round runs backwards: who had the longest
 /// item of one round has the shortest of the next, and the shares are equal.
+/// Else each round begins one further on: the last item of a head may have
+/// fewer rows, and where the items of a head have a factor in common with the
+/// grid, always the same blocks would get it.
 Value Scheduler::getPlace(const Visits &visits, Value block, Value round) {
-  if (!keysGrowWithLast())
-    return block;
+  if (!keysGrowWithLast()) {
+    Value turned = arith::AddIOp::create(b, loc, block, round);
+    return arith::RemUIOp::create(b, loc, turned, visits.grid);
+  }
   Value odd = arith::RemUIOp::create(b, loc, round, constant(2));
   odd =
       arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, odd, constant(0));
@@ -916,9 +921,9 @@ Value Scheduler::getPlace(const Visits &visits, Value block, Value round) {
 
 /// The item that this thread block visits in a round.
 Value Scheduler::getVisited(const Visits &visits, Value block, Value round) {
+  Value place = getPlace(visits, block, round);
   return arith::AddIOp::create(
-      b, loc, arith::MulIOp::create(b, loc, round, visits.grid),
-      getPlace(visits, block, round));
+      b, loc, arith::MulIOp::create(b, loc, round, visits.grid), place);
 }
 
 /// Of item number `item`: the number made of all coordinates but the last, and

@@ -117,8 +117,11 @@
 // PERSISTENT: %[[ROUNDS:.*]] = arith.divui %{{.*}}, %[[GRID]]
 // PERSISTENT: %[[COUNT:.*]] = arith.addi %[[ROUNDS]],
 // PERSISTENT: scf.for %[[ROUND:.*]] = %{{.*}} to %[[COUNT]] step %{{.*}} iter_args(
+// Each round begins one block further on.
+// PERSISTENT: %[[TURNED:.*]] = arith.addi %[[BLOCK]], %[[ROUND]]
+// PERSISTENT: %[[PLACE:.*]] = arith.remui %[[TURNED]], %[[GRID]]
 // PERSISTENT: %[[BASE:.*]] = arith.muli %[[ROUND]], %[[GRID]]
-// PERSISTENT: arith.addi %[[BASE]], %[[BLOCK]]
+// PERSISTENT: arith.addi %[[BASE]], %[[PLACE]]
 // PERSISTENT: hopper.consumers
 // PERSISTENT: scf.for %{{.*}} step %{{.*}} iter_args(
 // PERSISTENT: %[[Q:.*]] = hopper.await %[[RING:[a-z0-9]+]][
