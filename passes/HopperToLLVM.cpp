@@ -1730,31 +1730,36 @@ static bool isRowScaling(Operation *op) {
 }
 
 /// Factors of sums that go on are seldom other than 1, which changes nothing:
-/// one vote of the warp then takes the place of all the products.
+/// one vote of the warp then takes the place of the products of its 8 rows that
+/// a factor of each lane serves.
 LogicalResult KernelLowering::emitRowScaling(MapOp op, Values &results) {
-  Values same = llvm::to_vector(getAll(op.getInputs()[0]));
+  FragType type = op.getResult().getType();
   Value one = arith::ConstantOp::create(b, loc, b.getF32FloatAttr(1));
-  Value changes;
-  for (Value factor : getAll(op.getInputs()[1])) {
-    Value other =
+  results = llvm::to_vector(getAll(op.getInputs()[0]));
+  for (auto [half, factor] : llvm::enumerate(getAll(op.getInputs()[1]))) {
+    SmallVector<int64_t> indices;
+    Values same;
+    for (auto [index, value] : llvm::enumerate(results))
+      if (offsetOf(type, index).row / 8 == int64_t(half)) {
+        indices.push_back(index);
+        same.push_back(value);
+      }
+    Value changes =
         arith::CmpFOp::create(b, loc, arith::CmpFPredicate::UNE, factor, one);
-    changes =
-        changes ? Value(arith::OrIOp::create(b, loc, changes, other)) : other;
+    changes = intrinsic("llvm.nvvm.vote.any.sync", b.getI1Type(),
+                        {constant(-1), changes});
+    SmallVector<Type> types(ValueRange(same).getTypes());
+    Block *scale = newBlock(), *done = newBlock(types);
+    branchIf(changes, scale, done, {}, same);
+    at(scale);
+    Values scaled;
+    if (failed(emitMap(op, indices, scaled)))
+      return failure();
+    branch(done, scaled);
+    at(done);
+    for (auto [index, value] : llvm::zip(indices, done->getArguments()))
+      results[index] = value;
   }
-  changes = intrinsic("llvm.nvvm.vote.any.sync", b.getI1Type(),
-                      {constant(-1), changes});
-  SmallVector<Type> types(ValueRange(same).getTypes());
-  Block *scale = newBlock(), *done = newBlock(types);
-  branchIf(changes, scale, done, {}, same);
-  at(scale);
-  auto indices = llvm::to_vector(
-      llvm::seq<int64_t>(0, op.getResult().getType().getCount()));
-  Values scaled;
-  if (failed(emitMap(op, indices, scaled)))
-    return failure();
-  branch(done, scaled);
-  at(done);
-  llvm::append_range(results, done->getArguments());
   return success();
 }
 

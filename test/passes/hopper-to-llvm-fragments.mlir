@@ -45,13 +45,20 @@
 // CHECK: llvm.store volatile
 // P is packed by pairs and read from registers.
 // CHECK: llvm.nvvm.ff2bf16x2.rn
-// Sums are multiplied by their rows' factors where one of the warp's is not 1.
+// Sums are multiplied by their rows' factors where one of 8 rows' is not 1: the
+// first rows of the lanes, then the second ones.
 // CHECK: llvm.fcmp "une"
 // CHECK: llvm.nvvm.vote.any.sync
 // CHECK-NEXT: llvm.cond_br %{{.*}}, ^[[SCALE:.*]], ^[[GO:bb[0-9]+]](
 // CHECK-NEXT: ^[[SCALE]]:
-// CHECK-COUNT-32: llvm.fmul
-// CHECK: llvm.br ^[[GO]](
+// CHECK-COUNT-16: llvm.fmul
+// CHECK-NEXT: llvm.br ^[[GO]](
+// CHECK: llvm.fcmp "une"
+// CHECK: llvm.nvvm.vote.any.sync
+// CHECK-NEXT: llvm.cond_br %{{.*}}, ^[[SCALE2:.*]], ^[[GO2:bb[0-9]+]](
+// CHECK-NEXT: ^[[SCALE2]]:
+// CHECK-COUNT-16: llvm.fmul
+// CHECK-NEXT: llvm.br ^[[GO2]](
 // CHECK: m64n64k16.f32.bf16.bf16
 // CHECK-SAME: {$33,$34,$35,$36}, db, 1, 1, 1, 1;
 // Loads that may be outside are under a predicate.
