@@ -119,12 +119,17 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p,
   int64_t blockM = consumers * kRowsPerConsumer;
   int64_t blockN = sm90BlockN(p, consumers);
   // Two consumers take turns: one multiplies while the other does elementwise
-  // work. Turns give a softmax at head dim 128 up to a fifth; among three they
-  // wait for each other.
+  // work. Turns give a softmax at head dim 128 up to a fifth.
   bool pingpong = consumers == 2;
   // Then the exponentials of a softmax must come before the wait for the
   // product beside them; ptxas would move them.
   bool pin = pingpong && p.rowReductions;
+  // Three wait for each other, unless products take twice as long as elementary
+  // functions and all have the same keys: then turns gave a softmax 4 % at
+  // n = 2k and 3 % at n = 16k.
+  if (consumers == 3 && p.rowReductions && !p.unevenKeys)
+    pingpong = 2 * (p.headDim + p.valueHeadDim) / kFlopsPerClock >=
+               2 / kFunctionsPerClock;
   // In a persistent grid the next item's copies run during this one's end, if
   // there are slots for the queries of both: 3 to 16 % at n = 2k and within 3 %
   // at n = 16k. It takes registers from a speculation, whose schedule with a

@@ -28,9 +28,10 @@ func.func @d128(%q: tensor<?x?x?x128xbf16>) -> tensor<?x?x?x128xbf16> {
   return %o : tensor<?x?x?x128xbf16>
 }
 
-// Two slots for queries leave room for three stages.
+// Two slots for queries leave room for three stages. Consumers take turns where
+// products take long enough.
 // HOPPER: tile.kernel @softmax_attention
-// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 80, consumers = 3, stages = 3, order = overlap, persistent = true, slice = 40, staged = true>)
+// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 80, consumers = 3, stages = 3, order = overlap, pingpong = true, persistent = true, slice = 40, staged = true>)
 func.func @softmax(%q: tensor<?x?x?x128xbf16>) -> tensor<?x?x?x128xbf16> {
   %o = attn.fused %q, %q, %q normalize softmax : tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16>, tensor<?x?x?x128xbf16> -> tensor<?x?x?x128xbf16>
   return %o : tensor<?x?x?x128xbf16>
