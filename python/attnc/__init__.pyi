@@ -30,7 +30,7 @@ class TraceError(TypeError): ...
 def sigmoid_attention(
     q: _Array, k: _Array, v: _Array, *,
     bias: _Number | Any | Literal["per_sequence"],
-    scale: _Number | None = None, causal: _Causal = False,
+    scale: _Number | Any | None = None, causal: _Causal = False,
     window: tuple[int, int] | None = None, alibi_slopes: Any | None = None,
     attn_mask: Any | None = None, kv_len: Any | None = None,
     layout: _Layout = "bhsd", deterministic: bool = False,
@@ -39,7 +39,7 @@ def sigmoid_attention(
 @overload
 def softmax_attention(
     q: _Array, k: _Array, v: _Array, *,
-    bias: _Number | Any | None = None, scale: _Number | None = None,
+    bias: _Number | Any | None = None, scale: _Number | Any | None = None,
     causal: _Causal = False, window: tuple[int, int] | None = None,
     alibi_slopes: Any | None = None, attn_mask: Any | None = None,
     kv_len: Any | None = None, layout: _Layout = "bhsd",
@@ -48,7 +48,7 @@ def softmax_attention(
 @overload
 def softmax_attention(
     q: _Array, k: _Array, v: _Array, *,
-    bias: _Number | Any | None = None, scale: _Number | None = None,
+    bias: _Number | Any | None = None, scale: _Number | Any | None = None,
     causal: _Causal = False, window: tuple[int, int] | None = None,
     alibi_slopes: Any | None = None, attn_mask: Any | None = None,
     kv_len: Any | None = None, layout: _Layout = "bhsd",
@@ -62,7 +62,7 @@ def attention(
     mask_mod: Callable[..., Any] | None = None,
     normalize: Literal["none", "l1", "softmax"] | None = None,
     epilogue: Callable[..., Any] | None = None,
-    bias: _Number | Any | None = None, scale: _Number | None = None,
+    bias: _Number | Any | None = None, scale: _Number | Any | None = None,
     causal: _Causal = False, window: tuple[int, int] | None = None,
     alibi_slopes: Any | None = None, attn_mask: Any | None = None,
     kv_len: Any | None = None, layout: _Layout = "bhsd",

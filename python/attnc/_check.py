@@ -30,7 +30,8 @@ def check_alignment(causal):
 
 def check_numbers(function, scale, bias, sigmoid):
     """scale and bias as floats where they are numbers."""
-    if scale is not None:
+    if scale is not None and (not hasattr(scale, "shape")
+                              or _is_host_number(scale)):
         scale = as_float("scale", scale)
     if bias is None:
         if sigmoid:
@@ -47,15 +48,19 @@ def check_numbers(function, scale, bias, sigmoid):
     return scale, bias
 
 
+def _is_host_number(array):
+    """Of 0 dims, here, and of no gradient: as good as a Python number."""
+    library = type(array).__module__.partition(".")[0]
+    return array.shape == () and (library == "numpy" or (
+        library == "torch" and array.device.type == "cpu"
+        and not array.requires_grad))
+
+
 def as_float(name, value):
     if value.__class__ is float:
         return value
     if isinstance(value, bool) or isinstance(value, str):
         raise arguments_error(name, "a number", value)
-    if getattr(value, "requires_grad", False):
-        raise NotImplementedError(
-            f"argument '{name}': expected a number, got a tensor that requires "
-            "a gradient, which it would not get; multiply q by it instead")
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):

@@ -35,7 +35,7 @@ def fold(spec, n, arrays, in_dims, move, broadcast, reshape):
                     "batch yourself")
             out.append(x)
             continue
-        full = {"k_len": 1, "slopes": 2}.get(name) or (
+        full = {"k_len": 1, "scale": 2, "slopes": 2}.get(name) or (
             2 if name == "bias" and len(own) <= 2 else 4)
         shared = len(own) < full or own[0] == 1
         out.append(x if dim is None and shared and full < 5

@@ -70,7 +70,8 @@ def sigmoid_attention(q, k, v, *, bias, scale=None, causal=False, window=None,
     value to start training from. `causal` is True, "bottom_right" or
     "top_left"; `window` is (left, right), -1 for unlimited; a boolean
     `attn_mask` is True where a query attends, a float one is added; `kv_len`
-    has each sequence's number of keys. `scale` is 1 / sqrt(D) by default.
+    has each sequence's number of keys. `scale` is 1 / sqrt(D) by default: a
+    number, or an array of 0 dims, (H,) or (B, H).
     """
     if (scale is window is alibi_slopes is attn_mask is kv_len is None
             and bias.__class__ is float and deterministic is False
@@ -148,7 +149,8 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
     elif activation is _SIGMOID:
         check_numbers(function, scale, bias, sigmoid=True)
     if scale is not None:
-        names, kinds, rest = ("scale",), ("scalar",), (scale,)
+        kinds = ("scalar" if scale.__class__ is float else "tensor",)
+        names, rest = ("scale",), (scale,)
     if kv_len is not None:
         names += ("k_len",)
         kinds += ("tensor",)

@@ -28,8 +28,8 @@ def check(spec, arrays, values_of=None):
             small = len(shape) <= 2
             _check.check_broadcast("bias", shape, sizes[:2] if small else sizes,
                                    "(B, H)" if small else "(B, H, Sq, Sk)")
-        elif name == "slopes":
-            _check.check_broadcast("alibi_slopes", shape, sizes[:2], "(B, H)")
+        elif name in ("slopes", "scale"):
+            _check.check_broadcast(_public(name), shape, sizes[:2], "(B, H)")
         elif name == "mask":
             _check.check_broadcast("attn_mask", shape, sizes, "(B, H, Sq, Sk)")
         elif name in spec.maps:
@@ -56,13 +56,13 @@ def wanted_type(name, array):
                             f"{found}; convert it to int32")
         return None if found == "int32" else "int32"
     if found in ("float32", "float16", "bfloat16", "int32", "bool"):
-        if name in ("bias", "slopes") and found in ("int32", "bool"):
+        if name in ("bias", "scale", "slopes") and found in ("int32", "bool"):
             return "float32"
         return None
     if found == "float64":
         return "float32"
     if found in ("int64", "int16", "int8", "uint8", "uint16"):
-        return "float32" if name in ("bias", "slopes") else "int32"
+        return "float32" if name in ("bias", "scale", "slopes") else "int32"
     raise TypeError(f"argument '{_public(name)}': expected numbers or booleans,"
                     f" got elements of {found}")
 

@@ -231,7 +231,7 @@ class _Writer:
             return [("b", 0)]
         if name == "bias":
             return bias_dims(shape)
-        if name == "slopes":
+        if name in ("scale", "slopes"):
             return _broadcast_dims(shape, "bh")
         if name == "mask":
             return _broadcast_dims(shape, "bhij")
@@ -272,13 +272,31 @@ class _Writer:
 
     def _scores(self):
         text = "%scores = attn.scores %query, %key"
-        if "scale" in self.operands:
+        scale = self.operands.get("scale")
+        # An array is a factor that the scores capture.
+        is_captured = scale is not None and scale.shape is not None
+        if is_captured:
+            self._add("%one = arith.constant 1.0 : f32")
+            text += " scale %one"
+        elif scale is not None:
             text += " scale %scale"
         if "q_len" in self.operands:
             text += " q_len %q_len : tensor<?xi32>"
         if "k_len" in self.operands:
             text += " k_len %k_len : tensor<?xi32>"
         self._add(text + " : !q, !k -> !s")
+        if is_captured:
+            self._capture_per_head("%scaled", "scale", [
+                "%y = arith.mulf %s, %c0 : f32",
+                "attn.yield %y : f32"])
+
+    def _capture_per_head(self, result, name, lines):
+        """A step of the scores with an array of at most (B, H)."""
+        part = {"captures": [[name, [
+            letter for letter, _ in
+            self._kept(name, self.operands[name].shape)]]]}
+        text, scalars = self._captures(part, "b, h, i, j")
+        self._score_region(result, text, scalars, lines)
 
     def _captures(self, part, dims):
         """The text that names captured operands, and the region's arguments."""
@@ -328,11 +346,7 @@ class _Writer:
     def _slopes(self):
         if "slopes" not in self.operands:
             return
-        part = {"captures": [["slopes", [
-            letter for letter, _ in
-            self._kept("slopes", self.operands["slopes"].shape)]]]}
-        text, scalars = self._captures(part, "b, h, i, j")
-        self._score_region("%leaning", text, scalars, [
+        self._capture_per_head("%leaning", "slopes", [
             "%shift = arith.subi %kl, %ql : i32",
             "%diagonal = arith.addi %i, %shift : i32",
             "%before = arith.subi %diagonal, %j : i32",

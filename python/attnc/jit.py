@@ -32,7 +32,7 @@ class Program:
         self._arrays = tuple(array for _, array in arrays)
 
     def __call__(self, q: Any, k: Any, v: Any, *, bias: Any = None,
-                 scale: float | None = None,
+                 scale: Any = None,
                  window: tuple[int, int] | None = None,
                  alibi_slopes: Any = None, attn_mask: Any = None,
                  kv_len: Any = None) -> Any:

@@ -57,6 +57,8 @@ def _rows(q, k, v, start, Sq, *, x, activation, score_mod, mask_mod, normalize,
     Sk = k.shape[2]
     b, h, i, j = x.positions(q, B, H, start, rows, Sk)
     length = Sk if kv_len is None else x.column(kv_len, q)
+    if not isinstance(scale, (int, float)):
+        scale = x.trailing(scale, q)
     s = scale * (q @ x.transpose(k))
     if score_mod is not None:
         s = _call_score_mod(score_mod, s, b, h, i, j, Sq, length)

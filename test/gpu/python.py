@@ -221,6 +221,8 @@ def captured_gradients():
             ("bias", torch.tensor(-5.0, device="cuda"), None),
             ("bias", torch.full((4,), -5.0, device="cuda"), None),
             ("bias", torch.randn(2, 4, 128, 128, device="cuda"), None),
+            ("scale", torch.tensor(0.2, device="cuda"), None),
+            ("scale", torch.rand(4, device="cuda"), None),
             ("alibi_slopes", lean, None), ("attn_mask", torch.randn(
                 128, 128, device="cuda"), None), ("score_mod", table, modified), (
                 "epilogue", torch.randn(2, 4, 128, 64, device="cuda"), gated)):

@@ -458,11 +458,21 @@ def test_a_staging_run_records_gradients(tmp_path):
     assert len(missed) == 2 and "gradient" in missed[1], missed
 
 
-def test_a_scale_with_a_gradient_is_refused():
-    q, k, v = tensors()
-    with pytest.raises(NotImplementedError, match="'scale'.*multiply q"):
-        attnc.softmax_attention(q, k, v, scale=torch.tensor(
-            0.3, requires_grad=True))
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+@pytest.mark.parametrize("shape", [(), (4,), (2, 4), (2, 1)])
+def test_scale_gradients(activation, shape):
+    """One for all, or learned by each head."""
+    def function(attention):
+        return lambda q, k, v, scale: attention(
+            q, k, v, activation=activation, scale=scale, bias=-1.0,
+            causal=True)
+
+    inputs = [*tensors(Hkv=2), 0.1 + torch.rand(shape)]
+    wide = [x.double() for x in inputs]
+    for a, b in zip(gradients(function(attnc.attention), inputs),
+                    gradients(function(reference.attention), wide)):
+        close(a, b, 1e-5)  # along a row of a softmax most of it cancels
+    check(*inputs[:3], activation=activation, scale=inputs[3])
 
 
 # --- epilogues ----------------------------------------------------------------
@@ -521,5 +531,14 @@ def test_compiled_epilogue_gradients():
     inputs = tensors(S=9)
     for a, b in zip(gradients(compiled, inputs), gradients(program, inputs)):
         close(a, b, 1e-5)
-    with pytest.raises(NotImplementedError, match="'scale'.*multiply q"):
-        program(*inputs, scale=torch.tensor(0.3, requires_grad=True))
+    scale = torch.tensor(0.3)
+    for a, b in zip(
+            gradients(lambda *x: compiled_scale(program, *x), [*inputs, scale]),
+            gradients(lambda q, k, v, s: program(q, k, v, scale=s),
+                      [*inputs, scale])):
+        close(a, b, 1e-5)
+
+
+def compiled_scale(program, *operands):
+    return torch.compile(lambda q, k, v, s: program(q, k, v, scale=s),
+                         fullgraph=True, backend="aot_eager")(*operands)
