@@ -291,10 +291,12 @@ LogicalResult Differentiation::checkCaptures() {
       return norm.emitOpError("is captured by the scores, and its gradient is "
                               "not supported: normalise query and key outside");
     bool positions = attn::getCaptureKind(map) == attn::CaptureKind::Positions;
-    if (isWanted(value) && positions && !map.isProjectedPermutation())
+    if (isWanted(value) && positions && !map.isProjectedPermutation() &&
+        !attn::getDiagonals(map))
       return fused.emitOpError()
              << "gradient of capture " << index
-             << ": a map that reads i and j may only permute positions, got "
+             << ": a map that reads i and j may only permute positions or read "
+                "i - j in one dim, got "
              << AffineMapAttr::get(map);
   }
   return success();

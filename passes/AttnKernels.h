@@ -107,15 +107,23 @@ llvm::SmallVector<AttnKernel> buildEpilogueGradientKernels(
     attn::EpilogueGradientOp op, const ViewOrders &orders,
     tile::ScheduleAttr schedule);
 
+/// Of the kernels of gradients, by what stays while what passes; the last is of
+/// those that only add up.
+struct BackwardSchedules {
+  tile::ScheduleAttr keysStay, queriesStay, bothPass, sums;
+};
+
 /// One to write each gradient that is used; `name` makes a kernel's name from
-/// what it does. `querySchedule` is of the kernel where queries stay; with
-/// `querySums`, f32 memory for their gradients, there is none.
+/// what it does. With `querySums`, f32 memory for the queries' gradients, these
+/// have no kernel of their own. `diagonalSums` has for each number of a
+/// capture's gradient the memory for sums of blocks at one distance, null where
+/// it needs none.
 llvm::SmallVector<AttnKernel>
 buildBackwardKernels(mlir::ImplicitLocOpBuilder &builder,
                      llvm::function_ref<std::string(llvm::StringRef)> name,
                      attn::BackwardOp op, const ViewOrders &orders,
-                     tile::ScheduleAttr schedule,
-                     tile::ScheduleAttr querySchedule, mlir::Value querySums);
+                     const BackwardSchedules &schedules, mlir::Value querySums,
+                     llvm::ArrayRef<mlir::Value> diagonalSums);
 
 AttnKernel buildRowSumsKernel(mlir::ImplicitLocOpBuilder &builder,
                               llvm::StringRef name, attn::RowSumsOp op,

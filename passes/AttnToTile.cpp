@@ -193,7 +193,11 @@ private:
   template <typename Op>
   void provideCaptureGradients(Op op, ArrayRef<Extent> positions);
   void provideLike(Value result, Value like);
+  Value standFor(Operation *op, ArrayRef<int64_t> shape);
   Value provideQuerySums(attn::BackwardOp op, const ProblemSizes &sizes);
+  SmallVector<Value> provideDiagonalSums(attn::BackwardOp op,
+                                         const ProblemSizes &sizes,
+                                         tile::ScheduleAttr schedule);
   void checkCapture(const attn::Capture &capture, ArrayRef<Extent> extents);
   void checkGroups(const Extent &heads, const Extent &keyHeads);
   void provideResult(Value result, ArrayRef<Extent> sizes);
@@ -829,27 +833,67 @@ void ProgramBuilder::lower(attn::RowNormOp op) {
   });
 }
 
+/// What stands for f32 workspace in the function, which goes with it.
+Value ProgramBuilder::standFor(Operation *op, ArrayRef<int64_t> shape) {
+  OpBuilder at(op);
+  return UnrealizedConversionCastOp::create(
+             at, op->getLoc(), RankedTensorType::get(shape, b.getF32Type()),
+             ValueRange())
+      .getResult(0);
+}
+
 /// f32 sums of the queries' gradients in workspace, bands of 16 rows by groups
-/// of 8 columns, and what stands for them in the function, which goes with it.
+/// of 8 columns.
 Value ProgramBuilder::provideQuerySums(attn::BackwardOp op,
                                        const ProblemSizes &sizes) {
   constexpr int64_t rows = 16, columns = 8;
   auto query = cast<RankedTensorType>(op.getQuery().getType());
   attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
   int64_t groups = llvm::divideCeil(query.getDimSize(d.d), columns);
-  auto type =
-      RankedTensorType::get({query.getDimSize(d.b), query.getDimSize(d.h),
-                             ShapedType::kDynamic, groups, rows * columns},
-                            b.getF32Type());
-  OpBuilder at(op);
-  Value sums =
-      UnrealizedConversionCastOp::create(at, op.getLoc(), type, ValueRange())
-          .getResult(0);
+  Value sums = standFor(op, {query.getDimSize(d.b), query.getDimSize(d.h),
+                             ShapedType::kDynamic, groups, rows * columns});
   Extent bands = sizes.rows;
   bands.size = arith::CeilDivUIOp::create(
       b, bands.size, arith::ConstantIndexOp::create(b, rows));
   provideResult(sums, {sizes.sequences, sizes.heads, bands, {}, {}});
   return sums;
+}
+
+/// For gradients of tables of relative positions: a block's f32 sums for each
+/// diagonal that blocks lie on.
+SmallVector<Value>
+ProgramBuilder::provideDiagonalSums(attn::BackwardOp op,
+                                    const ProblemSizes &sizes,
+                                    tile::ScheduleAttr schedule) {
+  SmallVector<Value> all(op.getOf().size());
+  int64_t m = schedule.getBlockM(), n = schedule.getBlockN();
+  auto query = cast<RankedTensorType>(op.getQuery().getType());
+  attn::LayoutDims d = attn::getLayoutDims(op.getLayout());
+  auto constant = [&](int64_t value) -> Value {
+    return arith::ConstantIndexOp::create(b, value);
+  };
+  for (auto [number, index] : llvm::enumerate(op.getOf())) {
+    AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
+    if (op.getDcaptures()[number].use_empty() || map.isProjectedPermutation() ||
+        !attn::getDiagonals(map))
+      continue;
+    // See DiagonalKernel.
+    Extent count = sizes.rows, one = {constant(1), "one"};
+    Value rows = arith::CeilDivUIOp::create(b, sizes.rows.size, constant(m));
+    Value keys = arith::CeilDivUIOp::create(b, sizes.keys.size, constant(n));
+    count.size = arith::AddIOp::create(
+        b, keys, arith::MulIOp::create(b, rows, constant(m / n)));
+    bool perSequence = map.isFunctionOfDim(0), perHead = map.isFunctionOfDim(1);
+    all[number] = standFor(op, {perSequence ? query.getDimSize(d.b) : 1,
+                                perHead ? query.getDimSize(d.h) : 1,
+                                ShapedType::kDynamic, m, n});
+    provideResult(all[number], {perSequence ? sizes.sequences : one,
+                                perHead ? sizes.heads : one,
+                                count,
+                                {},
+                                {}});
+  }
+  return all;
 }
 
 void ProgramBuilder::lower(attn::BackwardOp op) {
@@ -870,11 +914,16 @@ void ProgramBuilder::lower(attn::BackwardOp op) {
   Value sums;
   if (schedule.getOneKernel() && mayUseOneKernel(op))
     sums = provideQuerySums(op, sizes);
+  BackwardSchedules schedules = {
+      schedule, scheduleFor(op, /*queriesStay=*/true),
+      tile::getPassingSchedule(getScheduleProblem(op, anyLayout), schedule),
+      elementSchedule()};
+  SmallVector<Value> diagonalSums =
+      provideDiagonalSums(op, sizes, schedules.bothPass);
   at.setInsertionPoint(function);
   auto name = [&](StringRef what) { return kernelName(what); };
-  for (const AttnKernel &kernel :
-       buildBackwardKernels(at, name, op, orders, schedule,
-                            scheduleFor(op, /*queriesStay=*/true), sums))
+  for (const AttnKernel &kernel : buildBackwardKernels(
+           at, name, op, orders, schedules, sums, diagonalSums))
     launch(kernel);
 }
 

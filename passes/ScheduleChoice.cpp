@@ -430,6 +430,42 @@ attnc::tile::getScheduleLadder(StringRef target, const ScheduleProblem &problem,
   return ladder;
 }
 
+/// The largest divisor of `m` up to `n` that is a multiple of what tensor cores
+/// multiply at a time, if `m` is.
+static int64_t divisorUpTo(int64_t m, int64_t n) {
+  int64_t unit = m % 16 ? 1 : 16;
+  n = std::max(std::min(m, n) / unit * unit, unit);
+  while (m % n)
+    n -= unit;
+  return n;
+}
+
+ScheduleAttr attnc::tile::getPassingSchedule(const ScheduleProblem &p,
+                                             ScheduleAttr s) {
+  int64_t m = s.getBlockM(), consumers = s.getConsumers();
+  int64_t n = s.getBlockN(), stages = s.getStages();
+  if (consumers > 0) {
+    // Two products and their sum, and what is read at each position.
+    if (consumers > 2 && m == consumers * kRowsPerConsumer) {
+      consumers = 2;
+      m = consumers * kRowsPerConsumer;
+    }
+    auto bytes = [&] {
+      return stages * sm90GradientBytes(p, m, n, /*stages=*/1);
+    };
+    n = divisorUpTo(m, std::min<int64_t>(n, 64));
+    while (stages > 1 && bytes() > kSharedMemory)
+      --stages;
+    while (n > 16 && bytes() > kSharedMemory)
+      n = divisorUpTo(m, n - 16);
+  }
+  n = divisorUpTo(m, n);
+  return ScheduleAttr::get(
+      s.getContext(), m, n, consumers, stages, s.getOrder(), s.getPingpong(),
+      s.getPin(), s.getPersistent(), s.getCluster(),
+      std::min<int64_t>(s.getSlice(), getWidestSlice(n)), s.getStaged());
+}
+
 ScheduleFootprint attnc::tile::getFootprint(StringRef target,
                                             const ScheduleProblem &problem,
                                             ScheduleAttr schedule) {

@@ -99,6 +99,11 @@ llvm::SmallVector<ScheduleAttr>
 getScheduleLadder(llvm::StringRef target, const ScheduleProblem &problem,
                   ScheduleAttr first);
 
+/// For a loop in which both blocks of a kernel of gradients pass, made of the
+/// schedule of one in which keys stay: blocks of keys divide those of queries.
+ScheduleAttr getPassingSchedule(const ScheduleProblem &problem,
+                                ScheduleAttr schedule);
+
 ScheduleFootprint getFootprint(llvm::StringRef target,
                                const ScheduleProblem &problem,
                                ScheduleAttr schedule);

@@ -108,6 +108,15 @@ inline constexpr llvm::StringLiteral kNameAttr = "attn.name";
 enum class CaptureKind { Queries, Keys, Positions };
 CaptureKind getCaptureKind(mlir::AffineMap map);
 
+/// Of a map that reads i and j as nothing but their difference, such as that of
+/// a table of relative positions: `dim` of the operand is
+/// (sign * (i - j) + offset) floordiv divisor, others are b and h.
+struct Diagonals {
+  unsigned dim;
+  int64_t sign, offset, divisor;
+};
+std::optional<Diagonals> getDiagonals(mlir::AffineMap map);
+
 } // namespace attnc::attn
 
 #endif // ATTNC_DIALECTS_ATTN_ATTN_H

@@ -4,6 +4,7 @@
 
 #include "mlir/IR/DialectImplementation.h"
 #include "mlir/IR/TypeUtilities.h"
+#include "llvm/ADT/SmallBitVector.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 #include "dialects/attn/AttnDialect.cpp.inc"
@@ -52,4 +53,58 @@ CaptureKind attnc::attn::getCaptureKind(AffineMap map) {
   if (!map.isFunctionOfDim(3))
     return CaptureKind::Queries;
   return map.isFunctionOfDim(2) ? CaptureKind::Positions : CaptureKind::Keys;
+}
+
+/// Reads `expr`, a function of i - j alone, as the dim of a Diagonals.
+static std::optional<Diagonals> readDifference(AffineExpr expr, unsigned dim) {
+  MLIRContext *context = expr.getContext();
+  AffineExpr b, h, i, j;
+  bindDims(context, b, h, i, j);
+  auto at = [&](AffineExpr of, AffineExpr query, AffineExpr key) {
+    return simplifyAffineExpr(of.replaceDims({b, h, query, key}), 4, 0);
+  };
+  Diagonals found = {dim, 1, 0, 1};
+  // (x + c) floordiv n is printed as x floordiv n + c / n where it can be.
+  int64_t outside = 0;
+  if (auto sum = dyn_cast<AffineBinaryOpExpr>(expr);
+      sum && sum.getKind() == AffineExprKind::Add)
+    if (auto constant = dyn_cast<AffineConstantExpr>(sum.getRHS())) {
+      outside = constant.getValue();
+      expr = sum.getLHS();
+    }
+  if (auto quotient = dyn_cast<AffineBinaryOpExpr>(expr);
+      quotient && quotient.getKind() == AffineExprKind::FloorDiv) {
+    auto divisor = dyn_cast<AffineConstantExpr>(quotient.getRHS());
+    if (!divisor || divisor.getValue() < 1)
+      return std::nullopt;
+    found.divisor = divisor.getValue();
+    expr = quotient.getLHS();
+  }
+  AffineExpr zero = getAffineConstantExpr(0, context);
+  auto offset = dyn_cast<AffineConstantExpr>(at(expr, zero, zero));
+  if (!offset)
+    return std::nullopt;
+  found.offset = offset.getValue() + outside * found.divisor;
+  for (int64_t sign : {1, -1})
+    if (at(expr - (i - j) * sign, i, j) == offset) {
+      found.sign = sign;
+      return found;
+    }
+  return std::nullopt;
+}
+
+std::optional<Diagonals> attnc::attn::getDiagonals(AffineMap map) {
+  std::optional<Diagonals> found;
+  llvm::SmallBitVector used(2);
+  for (auto [dim, expr] : llvm::enumerate(map.getResults())) {
+    if (auto position = dyn_cast<AffineDimExpr>(expr);
+        position && position.getPosition() < 2 &&
+        !used[position.getPosition()]) {
+      used.set(position.getPosition());
+      continue;
+    }
+    if (found || !(found = readDifference(expr, dim)))
+      return std::nullopt;
+  }
+  return found;
 }

@@ -620,10 +620,13 @@ static LogicalResult verifyCaptureGradient(Op op, unsigned index,
   CaptureKind kind = getCaptureKind(map);
   if (kind == CaptureKind::Positions) {
     // The captured operand's own sizes are checked with it.
-    if (!map.isProjectedPermutation())
+    bool mayDiffer = std::is_same_v<Op, BackwardOp>;
+    if (!map.isProjectedPermutation() && !(mayDiffer && getDiagonals(map)))
       return op.emitOpError()
-             << name << ": a map that reads i and j may only permute "
-             << "positions, got " << AffineMapAttr::get(map);
+             << name << ": a map that reads i and " << (mayDiffer ? "j" : "d")
+             << " may only permute positions"
+             << (mayDiffer ? " or read i - j in one dim" : "") << ", got "
+             << AffineMapAttr::get(map);
     return verifyExtent(op, {op.getDcaptures()[index], map}, sizes, name);
   }
   if (type.getRank() != 3 || !type.getElementType().isF32())

@@ -217,7 +217,11 @@ def captured_gradients():
     def modified(table):
         return lambda s, b, h, i, j: s + table[h, j] * 0.5
 
+    def relative(table):
+        return lambda s, b, h, i, j: s + table[h, i - j + 127]
+
     for name, value, make in (
+            ("score_mod", torch.randn(4, 256, device="cuda"), relative),
             ("bias", torch.tensor(-5.0, device="cuda"), None),
             ("bias", torch.full((4,), -5.0, device="cuda"), None),
             ("bias", torch.randn(2, 4, 128, 128, device="cuda"), None),

@@ -99,11 +99,11 @@ func.func @twice(%q: !t, %k: !t, %v: !t, %x: tensor<?xf32> {attn.gradient}) -> !
 // -----
 
 !t = tensor<?x?x?x64xf32>
-func.func @diagonal(%q: !t, %k: !t, %v: !t, %x: tensor<?xf32> {attn.gradient}) -> !t
+func.func @antidiagonal(%q: !t, %k: !t, %v: !t, %x: tensor<?xf32> {attn.gradient}) -> !t
     attributes {attn.differentiate} {
-  // expected-error @+1 {{'attn.fused' op gradient of capture 0: a map that reads i and j may only permute positions, got affine_map<(d0, d1, d2, d3) -> (d2 - d3)>}}
+  // expected-error @+1 {{'attn.fused' op gradient of capture 0: a map that reads i and j may only permute positions or read i - j in one dim, got affine_map<(d0, d1, d2, d3) -> (d2 + d3)>}}
   %o = attn.fused %q, %k, %v score_captures(%x : tensor<?xf32>)
-      maps [affine_map<(b, h, i, j) -> (i - j)>] score_mod {
+      maps [affine_map<(b, h, i, j) -> (i + j)>] score_mod {
   ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
     %z = arith.addf %s, %e : f32
     attn.yield %z : f32

@@ -197,3 +197,39 @@ func.func @by_columns(%q: !t128, %k: !t128, %v: !t128) -> !t128
   } : !t128, !t128, !t128 -> !t128
   return %o : !t128
 }
+
+// A table of relative positions: blocks at one distance pass, both, and are
+// added in registers; one block for each distance is left to sum up along its
+// diagonals.
+
+// TILE-LABEL: tile.program @relative(
+// TILE: %[[SUMS:.*]] = tile.workspace{{.*}}1x?x?x128x64xf32
+// TILE: tile.launch @relative_diagonal_gradient{{.*}} %[[SUMS]]
+// TILE: tile.launch @relative_diagonal_sum(%[[SUMS]]
+// TILE-LABEL: tile.kernel @relative_diagonal_gradient(
+// TILE: tile.for_keys {{.*}} step 1 iter_args
+// TILE-COUNT-2: tile.dot
+// TILE: tile.store %{{.*}} : <128x64xf32>, <1x?x?x128x64xf32>
+// TILE-LABEL: tile.kernel @relative_diagonal_sum(
+// TILE: tile.load {{.*}} : <1x?x?x128x64xf32> -> <{{.*}}x64xf32>
+// TILE: tile.reduce add
+// TILE: tile.store %{{.*}}, <?x?xf32>
+
+// CHECK-LABEL: hopper.kernel @relative_diagonal_gradient
+// CHECK-COUNT-2: hopper.wgmma
+
+func.func @relative(%q: !t, %k: !t, %v: !t,
+    %table: tensor<?x?xf32> {attn.gradient}) -> !t
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v score_captures(%table : tensor<?x?xf32>)
+      maps [affine_map<(b, h, i, j) -> (h, i - j + 255)>] score_mod {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    %z = arith.addf %s, %e : f32
+    attn.yield %z : f32
+  } activation {
+  ^bb0(%x: f32):
+    %y = arith.mulf %x, %x : f32
+    attn.yield %y : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
+}

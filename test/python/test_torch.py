@@ -475,6 +475,32 @@ def test_scale_gradients(activation, shape):
     check(*inputs[:3], activation=activation, scale=inputs[3])
 
 
+@pytest.mark.parametrize("sizes", [(1, 1), (7, 300), (200, 33)])
+def test_gradients_of_relative_positions(sizes):
+    """Of tables read at a difference, as T5, Swin and ALiBi's successors do."""
+    rows, keys = sizes
+
+    def function(attention):
+        def call(q, k, v, table, buckets):
+            def score_mod(score, b, h, i, j):
+                return score * buckets[(i - j + keys) // 7] + table[
+                    h, j - i + rows]
+
+            return attention(q, k, v, score_mod=score_mod, kv_len=lengths)
+        return call
+
+    lengths = torch.tensor([keys // 2, keys])
+    q, _, _ = tensors(S=rows)
+    _, k, v = tensors(S=keys, Hkv=2)
+    inputs = [q, k, v, torch.randn(4, rows + keys),
+              torch.rand((rows + keys) // 7 + 1)]
+    wide = [x.double() for x in inputs]
+    for a, b in zip(gradients(function(attnc.attention), inputs),
+                    gradients(function(reference.attention), wide)):
+        assert a.shape == b.shape
+        assert (a - b).norm() <= 1e-5 * b.norm() + 1e-5
+
+
 # --- epilogues ----------------------------------------------------------------
 
 def gated(gate, channel):

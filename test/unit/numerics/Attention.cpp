@@ -332,6 +332,13 @@ private:
     case Capture::Diagonal:
       // S-bias: relative positions from -31 to 32; 0 outside.
       return addBias("i - j + 31", {64});
+    case Capture::DiagonalOfHead:
+      return addBias("h, j - i + " + std::to_string(a.queries - 1),
+                     {a.heads, a.queries + a.keys - 1});
+    case Capture::DiagonalBuckets:
+      return addBias("(i - j + " + std::to_string(a.keys - 1) +
+                         ") floordiv 3, b",
+                     {(a.queries + a.keys + 1) / 3, a.batch});
     case Capture::Pairs:
       return addBias("j, i", {a.keys, a.queries});
     case Capture::Full:

@@ -44,7 +44,20 @@ const std::vector<Mask> &getMasks();
 const char *getName(Mask mask);
 
 /// A captured operand that is added to the logits: the dims it has.
-enum class Capture { None, Scalar, H, BH, I, J, Diagonal, Pairs, Full, Alibi };
+enum class Capture {
+  None,
+  Scalar,
+  H,
+  BH,
+  I,
+  J,
+  Diagonal,
+  DiagonalOfHead,
+  DiagonalBuckets,
+  Pairs,
+  Full,
+  Alibi
+};
 
 /// What an epilogue's gate has an element for.
 enum class Gate { Full, Rows, Columns, Shared, Scalar };

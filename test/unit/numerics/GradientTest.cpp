@@ -100,6 +100,8 @@ TEST(Gradient, OracleAgreesWithDifferences) {
   for (auto [capture, name] :
        {std::pair(Capture::Scalar, "extra"), std::pair(Capture::BH, "table"),
         std::pair(Capture::J, "table"), std::pair(Capture::Diagonal, "table"),
+        std::pair(Capture::DiagonalOfHead, "table"),
+        std::pair(Capture::DiagonalBuckets, "table"),
         std::pair(Capture::Full, "table"), std::pair(Capture::Alibi, "slopes")})
     for (const char *score : {"sigmoid", "softmax"}) {
       Attention a = make(score);
@@ -180,6 +182,34 @@ TEST(Gradient, CapturedOperandsOfEveryKind) {
                   : capture == Capture::Alibi ? "slopes"
                                               : "table"};
       SCOPED_TRACE(int(capture));
+      checkBoth(a);
+    }
+}
+
+// Tables of relative positions: sums along diagonals, of every block that has
+// some, and of sequences that end within one.
+TEST(Gradient, RelativePositions) {
+  int count = 0;
+  for (Capture capture :
+       {Capture::Diagonal, Capture::DiagonalOfHead, Capture::DiagonalBuckets})
+    for (auto [queries, keys] : {std::pair(133, 275), std::pair(330, 70)}) {
+      // The error of a small table is luck, above all that of a softmax.
+      bool isSmall = capture != Capture::DiagonalOfHead;
+      Attention a = make(++count % 2 || isSmall ? "sigmoid" : "softmax");
+      a.capture = capture;
+      a.batch = 2;
+      a.queries = queries;
+      a.keys = keys;
+      a.wanted = {"q", "table"};
+      bool isWhole = count % 3 == 0;
+      if (!isWhole) {
+        a.queryLengths = {queries, 31};
+        a.keyLengths = {17, keys};
+      }
+      a.mask = isWhole ? Mask::None : Mask::Causal;
+      a.dtype = isSmall ? Dtype::F32 : Dtype::BF16;
+      SCOPED_TRACE(std::to_string(int(capture)) + " " +
+                   std::to_string(queries));
       checkBoth(a);
     }
 }
