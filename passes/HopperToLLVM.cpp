@@ -230,8 +230,10 @@ private:
   Value getLargest(ArrayRef<Value> guards);
   LogicalResult applyFormula(Region &formula, const Guarded &guarded,
                              Values &results);
-  LogicalResult emitChoice(SpeculateOp op, const Guarded &guarded,
-                           Values &results);
+  Value exceeds(Value largest, float limit);
+  LogicalResult emitChoice(SpeculateOp op, size_t first, const Guarded &guarded,
+                           bool asks, Values &results);
+  LogicalResult emitSlices(SpeculateOp op, size_t first, Values &results);
   LogicalResult lowerSpeculate(SpeculateOp op);
   LogicalResult lowerReduce(ReduceOp op);
   void lowerConvert(ConvertOp op);
@@ -1880,61 +1882,85 @@ Value KernelLowering::getLargest(ArrayRef<Value> guards) {
 LogicalResult KernelLowering::applyFormula(Region &formula,
                                            const Guarded &guarded,
                                            Values &results) {
-  for (const Values &arguments : guarded.shared)
+  size_t width = tile::getFormulaWidth(formula);
+  ArrayRef<Values> rest = guarded.shared;
+  for (; !rest.empty(); rest = rest.drop_front(width)) {
+    Values arguments;
+    for (size_t i = 0; i + 2 < rest.front().size(); ++i)
+      for (const Values &element : rest.take_front(width))
+        arguments.push_back(element[i]);
+    arguments.append(rest.front().end() - 2, rest.front().end());
     if (failed(inlineBody(formula, arguments, results)))
       return failure();
+  }
   return success();
 }
 
-/// A formula for one slice. The first formula is computed before its vote is
-/// known, in the shadow of the next slice's guards; a branch that is seldom
-/// taken leads to the others, each behind a vote of its own.
-LogicalResult KernelLowering::emitChoice(SpeculateOp op, const Guarded &guarded,
+/// Whether a thread of the warp has a guard above `limit`.
+Value KernelLowering::exceeds(Value largest, float limit) {
+  Value high = compare(arith::CmpIPredicate::ugt, largest,
+                       constant(llvm::bit_cast<uint32_t>(limit)));
+  return intrinsic("llvm.nvvm.vote.any.sync", b.getI1Type(),
+                   {constant(-1), high});
+}
+
+/// A formula for one slice, number `first` or a later one. The first one is
+/// computed before its vote is known, in the shadow of the next slice's guards;
+/// a branch that is seldom taken leads to the others, each behind a vote of its
+/// own. Who `asks` gets as last result whether the formulas but the last one
+/// would have missed.
+LogicalResult KernelLowering::emitChoice(SpeculateOp op, size_t first,
+                                         const Guarded &guarded, bool asks,
                                          Values &results) {
+  size_t count = op.getFast().size(), last = count - 1;
   Value largest = getLargest(guarded.guards);
-  auto exceeds = [&](float limit) {
-    uint32_t bits = llvm::bit_cast<uint32_t>(limit);
-    Value high = compare(arith::CmpIPredicate::ugt, largest, constant(bits));
-    return intrinsic("llvm.nvvm.vote.any.sync", b.getI1Type(),
-                     {constant(-1), high});
+  Values out;
+  auto apply = [&](size_t number) {
+    Region &formula = number < count ? op.getFast()[number] : op.getExact();
+    out.clear();
+    if (failed(applyFormula(formula, guarded, out)))
+      return failure();
+    if (asks && first != last)
+      out.push_back(constant(number >= last, b.getI1Type()));
+    return success();
   };
-  Values first;
-  if (failed(applyFormula(op.getFast().front(), guarded, first)))
+  if (failed(apply(first)))
     return failure();
-  SmallVector<Type> types(ValueRange(first).getTypes());
+  Value misses;
+  if (asks && first == last)
+    misses = exceeds(largest, op.getLimits()[last - 1]);
+  SmallVector<Type> types(ValueRange(out).getTypes());
   Block *done = newBlock(types), *next = newBlock();
-  branchSeldom(exceeds(op.getLimits().front()), next, done, first);
-  for (auto [limit, formula] :
-       llvm::drop_begin(llvm::zip_equal(op.getLimits(), op.getFast()))) {
+  branchSeldom(exceeds(largest, op.getLimits()[first]), next, done, out);
+  for (size_t number = first + 1; number < count; ++number) {
     at(next);
     Block *holds = newBlock();
     next = newBlock();
-    branchIf(exceeds(limit), next, holds);
+    branchIf(exceeds(largest, op.getLimits()[number]), next, holds);
     at(holds);
-    Values out;
-    if (failed(applyFormula(formula, guarded, out)))
+    if (failed(apply(number)))
       return failure();
     branch(done, out);
   }
   at(next);
-  Values out;
-  if (failed(applyFormula(op.getExact(), guarded, out)))
+  if (failed(apply(count)))
     return failure();
   branch(done, out);
   at(done);
   llvm::append_range(results, done->getArguments());
+  if (misses)
+    results.push_back(misses);
   return success();
 }
 
 /// The guards of the next slices are begun before this one's formula is chosen,
 /// so that the special function unit works while the warp votes. They take the
-/// registers of their operands.
-LogicalResult KernelLowering::lowerSpeculate(SpeculateOp op) {
+/// registers of their operands. If the op gives it, the last result says
+/// whether the last slice missed.
+LogicalResult KernelLowering::emitSlices(SpeculateOp op, size_t first,
+                                         Values &results) {
   int64_t slice = accCount(op.getSlice());
   int64_t count = op.getResult().getType().getCount();
-  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
-  refreshPosition(op.getCommon(), op.getCommon().getNumArguments() - 2);
-  Values results;
   std::deque<Guarded> begun;
   int64_t next = 0;
   while (next < count || !begun.empty()) {
@@ -1943,10 +1969,42 @@ LogicalResult KernelLowering::lowerSpeculate(SpeculateOp op) {
         return failure();
       next += slice;
     }
-    if (failed(emitChoice(op, begun.front(), results)))
+    bool asks = op.getMisses() && next == count && begun.size() == 1;
+    if (failed(emitChoice(op, first, begun.front(), asks, results)))
       return failure();
     begun.pop_front();
   }
+  return success();
+}
+
+LogicalResult KernelLowering::lowerSpeculate(SpeculateOp op) {
+  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
+  refreshPosition(op.getCommon(), op.getCommon().getNumArguments() - 2);
+  Value missed = op.getMissed();
+  bool isOpen = missed && !matchPattern(missed, m_Zero());
+  Block *settled = isOpen ? newBlock() : nullptr;
+  if (isOpen) {
+    Block *guess = newBlock();
+    branchSeldom(get(missed), settled, guess, {});
+    at(guess);
+  }
+  Values results;
+  if (failed(emitSlices(op, /*first=*/0, results)))
+    return failure();
+  if (isOpen) {
+    SmallVector<Type> types(ValueRange(results).getTypes());
+    Block *done = newBlock(types);
+    branch(done, results);
+    at(settled);
+    results.clear();
+    if (failed(emitSlices(op, op.getFast().size() - 1, results)))
+      return failure();
+    branch(done, results);
+    at(done);
+    results = Values(done->getArguments());
+  }
+  if (missed)
+    set(op.getMisses(), {results.pop_back_val()});
   set(op.getResult(), results);
   return success();
 }
@@ -2715,10 +2773,14 @@ LogicalResult KernelLowering::stage(StoreOp op, Value rows, int64_t panel) {
 void KernelLowering::unstage(StoreOp op, int64_t colDim, Value rows,
                              int64_t panel) {
   FragType type = op.getFrag().getType();
+  // Once an item: registers that the loop over keys needs more.
+  llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
+  lane = refreshed(lane);
+  warp = refreshed(warp);
   Value symbolRows = op.getRows() ? get(op.getRows()) : Value();
   Values symbols;
   for (Value coordinate : op.getCoordinates())
-    symbols.push_back(get(coordinate));
+    symbols.push_back(refreshed(get(coordinate)));
   Value inRow = andi(lane, constant(7));
   Value firstOfFour = arith::ShRUIOp::create(b, loc, lane, constant(3));
   Value col = mul(inRow, 8);

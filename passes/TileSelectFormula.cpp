@@ -38,15 +38,20 @@ Operation *getCheckedRoot(tile::MapOp map) {
   return row && !row->checked.getFormulas().empty() ? root : nullptr;
 }
 
-/// A block of `region` with (shared, r, c) that yields formula(shared).
-void buildFormula(OpBuilder &builder, Location loc, Region &region,
-                  CheckedForm::Build formula) {
+/// A block of `region` with (shared, r, c) that yields formula(shared), for
+/// `width` elements at once.
+void buildFormula(
+    OpBuilder &builder, Location loc, Region &region, unsigned width,
+    llvm::function_ref<SmallVector<Value>(FormulaBuilder &, ValueRange)>
+        formula) {
   OpBuilder::InsertionGuard guard(builder);
-  Type f32 = builder.getF32Type(), i32 = builder.getI32Type();
-  Block *block =
-      builder.createBlock(&region, {}, {f32, i32, i32}, {loc, loc, loc});
+  SmallVector<Type> types(width, builder.getF32Type());
+  types.append(2, builder.getI32Type());
+  SmallVector<Location> locs(types.size(), loc);
+  Block *block = builder.createBlock(&region, {}, types, locs);
   FormulaBuilder at{builder, loc, FormulaTarget::Sm90a};
-  tile::YieldOp::create(builder, loc, formula(at, block->getArgument(0)));
+  tile::YieldOp::create(
+      builder, loc, formula(at, block->getArguments().take_front(width)));
 }
 
 void speculate(tile::MapOp map, Operation *root, int64_t slice) {
@@ -70,8 +75,11 @@ void speculate(tile::MapOp map, Operation *root, int64_t slice) {
   root->erase();
   for (auto [region, formula] :
        llvm::zip_equal(speculation.getFast(), form.getFormulas()))
-    buildFormula(builder, loc, region, formula.build);
-  buildFormula(builder, loc, speculation.getExact(), form.exact);
+    buildFormula(builder, loc, region, formula.width, formula.build);
+  buildFormula(builder, loc, speculation.getExact(), 1,
+               [&](FormulaBuilder &at, ValueRange guards) {
+                 return SmallVector<Value>{form.exact(at, guards[0])};
+               });
   map.replaceAllUsesWith(speculation.getResult());
   map.erase();
 }

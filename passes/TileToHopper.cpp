@@ -219,6 +219,8 @@ struct Stage {
 /// What one role has emitted so far, and its position in each ring.
 struct Role : Stage {
   llvm::MapVector<Operation *, Value> cursors;
+  /// Of speculations in the loop over keys: whether the last block missed.
+  llvm::MapVector<Operation *, Value> missed;
   /// Slots that were awaited and not yet released.
   llvm::MapVector<Operation *, Value> slots;
   /// Order `deferred`: products that were not waited for, the oldest first.
@@ -359,6 +361,9 @@ private:
   FailureOr<SmallVector<Value>> emitParts(Role &role, Range range, Value from,
                                           SmallVector<Value> carried,
                                           PartBody body);
+  void beginSpeculations(Role &role);
+  Value emitSpeculate(Role &role, tile::SpeculateOp op, hopper::FragType type,
+                      ValueRange inputs, bool split);
   SmallVector<Value> getCursors(Role &role, bool inLoop);
   void setCursors(Role &role, ValueRange values, bool inLoop);
 
@@ -1040,11 +1045,15 @@ bool Scheduler::productsEndWithLoop() {
   return true;
 }
 
+/// Positions in rings and, in the loop over keys, what speculations carry.
 SmallVector<Value> Scheduler::getCursors(Role &role, bool inLoop) {
   SmallVector<Value> values;
   for (auto &[load, cursor] : role.cursors)
     if (isInLoop(load) == inLoop)
       values.push_back(cursor);
+  if (inLoop)
+    for (auto &[op, missed] : role.missed)
+      values.push_back(missed);
   return values;
 }
 
@@ -1054,6 +1063,9 @@ void Scheduler::setCursors(Role &role, ValueRange values, bool inLoop) {
       cursor = values.front();
       values = values.drop_front();
     }
+  if (inLoop)
+    for (auto [pair, value] : llvm::zip(role.missed, values))
+      pair.second = value;
 }
 
 /// for_keys begins at a multiple of its step, and is empty where lo >= hi.
@@ -1138,10 +1150,12 @@ LogicalResult Scheduler::emitOwnLoop(Role &role) {
   auto emit = [&](const Range &range) -> LogicalResult {
     role.fullLo = range.fullLo;
     role.fullHi = range.fullHi;
+    beginSpeculations(role);
     if (failed(isOverlap()    ? emitOverlapLoop(role, range)
                : isDeferred() ? emitDeferredLoop(role, range)
                               : emitSerialLoop(role, range)))
       return failure();
+    role.missed.clear();
     for (auto &[index, reduce] : deferredSums) {
       Value parts = role.map.lookup(loop.getResult(index));
       role.map.map(loop.getResult(index),
@@ -1336,6 +1350,30 @@ Value Scheduler::emitMask(Role &role, tile::MaskOp op, Value input) {
   return choice.getResult(0);
 }
 
+/// Each item begins with the cheapest formula, so that its results depend on
+/// its own data only.
+void Scheduler::beginSpeculations(Role &role) {
+  for (auto op : loop.getBody()->getOps<tile::SpeculateOp>())
+    if (op.getFast().size() > 1)
+      role.missed[op] = arith::ConstantOp::create(b, loc, b.getBoolAttr(false));
+}
+
+Value Scheduler::emitSpeculate(Role &role, tile::SpeculateOp op,
+                               hopper::FragType type, ValueRange inputs,
+                               bool split) {
+  auto found = role.missed.find(op);
+  bool carries = found != role.missed.end();
+  auto made = hopper::SpeculateOp::create(
+      b, loc, type, carries ? b.getI1Type() : Type(), inputs,
+      carries ? found->second : Value(), op.getSliceAttr(), op.getLimitsAttr(),
+      op.getFast().size());
+  for (auto [from, to] : llvm::zip_equal(op->getRegions(), made->getRegions()))
+    cloneBody(role, from, to, split);
+  if (carries)
+    found->second = made.getMisses();
+  return made.getResult();
+}
+
 /// A loop without products, which the producer knows nothing of.
 LogicalResult Scheduler::emitFor(Role &role, scf::ForOp op) {
   auto found = op->walk([](Operation *inner) {
@@ -1435,13 +1473,7 @@ LogicalResult Scheduler::emitOp(Role &role, Operation *op) {
     cloneBody(role, map.getBody(), made.getBody(), split);
     result = made;
   } else if (auto guess = dyn_cast<tile::SpeculateOp>(op)) {
-    auto made = hopper::SpeculateOp::create(
-        b, loc, *type, inputs, guess.getSliceAttr(), guess.getLimitsAttr(),
-        guess.getFast().size());
-    for (auto [from, to] :
-         llvm::zip_equal(guess->getRegions(), made->getRegions()))
-      cloneBody(role, from, to, split);
-    result = made;
+    result = emitSpeculate(role, guess, *type, inputs, split);
   } else if (auto mask = dyn_cast<tile::MaskOp>(op)) {
     result = emitMask(role, mask, inputs[0]);
   } else if (auto reduce = dyn_cast<tile::ReduceOp>(op)) {

@@ -376,14 +376,28 @@ LogicalResult SpeculateOp::verifyRegions() {
           verifyElementRegion(*this, getCommon(), arguments, yields, "common")))
     return failure();
   SmallVector<Type> shared(llvm::drop_begin(yields));
-  shared.append(2, i32);
   Type element = result.getElementType();
-  for (Region &fast : getFast())
-    if (failed(verifyElementRegion(*this, fast, shared, element, "fast")))
+  // A thread has half as many elements of a slice as that has columns.
+  int64_t elements = static_cast<int64_t>(getSlice()) / 2;
+  for (Region &fast : getFast()) {
+    int64_t width = tile::getFormulaWidth(fast);
+    if (elements % width)
+      return emitOpError() << "a formula of " << width
+                           << " elements does not divide the " << elements
+                           << " of a thread in a slice";
+    auto types = tile::getFormulaTypes(shared, element, width);
+    if (failed(verifyElementRegion(*this, fast, types.arguments, types.yields,
+                                   "fast")))
       return failure();
+  }
   if (failed(tile::verifyLimits(*this, getLimits(), getFast().size())))
     return failure();
-  return verifyElementRegion(*this, getExact(), shared, element, "exact");
+  if (!getMissed() != !getMisses() || (getMissed() && getLimits().size() < 2))
+    return emitOpError("takes and gives whether formulas missed, both or "
+                       "neither, and with two limits or more only");
+  auto types = tile::getFormulaTypes(shared, element, 1);
+  return verifyElementRegion(*this, getExact(), types.arguments, types.yields,
+                             "exact");
 }
 
 LogicalResult MaskOp::verifyRegions() {

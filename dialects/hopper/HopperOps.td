@@ -423,20 +423,30 @@ def Hopper_MapOp : Hopper_Op<"map", [Pure, SingleBlock]> {
   let hasRegionVerifier = 1;
 }
 
-def Hopper_SpeculateOp : Hopper_Op<"speculate", [Pure]> {
+def Hopper_SpeculateOp : Hopper_Op<"speculate",
+    [Pure, AttrSizedOperandSegments]> {
   let summary = "A cheap formula where it holds, the exact one elsewhere";
   let description = [{
     As `tile.speculate`. One decision for the 16 rows of a warp and `slice`
     columns, by a vote of the warp.
+
+    `missed` and `misses` are for a loop over blocks, which carries them.
+    `misses` says that in the last slice some guard exceeded every limit but the
+    last; with `missed` the formula of the last limit goes first, in all slices.
+    So data that needs it does not pay for the cheaper ones, and a warp is back
+    at these one block after they hold again. Both are the same for all threads
+    of a warp.
   }];
-  let arguments = (ins Variadic<Hopper_FragType>:$inputs,
+  let arguments = (ins Variadic<Hopper_FragType>:$inputs, Optional<I1>:$missed,
     ConfinedAttr<I64Attr, [IntPositive]>:$slice, DenseF32ArrayAttr:$limits);
-  let results = (outs Hopper_FragType:$result);
+  let results = (outs Hopper_FragType:$result, Optional<I1>:$misses);
   let regions = (region SizedRegion<1>:$common, SizedRegion<1>:$exact,
                         VariadicRegion<SizedRegion<1>>:$fast);
   let assemblyFormat = [{
-    `(` $inputs `:` type($inputs) `)` `slice` $slice `limits` $limits
-    `common` $common `fast` $fast `exact` $exact attr-dict `:` type($result)
+    `(` $inputs `:` type($inputs) `)` (`after` $missed^)?
+    `slice` $slice `limits` $limits
+    `common` $common `fast` $fast `exact` $exact attr-dict
+    `:` type($result) (`,` type($misses)^)?
   }];
   let hasRegionVerifier = 1;
 }

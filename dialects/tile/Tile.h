@@ -51,6 +51,16 @@ namespace attnc::tile {
 /// Of a speculation with `formulas` fast regions.
 llvm::LogicalResult verifyLimits(mlir::Operation *op,
                                  llvm::ArrayRef<float> limits, size_t formulas);
+
+/// How many elements a formula of a speculation computes at once.
+int64_t getFormulaWidth(mlir::Region &formula);
+
+/// What a formula of this width gets and gives, for elements that share `shared`.
+struct FormulaTypes {
+  llvm::SmallVector<mlir::Type> arguments, yields;
+};
+FormulaTypes getFormulaTypes(mlir::TypeRange shared, mlir::Type element,
+                             int64_t width);
 } // namespace attnc::tile
 
 #endif // ATTNC_DIALECTS_TILE_TILE_H

@@ -550,6 +550,22 @@ LogicalResult attnc::tile::verifyLimits(Operation *op, ArrayRef<float> limits,
   return success();
 }
 
+int64_t attnc::tile::getFormulaWidth(Region &formula) {
+  if (!formula.hasOneBlock() || formula.front().empty())
+    return 1;
+  return std::max<int64_t>(formula.front().back().getNumOperands(), 1);
+}
+
+FormulaTypes attnc::tile::getFormulaTypes(TypeRange shared, Type element,
+                                          int64_t width) {
+  FormulaTypes types;
+  for (Type type : shared)
+    types.arguments.append(width, type);
+  types.arguments.append(2, IntegerType::get(element.getContext(), 32));
+  types.yields.append(width, element);
+  return types;
+}
+
 LogicalResult SpeculateOp::verifyRegions() {
   TileType result = getResult().getType();
   if (result.getCols() % static_cast<int64_t>(getSlice()))
@@ -574,14 +590,23 @@ LogicalResult SpeculateOp::verifyRegions() {
   if (failed(verifyElementRegion(*this, getCommon(), arguments, commonYields,
                                  "common")))
     return failure();
-  shared.append(2, i32);
   Type element = result.getElementType();
-  for (Region &fast : getFast())
-    if (failed(verifyElementRegion(*this, fast, shared, element, "fast")))
+  for (Region &fast : getFast()) {
+    int64_t width = getFormulaWidth(fast);
+    if (static_cast<int64_t>(getSlice()) % width)
+      return emitOpError() << "a formula of " << width
+                           << " elements does not divide a slice of "
+                           << getSlice() << " columns";
+    FormulaTypes types = getFormulaTypes(shared, element, width);
+    if (failed(verifyElementRegion(*this, fast, types.arguments, types.yields,
+                                   "fast")))
       return failure();
+  }
   if (failed(verifyLimits(*this, getLimits(), getFast().size())))
     return failure();
-  return verifyElementRegion(*this, getExact(), shared, element, "exact");
+  FormulaTypes types = getFormulaTypes(shared, element, 1);
+  return verifyElementRegion(*this, getExact(), types.arguments, types.yields,
+                             "exact");
 }
 
 LogicalResult MaskOp::verifyRegions() {

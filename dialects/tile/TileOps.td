@@ -357,10 +357,13 @@ def Tile_SpeculateOp : Tile_Op<"speculate", [Pure,
     Per element, `common` (arguments as `tile.map` of width 1) yields a guard
     and shared values. Each `fast` region has a limit, in rising order. A slice
     (of `slice` columns, and as many rows as the target decides on at once)
-    takes the first one whose limit no guard of the slice exceeds, and where
-    there is none, `exact`. All get (shared..., r, c). The guard is never
-    negative; a NaN guard chooses `exact`. The results agree to the accuracy
-    that the formulas promise, so targets may slice differently.
+    takes one whose limit no guard of the slice exceeds, as a rule the first,
+    and where there is none, `exact`. All get (shared..., r, c). A region that
+    yields several results computes as many elements at once, whichever of a
+    slice the target puts together: it gets each shared value of all of them in
+    turn, and the position of the first. The guard is never negative; a NaN
+    guard chooses `exact`, which computes one element. The results agree to the
+    accuracy that the formulas promise, so targets may slice differently.
   }];
   let arguments = (ins Variadic<Tile_TileType>:$inputs,
     ConfinedAttr<I64Attr, [IntPositive]>:$slice, DenseF32ArrayAttr:$limits);

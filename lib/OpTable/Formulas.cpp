@@ -178,15 +178,40 @@ Value formulas::logisticGuard(FormulaBuilder &at, Value x) {
 }
 
 // e / (1 + e) = e - e^2 + e^3 - ...
-Value formulas::logisticSquare(FormulaBuilder &at, Value power) {
-  Emit e(at, power);
-  return e.mulAdd(e.neg(power), power, power);
+SmallVector<Value> formulas::logisticSquare(FormulaBuilder &at,
+                                            ValueRange powers) {
+  Emit e(at, powers);
+  Value power = powers[0];
+  return {e.mulAdd(e.neg(power), power, power)};
 }
 
-Value formulas::logisticCube(FormulaBuilder &at, Value power) {
-  Emit e(at, power);
-  Value minus = e.neg(power);
-  return e.mulAdd(minus, e.mulAdd(minus, power, power), power);
+SmallVector<Value> formulas::logisticCube(FormulaBuilder &at,
+                                          ValueRange powers) {
+  Emit e(at, powers);
+  Value power = powers[0], minus = e.neg(power);
+  return {e.mulAdd(minus, e.mulAdd(minus, power, power), power)};
+}
+
+// One division for four. Of two with powers a and b the quotients are a(1 + b)
+// and b(1 + a) over (1 + a)(1 + b) = (1 + a) + b(1 + a), all sums of what is
+// positive. Below 2^30 the product of four is finite.
+SmallVector<Value> formulas::logisticOfFour(FormulaBuilder &at,
+                                            ValueRange powers) {
+  Emit e(at, powers);
+  Value one = e.constant(1);
+  struct Pair {
+    Value first, second, over;
+  };
+  auto join = [&](Value a, Value b) -> Pair {
+    Value first = e.mulAdd(a, b, a), second = e.mulAdd(a, b, b);
+    return {first, second, e.add(e.add(a, one), second)};
+  };
+  Pair low = join(powers[0], powers[1]), high = join(powers[2], powers[3]);
+  Value inverse = e.div(one, e.mul(low.over, high.over));
+  Value lowInverse = e.mul(inverse, high.over);
+  Value highInverse = e.mul(inverse, low.over);
+  return {e.mul(low.first, lowInverse), e.mul(low.second, lowInverse),
+          e.mul(high.first, highInverse), e.mul(high.second, highInverse)};
 }
 
 // An infinite power would give NaN; from 2^25 on the quotient is 1 anyway.

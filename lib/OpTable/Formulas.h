@@ -29,8 +29,12 @@ mlir::Value cos(FormulaBuilder &at, mlir::ValueRange x);
 
 /// The checked form of the logistic function.
 mlir::Value logisticGuard(FormulaBuilder &at, mlir::Value x);
-mlir::Value logisticSquare(FormulaBuilder &at, mlir::Value e);
-mlir::Value logisticCube(FormulaBuilder &at, mlir::Value e);
+llvm::SmallVector<mlir::Value> logisticSquare(FormulaBuilder &at,
+                                              mlir::ValueRange e);
+llvm::SmallVector<mlir::Value> logisticCube(FormulaBuilder &at,
+                                            mlir::ValueRange e);
+llvm::SmallVector<mlir::Value> logisticOfFour(FormulaBuilder &at,
+                                              mlir::ValueRange e);
 mlir::Value logisticExact(FormulaBuilder &at, mlir::Value e);
 
 } // namespace attnc::formulas

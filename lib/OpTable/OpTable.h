@@ -54,15 +54,19 @@ struct CheckedForm {
   struct Formula {
     /// It holds where the guard is at most this.
     float limit = 0;
-    Build build = nullptr;
+    /// From the guards of `width` elements, their results.
+    llvm::SmallVector<mlir::Value> (*build)(FormulaBuilder &,
+                                            mlir::ValueRange) = nullptr;
     /// Where it holds.
     ErrorContract error = {};
+    /// Of one element.
     Slots slots = {};
+    unsigned width = 1;
   };
   /// guard(x), exact(guard).
   Build guard = nullptr, exact = nullptr;
   /// The cheapest first, with rising limits.
-  Formula formulas[2] = {};
+  Formula formulas[3] = {};
 
   llvm::ArrayRef<Formula> getFormulas() const {
     return llvm::ArrayRef(formulas).take_while(

@@ -12,6 +12,7 @@
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "llvm/ADT/TypeSwitch.h"
+#include <numeric>
 
 using namespace mlir;
 using namespace attnc;
@@ -360,12 +361,16 @@ LogicalResult KernelEmitter::emitMask(Code &code, tile::MaskOp op) {
   return status;
 }
 
-/// Columns decided on at once: what stays in registers.
-static int64_t cpuSlice(int64_t slice) {
+/// Columns decided on at once: what stays in registers, and as many as each
+/// formula computes.
+static int64_t cpuSlice(tile::SpeculateOp op) {
+  int64_t slice = op.getSlice(), widest = 1;
+  for (Region &formula : op.getFast())
+    widest = std::lcm(widest, tile::getFormulaWidth(formula));
   for (int64_t width : {4, 3, 2})
-    if (slice % width == 0)
+    if (slice % width == 0 && width % widest == 0)
       return width;
-  return 1;
+  return widest;
 }
 
 LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
@@ -382,7 +387,7 @@ LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
     return succeeded(yielded) ? *yielded : Values();
   };
 
-  Traversal traversal{type, Layout::Panels, cpuSlice(op.getSlice()), {}};
+  Traversal traversal{type, Layout::Panels, cpuSlice(op), {}};
   auto body = [&](Code &c, Value outer, Value inner, Value rows,
                   ValueRange cols) {
     SmallVector<Values> shared;
@@ -410,9 +415,17 @@ LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
     }
     auto apply = [&](Code &branch, Region &region) {
       Values elements;
-      for (const Values &values : shared)
-        for (Value value : clone(branch, region, values))
+      size_t width = tile::getFormulaWidth(region);
+      ArrayRef<Values> rest = shared;
+      for (; !rest.empty(); rest = rest.drop_front(width)) {
+        Values arguments;
+        for (size_t i = 0; i + 2 < rest.front().size(); ++i)
+          for (const Values &values : rest.take_front(width))
+            arguments.push_back(values[i]);
+        arguments.append(rest.front().end() - 2, rest.front().end());
+        for (Value value : clone(branch, region, arguments))
           elements.push_back(fromRegion(branch, value, type.getElementType()));
+      }
       return elements;
     };
     SmallVector<Type> types(cols.size(), vectorOf(c, type.getElementType()));

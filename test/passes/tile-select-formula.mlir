@@ -26,7 +26,7 @@
 
 // On a GPU scale and bias take the factor of the exponent.
 // GPU-LABEL: tile.kernel @sigmoid
-// GPU: tile.speculate(%{{.*}} : !tile.tile<4x8xf32>) slice 4 limits [1.562500e-02, 6.250000e-02]
+// GPU: tile.speculate(%{{.*}} : !tile.tile<4x8xf32>) slice 4 limits [1.562500e-02, 6.250000e-02, 1.073742e+09]
 // GPU-SAME: common {
 // GPU: %[[M:.*]] = arith.mulf %{{.*}} fastmath<contract>
 // GPU: %[[A:.*]] = arith.addf %[[M]], %{{.*}} fastmath<contract>
@@ -40,6 +40,12 @@
 // GPU: }, {
 // GPU: ^bb0(%[[P:[^:]*]]: f32
 // GPU-COUNT-2: arith.addf
+// One division for four elements.
+// GPU: }, {
+// GPU: ^bb0(%{{[^:]*}}: f32, %{{[^:]*}}: f32, %{{[^:]*}}: f32, %{{[^:]*}}: f32, %{{[^:]*}}: i32
+// GPU-COUNT-1: arith.divf %{{.*}}, %{{.*}} fastmath<arcp,afn>
+// GPU-NOT: arith.divf
+// GPU: tile.yield %{{.*}} : f32, f32, f32, f32
 // GPU: } exact {
 // GPU: arith.divf %{{.*}}, %{{.*}} fastmath<arcp,afn>
 

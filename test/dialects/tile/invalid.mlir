@@ -285,6 +285,40 @@ func.func @f(%a: !tile.tile<8x16xf32>) {
 // -----
 
 func.func @f(%a: !tile.tile<8x16xf32>) {
+  // expected-error@+1 {{a formula of 3 elements does not divide a slice of 8 columns}}
+  %c = tile.speculate(%a : !tile.tile<8x16xf32>) slice 8 limits [1.0] common {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x, %x : f32, f32
+  } fast {
+  ^bb0(%x: f32, %y: f32, %z: f32, %r: i32, %k: i32):
+    tile.yield %x, %y, %z : f32, f32, f32
+  } exact {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } : !tile.tile<8x16xf32>
+  return
+}
+
+// -----
+
+func.func @f(%a: !tile.tile<8x16xf32>) {
+  // expected-error@+1 {{region 'fast' must have arguments of types ('f32', 'f32', 'i32', 'i32'), got ('f32', 'i32', 'i32')}}
+  %c = tile.speculate(%a : !tile.tile<8x16xf32>) slice 8 limits [1.0] common {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x, %x : f32, f32
+  } fast {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x, %x : f32, f32
+  } exact {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } : !tile.tile<8x16xf32>
+  return
+}
+
+// -----
+
+func.func @f(%a: !tile.tile<8x16xf32>) {
   // expected-error@+1 {{the result must be 8x1x'f32', got '!tile.tile<1x16xf32>'}}
   %c = tile.reduce add %a : !tile.tile<8x16xf32> -> !tile.tile<1x16xf32>
   return

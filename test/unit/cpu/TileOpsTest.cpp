@@ -283,7 +283,8 @@ TEST(TileOps, LoopsAndBranches) {
 }
 
 /// Which formula is taken depends on the slice; they are told apart here, so
-/// the test allows each where its limit holds for the element.
+/// the test allows each where its limit holds for the element. The second one
+/// computes two elements at once.
 TEST(TileOps, Speculate) {
   const char *body = R"(
     %y = tile.speculate(%x : !tile.tile<32x8xf32>) slice 4 limits [$LIMIT$]
@@ -298,10 +299,11 @@ TEST(TileOps, Speculate) {
       %z = arith.addf %w, %f1 : f32
       tile.yield %z : f32
     }, {
-    ^bb0(%w: f32, %r: i32, %c: i32):
+    ^bb0(%w: f32, %w2: f32, %r: i32, %c: i32):
       %f3 = arith.constant 3.0 : f32
       %z = arith.addf %w, %f3 : f32
-      tile.yield %z : f32
+      %z2 = arith.addf %w2, %f3 : f32
+      tile.yield %z, %z2 : f32, f32
     } exact {
     ^bb0(%w: f32, %r: i32, %c: i32):
       %f2 = arith.constant 2.0 : f32

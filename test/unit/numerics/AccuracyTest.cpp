@@ -4,6 +4,7 @@
 
 #include "gtest/gtest.h"
 
+#include <array>
 #include <cmath>
 
 using namespace attnc;
@@ -130,6 +131,30 @@ void checkMeanOfWeights(Target target) {
   // 260,000 weights their mean is below 2^-17 with near certainty.
   EXPECT_LT(std::fabs(modelMean), std::ldexp(1, -17));
   EXPECT_LT(std::fabs(mean), std::ldexp(1, -16)) << modelMean;
+}
+
+/// Keys whose logits need each formula of a speculation, in runs of all lengths
+/// beside those of a slice.
+TEST(Accuracy, BlocksOfKeysThatNeedOtherFormulas) {
+  std::array<double, 4> factors = {1, 0.1, 30, 4};
+  for (int64_t run : {3, 32, 64, 200})
+    for (bool zero : {false, true}) {
+      Attention a;
+      a.score = getScore("sigmoid");
+      a.dtype = Dtype::BF16;
+      a.queries = 96;
+      a.keys = 600;
+      a.dim = 64;
+      a.bias = zero ? 0 : -std::log(600.);
+      a.seed = run;
+      Problem problem = a.build();
+      Buffer &key = std::get<Buffer>(problem.parameters[1].value);
+      for (int64_t k = 0; k < key.count(); ++k)
+        key.set(k, key.get(k) * factors[k / a.dim / run % factors.size()]);
+      RunOptions options;
+      options.target = Target::SM90a;
+      check(problem, options);
+    }
 }
 
 TEST(Accuracy, WeightsHaveNoBias) { checkMeanOfWeights(Target::CPU); }

@@ -287,12 +287,15 @@ TEST_F(OpTableTest, CheckedFormsAgreeAtTheirLimit) {
     for (const CheckedForm::Formula &formula : form.getFormulas()) {
       ASSERT_GT(formula.limit, last) << "limits rise";
       last = formula.limit;
-      Value fast = formula.build(at, guard);
+      SmallVector<Value> alike(formula.width, guard);
+      SmallVector<Value> fast = formula.build(at, alike);
+      ASSERT_EQ(fast.size(), size_t(formula.width));
       std::vector<Lanes> inside = sample(row, formula.error);
       for (double g : run(*block, guard, inside, Precision::PlainF32))
         ASSERT_LE(g, formula.limit) << row.name.str();
-      checkAccuracy(row, run(*block, fast, inside, Precision::PlainF32), inside,
-                    formula.error);
+      for (Value result : fast)
+        checkAccuracy(row, run(*block, result, inside, Precision::PlainF32),
+                      inside, formula.error);
       // Where the function is not small the guard says so.
       for (auto [x, g] : llvm::zip_equal(all[0], guards)) {
         ASSERT_GE(g, 0);
