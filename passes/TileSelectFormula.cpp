@@ -50,8 +50,8 @@ void buildFormula(
   SmallVector<Location> locs(types.size(), loc);
   Block *block = builder.createBlock(&region, {}, types, locs);
   FormulaBuilder at{builder, loc, FormulaTarget::Sm90a};
-  tile::YieldOp::create(
-      builder, loc, formula(at, block->getArguments().take_front(width)));
+  tile::YieldOp::create(builder, loc,
+                        formula(at, block->getArguments().take_front(width)));
 }
 
 void speculate(tile::MapOp map, Operation *root, int64_t slice) {

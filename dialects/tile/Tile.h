@@ -55,7 +55,8 @@ llvm::LogicalResult verifyLimits(mlir::Operation *op,
 /// How many elements a formula of a speculation computes at once.
 int64_t getFormulaWidth(mlir::Region &formula);
 
-/// What a formula of this width gets and gives, for elements that share `shared`.
+/// What a formula of this width gets and gives, for elements that share
+/// `shared`.
 struct FormulaTypes {
   llvm::SmallVector<mlir::Type> arguments, yields;
 };

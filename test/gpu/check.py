@@ -62,6 +62,7 @@ class Case:
     packed: bool = False       # q, k, v are slices of one tensor
     std: float = 1.0           # of the logits
     mean: float = 0.0          # of V
+    loud: int = 0              # keys in a row that are 0.1, 30 or 4 times K
     schedule: str = ""
     any_layout: bool = False
     views: str = "dense"       # how rows lie in memory, see place()
@@ -145,6 +146,11 @@ def cases():
         add(f"{score}-d128", score=score, rows=300)
     for std in (2.0, 4.0):
         add(f"sigmoid-std{std:.0f}", rows=1024, std=std)
+    for d in (64, 128, 256):
+        for run in (40, 64, 300):
+            add(f"sigmoid-loud{run}-d{d}", d=d, rows=1024, loud=run)
+        add(f"sigmoid-loud100-causal-d{d}", d=d, rows=1024, loud=100,
+            causal=True)
     add("sigmoid-mean1", rows=1024, mean=1.0)
     add("sigmoid-n8192", rows=8192, heads=1)
     add("sigmoid-n65536-d64", rows=1024, keys=65536, heads=1, d=64)
@@ -335,7 +341,12 @@ def make_tensors(case):
     # s / sqrt(d) has the wanted deviation if q has.
     q = random((case.batch, case.heads, case.rows, case.d), torch.float32)
     q, _ = place((q * case.std).to(dtype), case)
-    k, _ = place(random((case.batch, case.kv_heads, keys, case.d), dtype), case)
+    k = random((case.batch, case.kv_heads, keys, case.d), torch.float32)
+    if case.loud:
+        factors = torch.tensor([1, 0.1, 30, 4], device=k.device)
+        run = torch.arange(keys, device=k.device) // case.loud % 4
+        k *= factors[run][:, None]
+    k, _ = place(k.to(dtype), case)
     v = random((case.batch, case.kv_heads, keys, case.dv), torch.float32)
     v, _ = place((v + case.mean).to(dtype), case)
     for b, length in enumerate(case.k_len or ()):
