@@ -1353,7 +1353,7 @@ Value Scheduler::emitMask(Role &role, tile::MaskOp op, Value input) {
 /// Each item begins with the cheapest formula, so that its results depend on
 /// its own data only.
 void Scheduler::beginSpeculations(Role &role) {
-  // Measured (benchmarks/journal.md, 29): data that needs no other formula pays
+  // Measured (benchmarks/journal.md, 33): data that needs no other formula pays
   // 1 % for the choice, and 2 % with four consumers, which have few registers,
   // while there only 2 % are gained elsewhere.
   if (!isOverlap() || schedule.getConsumers() > 3)
