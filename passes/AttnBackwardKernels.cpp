@@ -1050,10 +1050,11 @@ public:
         frame.openItems({frame.dim(sums, 0), frame.dim(sums, 1), blocks});
     at[2] = arith::MulIOp::create(b, at[2], size);
     tile::TileType column = tileType(rows, 1, b.getF32Type());
-    Value sum = loop(constantIndex(b, 0), constantIndex(b, table.divisor), 1,
-                     splat(b, column, 0), [&](Value within, Value sum) {
-                       return sumElements(at, within, sum);
-                     });
+    Value sum =
+        accumulate(b, constantIndex(b, 0), constantIndex(b, table.divisor), 1,
+                   splat(b, column, 0), [&](Value within, Value sum) {
+                     return sumElements(at, within, sum);
+                   });
     store(at, sum);
     return frame.finish();
   }
@@ -1068,16 +1069,6 @@ private:
     return arith::MulIOp::create(b, x, constantIndex(b, y));
   }
   Value minus(Value x, Value y) { return arith::SubIOp::create(b, x, y); }
-
-  Value loop(Value from, Value to, int64_t step, Value sum,
-             function_ref<Value(Value, Value)> body) {
-    auto loop = scf::ForOp::create(b, from, to, constantIndex(b, step), sum);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    scf::YieldOp::create(
-        b, body(loop.getInductionVar(), loop.getRegionIterArg(0)));
-    return loop.getResult(0);
-  }
 
   /// The blocks up to `x`, as a bound: floor(x / N) + 1, not negative.
   Value blocksUpTo(Value x) {
@@ -1101,12 +1092,13 @@ private:
     Value first = blocksUpTo(plus(lowest, -n));
     Value end =
         arith::MinUIOp::create(b, blocksUpTo(highest), frame.dim(sums, 2));
-    return loop(first, end, 1, sum, [&](Value p, Value sum) {
+    return accumulate(b, first, end, 1, sum, [&](Value p, Value sum) {
       Value shift = minus(times(p, n), origin);
-      return loop(constantIndex(b, 0), constantIndex(b, m), kColumns, sum,
-                  [&](Value row, Value sum) {
-                    return sumBlock({at[0], at[1], p, row, shift}, step, sum);
-                  });
+      return accumulate(b, constantIndex(b, 0), constantIndex(b, m), kColumns,
+                        sum, [&](Value row, Value sum) {
+                          return sumBlock({at[0], at[1], p, row, shift}, step,
+                                          sum);
+                        });
     });
   }
 
@@ -1365,20 +1357,10 @@ private:
       Value end = arith::AddIOp::create(b, from, divisor);
       to = arith::MinSIOp::create(b, to, end);
     }
-    return loop(from, to, 1, sum, [&](Value index, Value sum) {
+    return accumulate(b, from, to, 1, sum, [&](Value index, Value sum) {
       at[k] = index;
       return over(k + 1, at, sum);
     });
-  }
-
-  Value loop(Value from, Value to, int64_t step, Value sum,
-             function_ref<Value(Value, Value)> body) {
-    auto loop = scf::ForOp::create(b, from, to, constantIndex(b, step), sum);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    scf::YieldOp::create(
-        b, body(loop.getInductionVar(), loop.getRegionIterArg(0)));
-    return loop.getResult(0);
   }
 
   /// (r, c)[at...] -> (at..., `element`), whose symbol `last` is at[last].
@@ -1402,13 +1384,13 @@ private:
     };
     if (divisor == 1)
       return add(sum, at, row);
-    return loop(constantIndex(b, 0), constantIndex(b, divisor), 1, sum,
-                [&](Value within, Value sum) {
-                  SmallVector<Value> symbols(at);
-                  symbols.push_back(within);
-                  return add(sum, symbols,
-                             row * divisor + b.getAffineSymbolExpr(rank));
-                });
+    return accumulate(b, constantIndex(b, 0), constantIndex(b, divisor), 1, sum,
+                      [&](Value within, Value sum) {
+                        SmallVector<Value> symbols(at);
+                        symbols.push_back(within);
+                        return add(sum, symbols,
+                                   row * divisor + b.getAffineSymbolExpr(rank));
+                      });
   }
 
   /// All along the last dim.
@@ -1417,8 +1399,8 @@ private:
     AffineMap map =
         inputMap(rank, b.getAffineDimExpr(1) + b.getAffineSymbolExpr(last));
     Value size = frame.dim(op.getInput(), last);
-    return loop(
-        constantIndex(b, 0), size, columns, sum, [&](Value x, Value sum) {
+    return accumulate(
+        b, constantIndex(b, 0), size, columns, sum, [&](Value x, Value sum) {
           at[last] = x;
           Value values = loadTile(b, tileType(1, columns, b.getF32Type()),
                                   frame.view(op.getInput()), at, map);

@@ -68,11 +68,12 @@ public:
       };
       if (perHead)
         return ofHead(at[1], sum);
-      return loop(zero, heads, 1, sum ? sum : splat(b, tile, 0), ofHead);
+      return accumulate(b, zero, heads, 1, sum ? sum : splat(b, tile, 0),
+                        ofHead);
     };
-    Value sum = perSequence
-                    ? ofSequence(at[0], Value())
-                    : loop(zero, sequences, 1, splat(b, tile, 0), ofSequence);
+    Value sum = perSequence ? ofSequence(at[0], Value())
+                            : accumulate(b, zero, sequences, 1,
+                                         splat(b, tile, 0), ofSequence);
     SmallVector<Value> coordinates;
     AffineMap to =
         loader.blockMap({result, map}, {at[0], at[1], i0, d0}, coordinates);
@@ -96,14 +97,14 @@ public:
     Value first = times(at[2], tile.getRows());
     (overColumns ? i0 : d0) = first;
     tile::TileType row = withCols(tile, 1);
-    Value sum =
-        loop(constantIndex(b, 0), frame.dim(input, dropped), kColumns,
-             splat(b, row, 0), [&](Value next, Value sum) {
-               (overColumns ? d0 : i0) = next;
-               return addTiles(b, sum,
-                               tile::ReduceOp::create(
-                                   b, row, tile::Reduction::Add, element()));
-             });
+    Value sum = accumulate(
+        b, constantIndex(b, 0), frame.dim(input, dropped), kColumns,
+        splat(b, row, 0), [&](Value next, Value sum) {
+          (overColumns ? d0 : i0) = next;
+          return addTiles(
+              b, sum,
+              tile::ReduceOp::create(b, row, tile::Reduction::Add, element()));
+        });
     tile::StoreOp::create(b, sum, frame.view(result),
                           ValueRange{batch, h, first}, statMap(b.getContext()),
                           Value());
@@ -126,16 +127,6 @@ private:
   }
   Value times(Value index, int64_t size) {
     return arith::MulIOp::create(b, index, constantIndex(b, size));
-  }
-
-  Value loop(Value from, Value to, int64_t step, Value sum,
-             function_ref<Value(Value, Value)> body) {
-    auto loop = scf::ForOp::create(b, from, to, constantIndex(b, step), sum);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    scf::YieldOp::create(
-        b, body(loop.getInductionVar(), loop.getRegionIterArg(0)));
-    return loop.getResult(0);
   }
 
   /// Rows of this sequence.

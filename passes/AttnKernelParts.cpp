@@ -3,6 +3,7 @@
 #include "passes/AttnKernelParts.h"
 
 #include "mlir/Dialect/Affine/Utils.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Iterators.h"
 #include "mlir/IR/Matchers.h"
@@ -26,6 +27,18 @@ Value attnc::constantF32(ImplicitLocOpBuilder &builder, float value) {
 
 Value attnc::toI32(ImplicitLocOpBuilder &builder, Value index) {
   return arith::IndexCastOp::create(builder, builder.getI32Type(), index);
+}
+
+Value attnc::accumulate(ImplicitLocOpBuilder &builder, Value from, Value to,
+                        int64_t step, Value sum,
+                        llvm::function_ref<Value(Value, Value)> body) {
+  auto loop =
+      scf::ForOp::create(builder, from, to, constantIndex(builder, step), sum);
+  OpBuilder::InsertionGuard guard(builder);
+  builder.setInsertionPointToStart(loop.getBody());
+  scf::YieldOp::create(builder,
+                       body(loop.getInductionVar(), loop.getRegionIterArg(0)));
+  return loop.getResult(0);
 }
 
 tile::TileType attnc::tileType(int64_t rows, int64_t cols, Type element) {

@@ -27,6 +27,11 @@ Value constantIndex(ImplicitLocOpBuilder &builder, int64_t value);
 Value constantF32(ImplicitLocOpBuilder &builder, float value);
 Value toI32(ImplicitLocOpBuilder &builder, Value index);
 
+/// `sum` carried through a loop: body(index, sum) gives the next one.
+Value accumulate(ImplicitLocOpBuilder &builder, Value from, Value to,
+                 int64_t step, Value sum,
+                 llvm::function_ref<Value(Value, Value)> body);
+
 tile::TileType tileType(int64_t rows, int64_t cols, mlir::Type element);
 tile::TileType withCols(tile::TileType type, int64_t cols);
 Value splat(ImplicitLocOpBuilder &builder, tile::TileType type, float value);
