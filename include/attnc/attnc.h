@@ -237,7 +237,11 @@ typedef struct attnc_attention {
   int32_t gate;   /* 1: takes a gate, the output is multiplied by sigmoid */
   int32_t q_len;  /* 1: takes each sequence's own length */
   int32_t kv_len;
-  int32_t lse; /* 1: also gives log sum exp of the logits (softmax) */
+  int32_t lse;          /* 1: also gives log sum exp of the logits (softmax) */
+  const char *backward; /* the program of the gradients of query, key and value
+                         * ("operands"), or of bias, slopes, gate and scale too
+                         * ("all"); null: of the attention. docs/backward.md
+                         * says what it takes */
 } attnc_attention;
 
 /* As attnc_program_from_ir, for the IR of a description. */

@@ -242,6 +242,7 @@ static attnc_status readAttention(const attnc_attention &read,
   out.score = textOr(read.score, out.score.c_str());
   out.bias = textOr(read.bias, "");
   out.causal = textOr(read.causal, "");
+  out.backward = textOr(read.backward, "");
   out.layout = textOr(read.layout, out.layout.c_str());
   llvm::SmallVector<llvm::StringRef> masks;
   llvm::StringRef(read.masks ? read.masks : "").split(masks, ',', -1, false);
@@ -277,8 +278,8 @@ static attnc_status readAttention(const attnc_attention &read,
 /// nothing new.
 static std::string wordsOf(const attnc_attention &given) {
   std::string words = "attention";
-  for (const char *text :
-       {given.score, given.bias, given.causal, given.masks, given.layout}) {
+  for (const char *text : {given.score, given.bias, given.causal, given.masks,
+                           given.layout, given.backward}) {
     words += '\n';
     words += text ? text : "";
   }

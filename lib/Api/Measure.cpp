@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <mutex>
 
 using namespace attnc;
 using namespace mlir;
@@ -65,6 +66,13 @@ attnc::shapesOf(AttentionDescription description) {
   auto artifact = parseArtifact(*ir, "<ir>", *context, options);
   if (!artifact)
     return artifact.takeError();
+  // Gradients are arguments that differentiation adds.
+  if (!description.backward.empty()) {
+    static std::once_flag registered;
+    std::call_once(registered, [] { registerAllPasses(); });
+    if (Error error = compile(*artifact, options, Phase::Fused))
+      return std::move(error);
+  }
   std::vector<ArgumentShape> shapes;
   for (auto function : artifact->module->getOps<func::FuncOp>()) {
     for (unsigned k = 0; k < function.getNumArguments(); ++k)
@@ -128,9 +136,9 @@ struct Filling {
 };
 } // namespace
 
-/// About N(0, 1), the same each time. A GPU's clocks fall with the bits that
+/// About N(mean, 1), the same each time. A GPU's clocks fall with the bits that
 /// change, so that constants would be timed at clocks that nobody sees.
-static Filling randomNumbers(const llvm::fltSemantics &type) {
+static Filling randomNumbers(const llvm::fltSemantics &type, float mean) {
   constexpr int count = 65521; // a prime: rows do not repeat
   Filling pattern{{}, int64_t(llvm::APFloat::getSizeInBits(type)) / 8};
   uint32_t state = 1;
@@ -140,7 +148,7 @@ static Filling randomNumbers(const llvm::fltSemantics &type) {
       state = state * 1664525u + 1013904223u;
       sum += float(state >> 8) * 0x1p-24f - 0.5f;
     }
-    llvm::APFloat value(sum * 1.7320508f);
+    llvm::APFloat value(sum * 1.7320508f + mean);
     bool inexact;
     value.convert(type, llvm::APFloat::rmNearestTiesToEven, &inexact);
     uint64_t bits = value.bitcastToAPInt().getZExtValue();
@@ -151,7 +159,8 @@ static Filling randomNumbers(const llvm::fltSemantics &type) {
 }
 
 /// Every key for lengths, true for masks, else random numbers.
-static std::optional<Filling> patternOf(llvm::StringRef type, int32_t longest) {
+static std::optional<Filling> patternOf(llvm::StringRef type, int32_t longest,
+                                        float mean) {
   if (type == "i1")
     return Filling{{1}, 1};
   if (type == "i32") {
@@ -165,7 +174,7 @@ static std::optional<Filling> patternOf(llvm::StringRef type, int32_t longest) {
                         .Default(nullptr);
   if (!semantics)
     return std::nullopt;
-  return randomNumbers(*semantics);
+  return randomNumbers(*semantics, mean);
 }
 
 Error Stopwatch::addTensor(const ParameterInfo &parameter,
@@ -174,7 +183,9 @@ Error Stopwatch::addTensor(const ParameterInfo &parameter,
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t k = sizes.size(); k-- > 0; count *= sizes[k])
     strides[k] = count;
-  auto pattern = patternOf(parameter.elementType, int32_t(longest));
+  // What a softmax's gradients are handed, so that weights add to about 1.
+  float mean = parameter.name == "lse" ? std::log(float(longest)) : 0;
+  auto pattern = patternOf(parameter.elementType, int32_t(longest), mean);
   if (!pattern)
     return llvm::createStringError("argument '" + parameter.name +
                                    "' has elements of " +

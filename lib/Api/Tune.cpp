@@ -44,9 +44,15 @@ public:
       : target(target), context(context), problems(std::move(problems)) {}
 
   TuneSpace run() {
-    chosen =
-        spellSchedule(tile::chooseSchedule(context, target, problems.front()));
-    target == "cpu" ? collectCpu() : collectSm90a();
+    tile::ScheduleAttr first =
+        tile::chooseSchedule(context, target, problems.front());
+    chosen = spellSchedule(first);
+    if (target == "cpu")
+      collectCpu();
+    else if (problems.front().gradients)
+      collectGradients(first);
+    else
+      collectSm90a();
     // The likeliest winners first: fewer may be tried.
     llvm::sort(found, [](const Found &a, const Found &b) {
       return std::tie(a.relativeTime, a.schedule) <
@@ -65,11 +71,14 @@ private:
         found, [&](const Found &each) { return each.schedule == text; });
     if (known || text == chosen)
       return;
+    // The model was fitted to attentions on a GPU; the rest stays in the order
+    // it came.
+    bool modelled = target != "cpu" && !problems.front().gradients;
     double time =
-        target == "cpu"
-            ? double(found.size()) // in the order they came
-            : predictScheduleTime(scheduleFeatures(problems.front(), schedule),
-                                  shippedScheduleWeights());
+        modelled
+            ? predictScheduleTime(scheduleFeatures(problems.front(), schedule),
+                                  shippedScheduleWeights())
+            : double(found.size());
     found.push_back({std::move(text), time});
   }
 
@@ -92,6 +101,33 @@ private:
         if (fits(schedule, 2, INT64_MAX))
           add(schedule);
       }
+  }
+
+  /// What a compile would step to, among them one kernel for all gradients,
+  /// then narrower blocks and products one after the other. One schedule is
+  /// for all kernels of the program.
+  void collectGradients(tile::ScheduleAttr first) {
+    for (tile::ScheduleAttr next :
+         tile::getScheduleLadder(target, problems.front(), first))
+      add(next);
+    for (int64_t consumers : {3, 2, 1})
+      for (int64_t blockN : {128, 96, 80, 64, 48, 32})
+        for (int64_t stages : {3, 2})
+          addGradients(consumers, blockN, stages);
+  }
+
+  void addGradients(int64_t consumers, int64_t blockN, int64_t stages) {
+    for (auto order : {tile::Order::Deferred, tile::Order::Serial}) {
+      auto schedule = tile::ScheduleAttr::get(
+          context, 64 * consumers, blockN, consumers, stages, order, false,
+          false, false, 1, tile::getWidestSlice(blockN), /*staged=*/true);
+      // The more warpgroups, the fewer registers each has. One alone, only
+      // where two do not fit.
+      if (!fits(schedule, 1, consumers == 3 ? 128 : 216) ||
+          (consumers == 1 && !found.empty()))
+        continue;
+      add(schedule);
+    }
   }
 
   /// The widest key blocks that fit, and with each all that may pay: one
@@ -182,15 +218,22 @@ attnc::scheduleProblems(const ProgramRequest &request,
     return makeError("<ir>: error: expected a program at phase attn or fused");
   if (Error error = compile(*artifact, options, Phase::Fused))
     return std::move(error);
-  std::vector<tile::ScheduleProblem> problems;
-  artifact->module->walk([&](attn::FusedOp op) {
-    problems.push_back(getScheduleProblem(op, request.anyLayout));
+  std::vector<tile::ScheduleProblem> problems, queries;
+  artifact->module->walk([&](mlir::Operation *op) {
+    if (!isa<attn::FusedOp, attn::BackwardOp, attn::RowSumsOp>(op))
+      return;
+    auto problem = getScheduleProblem(op, request.anyLayout);
+    if (!isa<attn::RowSumsOp>(op))
+      problems.push_back(problem);
+    // Of gradients, a kernel in which queries stay is one more.
+    problem.queriesStay = true;
+    problem.oneKernel = false;
+    if (problem.gradients)
+      queries.push_back(problem);
   });
   if (problems.empty())
-    return makeError(
-        "<ir>: error: expected an attention, got none; the "
-        "schedules of gradients (gen --backward) are not measured, "
-        "--schedule sets them");
+    return makeError("<ir>: error: expected an attention, got none");
+  llvm::append_range(problems, queries);
   return problems;
 }
 

@@ -31,7 +31,8 @@ struct TuneSpace {
   std::string chosen;
 };
 
-/// What the schedules of a program are chosen for.
+/// What the schedules of a program are chosen for, the one that `chosen` is of
+/// first.
 llvm::Expected<std::vector<tile::ScheduleProblem>>
 scheduleProblems(const ProgramRequest &request, mlir::MLIRContext &context);
 

@@ -204,6 +204,9 @@ Error Completer::checkChoices() {
     return error;
   if (Error error = choose("layout", request.layout, {"bhsd", "bshd"}))
     return error;
+  if (!request.backward.empty())
+    if (Error error = choose("backward", request.backward, {"operands", "all"}))
+      return error;
   if (request.causal.empty())
     return Error::success();
   return choose("causal", request.causal, {"bottom_right", "top_left"});

@@ -40,7 +40,7 @@ struct AttentionDescription {
       kvSeq;
   bool gate = false, alibi = false, qLen = false, kvLen = false, lse = false,
        scale = false;
-  /// "operands" or "all": the function is to be its own gradient.
+  /// "operands" or "all": the function is to be its own gradient; empty: not.
   std::string backward;
 };
 

@@ -393,6 +393,61 @@ TEST(Api, ExactAndAutoServeOtherSizesToo) {
   unsetenv("ATTNC_DETERMINISTIC");
 }
 
+/// Gradients by description: the arguments of docs/backward.md, and the same
+/// numbers from the program for these sizes as from the one for any.
+TEST(Api, GradientsAreDescribedToo) {
+  attnc_attention attention = attnc::attention();
+  attention.head_dim = 16;
+  attention.batch = 1;
+  attention.heads = 2;
+  attention.seq = 7;
+  attention.kv_seq = 9;
+  attention.backward = "all";
+  std::vector<float> q = numbers(2 * 7 * 16, 1), k = numbers(2 * 9 * 16, 2),
+                     v = numbers(2 * 9 * 16, 3), o = numbers(2 * 7 * 16, 4);
+  std::vector<std::vector<float>> found;
+  for (const char *policy : {"dynamic", "exact", "auto"}) {
+    attnc::Options options;
+    options.policy = policy;
+    attnc::Program program;
+    attnc::Status status =
+        attnc::Program::fromAttention(attention, program, options);
+    ASSERT_TRUE(status) << status.message();
+    ASSERT_TRUE(program.warmUp());
+    std::vector<std::string> names;
+    for (const attnc_argument_info &info : program.parameters())
+      names.push_back(info.name);
+    EXPECT_EQ(names, (std::vector<std::string>{"query", "key", "value", "bias",
+                                               "doutput", "dquery", "dkey",
+                                               "dvalue", "dbias"}));
+    std::vector<float> dq(q.size()), dk(k.size()), dv(v.size()), dbias(1);
+    auto tensor = [](std::vector<float> &data, int64_t rows) {
+      return attnc::Tensor::contiguous(data.data(), {1, 2, rows, 16});
+    };
+    auto run =
+        program.run({tensor(q, 7), tensor(k, 9), tensor(v, 9), -1.0f,
+                     tensor(o, 7), tensor(dq, 7), tensor(dk, 9), tensor(dv, 9),
+                     attnc::Tensor::contiguous(dbias.data(), {})});
+    ASSERT_TRUE(run) << run.message();
+    found.insert(found.end(), {dq, dk, dv, dbias});
+  }
+  // dV = P^T dO, in double.
+  std::vector<float> expected(v.size());
+  for (int h = 0; h < 2; ++h)
+    for (int i = 0; i < 7; ++i)
+      for (int j = 0; j < 9; ++j) {
+        double dot = 0;
+        for (int d = 0; d < 16; ++d)
+          dot += double(q[(h * 7 + i) * 16 + d]) * k[(h * 9 + j) * 16 + d];
+        double p = 1 / (1 + std::exp(-(dot / 4 - 1)));
+        for (int d = 0; d < 16; ++d)
+          expected[(h * 9 + j) * 16 + d] += float(p * o[(h * 7 + i) * 16 + d]);
+      }
+  expectNear(found[2], expected);
+  for (size_t each = 4; each < found.size(); ++each)
+    expectNear(found[each], found[each % 4]);
+}
+
 TEST(Api, AWrongDescriptionIsNamed) {
   auto messageOf = [](attnc_attention attention) {
     attnc::Program program;
@@ -412,6 +467,10 @@ TEST(Api, AWrongDescriptionIsNamed) {
   attention.dtype = ATTNC_DTYPE_I32;
   EXPECT_EQ(messageOf(attention), "attnc_attention.dtype is 4; expected "
                                   "ATTNC_DTYPE_F32, F16 or BF16");
+  attention = attnc::attention();
+  attention.backward = "query";
+  EXPECT_EQ(messageOf(attention), "attnc_attention.backward: expected one of "
+                                  "operands, all, got 'query'");
   attention = attnc::attention();
   attention.struct_size += 8;
   EXPECT_NE(messageOf(attention).find("attnc_attention.struct_size"),
@@ -535,7 +594,7 @@ TEST(Api, TheLibraryExportsTheCInterfaceAlone) {
     ++exported;
   }
   EXPECT_EQ(pclose(symbols), 0);
-  // What the header declares, and the way into a compile of its own process.
+  // What the header declares, and the command line of a wheel's program.
   EXPECT_EQ(exported, 20 + 1);
 }
 

@@ -25,8 +25,10 @@ protected:
 
   /// The choice for so many rows, given what measuring would say.
   Result<const RunnableProgram *> choose(int64_t rows, double general,
-                                         double exact) {
+                                         double exact,
+                                         const char *backward = "") {
     AttentionDescription description;
+    description.backward = backward;
     description.score = "relu";
     description.headDim = 16;
     description.batch = 1;
@@ -69,6 +71,17 @@ TEST_F(PolicyTest, KeptOnlyWhereItIsFaster) {
   EXPECT_EQ(measured, 3);
 }
 
+TEST_F(PolicyTest, GradientsAreDecidedOnToo) {
+  auto slower = choose(8, 1.0, 1.0, "operands");
+  ASSERT_TRUE(slower) << slower.failure().message;
+  EXPECT_EQ(*slower, nullptr);
+  auto faster = choose(9, 2.0, 1.0, "operands");
+  ASSERT_TRUE(faster) << faster.failure().message;
+  ASSERT_NE(*faster, nullptr);
+  EXPECT_EQ((*faster)->parameters().back().name, "dvalue");
+  EXPECT_EQ(measured, 2);
+}
+
 TEST_F(PolicyTest, ADecisionIsMadeOnce) {
   ASSERT_TRUE(choose(12, 2.0, 1.0));
   ASSERT_TRUE(choose(13, 1.0, 2.0));
@@ -91,6 +104,19 @@ TEST_F(PolicyTest, SizesMustBeKnown) {
 }
 
 /// The real comparison runs both; what it finds is not for a test to say.
+static void measureOnItself(const AttentionDescription &description) {
+  ProgramRequest request;
+  AttentionDescription dynamic = withoutSizes(description);
+  request.ir = llvm::cantFail(writeAttention(dynamic, ""));
+  RequestKey key;
+  auto program = Session::instance().get(request, key);
+  ASSERT_TRUE(program) << program.failure().message;
+  auto seconds = comparePrograms(**program, **program, description, 0);
+  ASSERT_TRUE(bool(seconds)) << llvm::toString(seconds.takeError());
+  EXPECT_GT(seconds->first, 0);
+  EXPECT_GT(seconds->second, 0);
+}
+
 TEST_F(PolicyTest, MeasuringRunsEveryKindOfArgument) {
   AttentionDescription description;
   description.score = "softcap";
@@ -104,16 +130,10 @@ TEST_F(PolicyTest, MeasuringRunsEveryKindOfArgument) {
   description.dtype = "bf16";
   description.alibi = description.kvLen = description.gate = description.scale =
       true;
-  ProgramRequest request;
-  AttentionDescription dynamic = withoutSizes(description);
-  request.ir = llvm::cantFail(writeAttention(dynamic, ""));
-  RequestKey key;
-  auto program = Session::instance().get(request, key);
-  ASSERT_TRUE(program) << program.failure().message;
-  auto seconds = comparePrograms(**program, **program, description, 0);
-  ASSERT_TRUE(bool(seconds)) << llvm::toString(seconds.takeError());
-  EXPECT_GT(seconds->first, 0);
-  EXPECT_GT(seconds->second, 0);
+  measureOnItself(description);
+  // Of its gradients, with what they add.
+  description.backward = "all";
+  measureOnItself(description);
 }
 
 TEST_F(PolicyTest, Statistics) {

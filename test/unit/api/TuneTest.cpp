@@ -161,6 +161,44 @@ TEST_F(TuneTest, CandidatesFit) {
   }
 }
 
+/// One schedule is for all kernels of the gradients, of which there may be one.
+TEST_F(TuneTest, CandidatesOfGradientsFit) {
+  ProgramRequest request;
+  AttentionDescription description;
+  description.dtype = "bf16";
+  description.backward = "operands";
+  auto spaceOf = [&](const char *target) {
+    request.target = target;
+    request.ir = llvm::cantFail(writeAttention(description, ""));
+    return llvm::cantFail(candidateSchedules(request));
+  };
+  auto ofOneKernel = [](llvm::StringRef schedule) {
+    return schedule.contains("one_kernel=true");
+  };
+  for (const char *score : {"sigmoid", "softmax", "silu"})
+    for (int64_t headDim : {64, 128, 256}) {
+      description.score = score;
+      description.headDim = headDim;
+      for (const char *target : {"cpu", "sm_90a"}) {
+        TuneSpace space = spaceOf(target);
+        EXPECT_EQ(space.schedules.front(), "");
+        EXPECT_FALSE(llvm::is_contained(space.schedules, space.chosen));
+        EXPECT_GT(space.schedules.size(), 4u) << target << score << headDim;
+        EXPECT_LT(space.schedules.size(), 60u) << target << score << headDim;
+      }
+    }
+  // Where one kernel is the default, others are tried; and the other way around
+  // where it may be none.
+  description.score = "sigmoid";
+  description.headDim = 64;
+  TuneSpace space = spaceOf("sm_90a");
+  EXPECT_TRUE(ofOneKernel(space.chosen)) << space.chosen;
+  EXPECT_TRUE(llvm::any_of(space.schedules, ofOneKernel));
+  EXPECT_FALSE(llvm::all_of(llvm::drop_begin(space.schedules), ofOneKernel));
+  description.headDim = 256;
+  EXPECT_TRUE(llvm::none_of(spaceOf("sm_90a").schedules, ofOneKernel));
+}
+
 TEST_F(TuneTest, ATableIsReadAsItWasWritten) {
   std::string path = directory + "/table.json";
   auto none = TunedTable::read(path);
