@@ -141,6 +141,44 @@ static Expected<Phase> phaseNamed(llvm::StringRef phase, llvm::StringRef target,
   return (*step)->phase;
 }
 
+/// What a front end says of an argument or result, by attributes that another
+/// kind of value would silently switch off.
+static LogicalResult checkAttribute(FunctionOpInterface function,
+                                    const llvm::Twine &of,
+                                    NamedAttribute attribute) {
+  auto refuse = [&](const char *expected) {
+    return function.emitError()
+           << of << " of '" << function.getName()
+           << "': " << attribute.getName() << " is " << attribute.getValue()
+           << "; expected " << expected;
+  };
+  auto text = dyn_cast<StringAttr>(attribute.getValue());
+  if (attribute.getName() == attn::kNameAttr && (!text || text.empty()))
+    return refuse("a string that is not empty, such as \"query\"");
+  if (attribute.getName() == attn::kGradientAttr &&
+      !isa<UnitAttr>(attribute.getValue()))
+    return refuse("no value: leave the attribute out where no gradient is "
+                  "wanted");
+  return success();
+}
+
+static LogicalResult checkAttributes(ModuleOp module) {
+  LogicalResult result = success();
+  module.walk([&](FunctionOpInterface function) {
+    for (unsigned k = 0; k < function.getNumArguments(); ++k)
+      for (NamedAttribute attribute : function.getArgAttrs(k))
+        if (failed(checkAttribute(function, "argument " + llvm::Twine(k),
+                                  attribute)))
+          result = failure();
+    for (unsigned k = 0; k < function.getNumResults(); ++k)
+      for (NamedAttribute attribute : function.getResultAttrs(k))
+        if (failed(checkAttribute(function, "result " + llvm::Twine(k),
+                                  attribute)))
+          result = failure();
+  });
+  return result;
+}
+
 Expected<Artifact> attnc::parseArtifact(llvm::StringRef contents,
                                         llvm::StringRef name,
                                         MLIRContext &context,
@@ -171,6 +209,8 @@ Expected<Artifact> attnc::parseArtifact(llvm::StringRef contents,
   if (!artifact.module)
     return capture.takeError("expected MLIR, got nothing that parses");
   ModuleOp module = *artifact.module;
+  if (failed(checkAttributes(module)))
+    return capture.takeError("the names of arguments must be strings");
   for (llvm::StringRef attribute : {kPhaseAttr, kTargetAttr})
     if (module->hasAttr(attribute) &&
         !module->getAttrOfType<StringAttr>(attribute))
