@@ -22,7 +22,9 @@ struct ResultCheck {
   /// Elements that are NaN in the oracle's result, which says nothing of them.
   int64_t skipped = 0;
 
-  bool passes() const { return error <= limit && mismatches == 0; }
+  bool passes() const {
+    return error <= limit && mismatches == 0 && skipped == 0;
+  }
 };
 
 /// Compares the results in `call` with the oracle's. Of long sequences a
