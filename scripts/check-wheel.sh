@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 work=$build/wheel-check
 log=$work/log
 mkdir -p "$work"
-quietly "$work/build.log" ninja -C "$build" attnc-extension attnc-worker
+quietly "$work/build.log" ninja -C "$build" attnc-extension attnc-tool
 quietly "$work/wheel.log" .venv/bin/python scripts/pack_wheel.py "$build" \
   "$work"
 wheel=$(ls "$work"/attnc-*.whl)

@@ -67,6 +67,10 @@ def main():
         add(f"{info}/METADATA", metadata(project).encode())
         add(f"{info}/WHEEL", (f"Wheel-Version: 1.0\nGenerator: attnc\n"
                               f"Root-Is-Purelib: false\nTag: {tag}\n").encode())
+        scripts = "".join(f"{name} = {where}\n"
+                          for name, where in project["scripts"].items())
+        add(f"{info}/entry_points.txt",
+            f"[console_scripts]\n{scripts}".encode())
         record.append(f"{info}/RECORD,,")
         wheel.writestr(f"{info}/RECORD", "\n".join(record) + "\n")
 

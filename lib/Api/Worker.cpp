@@ -75,8 +75,8 @@ static Result<Entry> readReply(const Entry &reply, PhaseTimes &times) {
 // The host's side
 //===----------------------------------------------------------------------===//
 
-/// Beside this library the small program that only is a worker (a wheel has
-/// it) or the tool, else the tool in the bin folder beside the library's own.
+/// The tool beside this library (a wheel has it there), else in the bin folder
+/// beside the library's own.
 static std::string findWorker() {
   if (auto chosen = environment(Variable::Worker))
     return *chosen == "off" ? "" : *chosen;
@@ -90,8 +90,7 @@ static std::string findWorker() {
     path = llvm::sys::fs::getMainExecutable(nullptr, nullptr);
   llvm::StringRef folder = llvm::sys::path::parent_path(path);
   for (std::string candidate :
-       {(folder + "/attnc-worker").str(), (folder + "/attnc").str(),
-        (folder + "/../bin/attnc").str()})
+       {(folder + "/attnc").str(), (folder + "/../bin/attnc").str()})
     if (llvm::sys::fs::can_execute(candidate))
       return candidate;
   return "";
@@ -195,10 +194,4 @@ int attnc::runWorker() {
   request.features = read->metadata["features"];
   request.anyLayout = read->metadata["layout"] == "any";
   return answer(compileRequest(request, times));
-}
-
-// Exported, and no part of the C interface: for a program that links the
-// library and has nothing else to do.
-extern "C" __attribute__((visibility("default"))) int attnc_run_worker() {
-  return runWorker();
 }

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 package = pathlib.Path(attnc.__file__).parent
-worker = package / "attnc-worker"
-pytestmark = pytest.mark.skipif(not worker.exists(), reason="not a wheel")
+tool = package / "attnc"
+pytestmark = pytest.mark.skipif(not tool.exists(), reason="not a wheel")
 
 CALL = ("import attnc, numpy as np; q = np.ones((1, 1, 4, 8), 'f4'); "
         "print(attnc.softmax_attention(q, q, q).sum())")
@@ -26,31 +26,96 @@ def call(**environment):
 def test_is_imported_from_where_it_was_installed():
     assert "site-packages" in str(package)
     assert (package / "py.typed").exists()
-    assert os.access(worker, os.X_OK)
+    assert os.access(tool, os.X_OK)
 
 
 def test_compiles_aside():
-    """Of a worker that is broken the interpreter hears, and lives on."""
+    """Of a process that is broken the interpreter hears, and lives on."""
     good = call()
     assert good.returncode == 0 and float(good.stdout) == 32, good.stderr
-    kept = worker.with_name("kept")
-    worker.rename(kept)
+    kept = tool.with_name("kept")
+    tool.rename(kept)
     try:
-        worker.write_text("#!/bin/sh\ncat >/dev/null; kill -ABRT $$\n")
-        worker.chmod(0o755)
+        tool.write_text("#!/bin/sh\ncat >/dev/null; kill -ABRT $$\n")
+        tool.chmod(0o755)
         broken = call()
     finally:
-        os.replace(kept, worker)
+        os.replace(kept, tool)
     assert broken.returncode == 1
     assert "CompileError" in broken.stderr and "signal 6" in broken.stderr
 
 
-def test_worker_is_not_for_people():
-    said = subprocess.run([worker], capture_output=True, text=True)
-    assert said.returncode == 2 and "libattnc" in said.stderr
+def command(*arguments, **environment):
+    """What the command that pip made says."""
+    program = pathlib.Path(sys.executable).with_name("attnc")
+    return subprocess.run([program, *arguments], capture_output=True, text=True,
+                          timeout=300, env=dict(os.environ, **environment))
 
 
-def test_needs_no_compiler_and_no_tool():
+def test_the_command_is_of_the_librarys_version():
+    said = command("--version")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith(f"attnc {attnc.__version__} ")
+    module = subprocess.run([sys.executable, "-m", "attnc", "--version"],
+                            capture_output=True, text=True)
+    assert module.stdout == said.stdout, module.stderr
+    assert command("cache", "nonsense").returncode == 1
+
+
+def test_what_a_refused_compile_says_is_what_helps(tmp_path):
+    """ATTNC_JIT=forbid names a command: as it stands, with the wheel alone."""
+    events, cache = tmp_path / "misses.jsonl", tmp_path / "cache"
+
+    def run(**environment):
+        return subprocess.run(
+            [sys.executable, "-c", CALL], capture_output=True, text=True,
+            timeout=300, env=dict(os.environ, ATTNC_CACHE_DIR=str(cache),
+                                  ATTNC_JIT="forbid", **environment))
+
+    refused = run(ATTNC_EVENTS=str(events))
+    assert refused.returncode == 1
+    assert "JitForbiddenError" in refused.stderr
+    line = f"attnc cache add --from-events='{events}'"
+    assert line in refused.stderr, refused.stderr
+    scripts = str(pathlib.Path(sys.executable).parent)
+    added = subprocess.run(
+        line, shell=True, capture_output=True, text=True, timeout=300,
+        env=dict(os.environ, ATTNC_CACHE_DIR=str(cache),
+                 PATH=f"{scripts}:{os.environ['PATH']}"))
+    assert added.returncode == 0, added.stderr
+    served = run()
+    assert served.returncode == 0 and float(served.stdout) == 32, served.stderr
+    package = tmp_path / "programs.attnc"
+    packed = command("package", f"--from-events={events}", "-o", str(package),
+                     ATTNC_CACHE_DIR=str(cache))
+    assert packed.returncode == 0, packed.stderr
+    cache = tmp_path / "other"
+    assert run().returncode == 1
+    served = run(ATTNC_PACKAGE=str(package))
+    assert served.returncode == 0, served.stderr
+
+
+def test_finds_ptxas_among_the_packages_beside_it():
+    """Whether the environment is activated or not."""
+    folder = package.parent / "nvidia" / "attnc-test" / "bin"
+    folder.mkdir(parents=True)
+    ptxas = folder / "ptxas"
+    try:
+        ptxas.write_text("#!/bin/sh\n"
+                         "echo Cuda compilation tools, release 13.0, V13.0.88\n")
+        ptxas.chmod(0o755)
+        environment = {name: value for name, value in os.environ.items()
+                       if name not in ("VIRTUAL_ENV", "ATTNC_PTXAS")}
+        said = subprocess.run([tool, "collect-env"], capture_output=True,
+                              text=True, env=dict(environment, PATH="/nowhere"))
+    finally:
+        ptxas.unlink()
+        folder.rmdir()
+        folder.parent.rmdir()
+    assert "attnc-test/bin/ptxas" in said.stdout, said.stdout + said.stderr
+
+
+def test_needs_no_compiler():
     got = call(PATH="/nowhere")
     assert got.returncode == 0, got.stderr
 

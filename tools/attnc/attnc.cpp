@@ -4,6 +4,7 @@
 #include "lib/Compiler/Compiler.h"
 #include "lib/OpTable/OpTable.h"
 #include "tools/attnc/Commands.h"
+#include "tools/attnc/Tool.h"
 
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/Support/ErrorHandling.h"
@@ -179,7 +180,7 @@ static void onOutOfMemory() {
   _exit(1);
 }
 
-int main(int argc, char **argv) {
+int attnc_run_tool(int argc, char **argv) {
   install_fatal_error_handler(onFatalError);
   std::set_new_handler(onOutOfMemory);
   SmallVector<StringRef> arguments(argv + 1, argv + argc);

@@ -18,6 +18,7 @@
 #include "llvm/Support/raw_ostream.h"
 
 #include <chrono>
+#include <dlfcn.h>
 #include <map>
 #include <mutex>
 
@@ -123,8 +124,19 @@ struct Found {
   std::string program, version;
 };
 
+/// The folder of the library or program that this is part of.
+SmallString<256> ownFolder() {
+  Dl_info info;
+  SmallString<256> path;
+  if (dladdr(reinterpret_cast<void *>(&ownFolder), &info) && info.dli_fname)
+    path = info.dli_fname;
+  llvm::sys::path::remove_filename(path);
+  return path;
+}
+
 /// Where an assembler may be, best first. The nvidia packages of a Python
-/// environment lie in <prefix>/lib/python3.N/site-packages/nvidia/*/bin.
+/// environment lie in <prefix>/lib/python3.N/site-packages/nvidia/*/bin; those
+/// of a wheel, whose interpreter may be anywhere, beside its own.
 std::vector<std::string> candidates() {
   std::vector<std::string> found;
   auto add = [&](const llvm::Twine &path) {
@@ -133,25 +145,28 @@ std::vector<std::string> candidates() {
     if (llvm::sys::fs::can_execute(text))
       found.push_back(text.str().str());
   };
+  auto addNvidia = [&](const llvm::Twine &packages) {
+    std::error_code code;
+    for (llvm::sys::fs::directory_iterator i(packages + "/nvidia", code), end;
+         !code && i != end; i.increment(code))
+      add(i->path() + "/bin/ptxas");
+  };
   auto addPackages = [&](StringRef prefix) {
     std::error_code code;
     SmallString<256> lib(prefix);
     llvm::sys::path::append(lib, "lib");
     for (llvm::sys::fs::directory_iterator i(lib, code), end; !code && i != end;
          i.increment(code))
-      if (llvm::sys::path::filename(i->path()).starts_with("python3")) {
-        std::error_code inner;
-        for (llvm::sys::fs::directory_iterator j(
-                 i->path() + "/site-packages/nvidia", inner);
-             !inner && j != end; j.increment(inner))
-          add(j->path() + "/bin/ptxas");
-      }
+      if (llvm::sys::path::filename(i->path()).starts_with("python3"))
+        addNvidia(i->path() + "/site-packages");
   };
   std::string self = llvm::sys::fs::getMainExecutable(
       nullptr, reinterpret_cast<void *>(&candidates));
   SmallString<256> folder(llvm::sys::path::parent_path(self));
   add(folder + "/ptxas");
   addPackages(llvm::sys::path::parent_path(folder));
+  if (SmallString<256> own = ownFolder(); !own.empty())
+    addNvidia(own + "/..");
   if (auto packages = environment(Variable::VirtualEnv))
     addPackages(*packages);
   if (auto onPath = llvm::sys::findProgramByName("ptxas"))
