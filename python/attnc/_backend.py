@@ -46,6 +46,25 @@ def check_only(q):
     return _numpy.check
 
 
+def is_traced():
+    """Whether torch.compile traces this."""
+    torch = sys.modules.get("torch")
+    return (torch is not None and hasattr(torch, "compiler")
+            and torch.compiler.is_dynamo_compiling())
+
+
+def as_operand(q, number):
+    """While torch.compile traces: a number that changes from call to call is a
+    symbol, which an op takes for a constant, and a tensor does not."""
+    if isinstance(number, (int, float)) and not (
+            number.__class__ is float or number.__class__ is int
+            or number.__class__ is bool):
+        torch = sys.modules["torch"]
+        return torch.ones((), dtype=torch.float32,
+                          device=q.device) * number
+    return number
+
+
 def _is_torch(q):
     return isinstance(q, sys.modules["torch"].Tensor)
 

@@ -1,5 +1,6 @@
 """What is wrong with a call, in words: argument, expected, got, what to try."""
 
+from . import _backend
 from ._trace import dtype_name
 
 _TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16",
@@ -30,9 +31,12 @@ def check_alignment(causal):
 
 def check_numbers(function, scale, bias, sigmoid):
     """scale and bias as floats where they are numbers."""
-    if scale is not None and (not hasattr(scale, "shape")
-                              or _is_host_number(scale)):
-        scale = as_float("scale", scale)
+    # Numbers first: torch.compile has symbols for those that change.
+    if isinstance(scale, float):
+        pass
+    elif scale is not None and (not hasattr(scale, "shape")
+                                or _is_host_number(scale)):
+        scale = as_float("scale", scale, "a number or an array")
     if bias is None:
         if sigmoid:
             raise TypeError(
@@ -43,8 +47,8 @@ def check_numbers(function, scale, bias, sigmoid):
         if bias != "per_sequence":
             raise arguments_error("bias", "a number, an array or "
                                   "'per_sequence'", bias)
-    elif bias.__class__ is not float and not hasattr(bias, "shape"):
-        bias = as_float("bias", bias)
+    elif not isinstance(bias, float) and not hasattr(bias, "shape"):
+        bias = as_float("bias", bias, "a number or an array")
     return scale, bias
 
 
@@ -53,18 +57,36 @@ def _is_host_number(array):
     library = type(array).__module__.partition(".")[0]
     return array.shape == () and (library == "numpy" or (
         library == "torch" and array.device.type == "cpu"
-        and not array.requires_grad))
+        and not array.requires_grad and not _backend.is_traced()))
 
 
-def as_float(name, value):
-    if value.__class__ is float:
-        return value
+def as_float(name, value, expected):
     if isinstance(value, bool) or isinstance(value, str):
-        raise arguments_error(name, "a number", value)
+        raise arguments_error(name, expected, value)
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):
-        raise arguments_error(name, "a number", value) from None
+        raise arguments_error(
+            name, expected, value, "make it an array, for example with "
+            "numpy.asarray(...)" if isinstance(value, (list, tuple)) else ""
+        ) from None
+
+
+# What is an array, whatever the caller's library, and what it means.
+_ARRAYS = {
+    "kv_len": "integers of shape (B,), one length a sequence",
+    "alibi_slopes": "numbers of shape (H,) or (B, H), one slope a head",
+    "attn_mask": "booleans (True = attend) or floats (added) that broadcast "
+                 "to (B, H, Sq, Sk)",
+}
+
+
+def check_array(name, value):
+    if isinstance(value, (bool, int, float, str)):
+        raise arguments_error(
+            name, "an array of " + _ARRAYS[name], value,
+            "for one length of all sequences cut k and v there"
+            if name == "kv_len" else "", TypeError)
 
 
 # --- operands against each other ----------------------------------------------
@@ -153,9 +175,26 @@ def check_broadcast(name, shape, sizes, letters):
             f"got shape {tuple(shape)}")
     for got, size in zip(shape, sizes[len(sizes) - len(shape):]):
         if got != 1 and got != size:
+            hint = _broadcast_hint(name, tuple(shape), tuple(sizes))
             raise ValueError(
                 f"argument '{name}': expected a shape that broadcasts to "
-                f"{letters} = {tuple(sizes)}, got {tuple(shape)}")
+                f"{letters} = {tuple(sizes)}, got {tuple(shape)}"
+                + (f"; {hint}" if hint else ""))
+
+
+def _broadcast_hint(name, shape, sizes):
+    """What a shape that does not fit was probably meant to be."""
+    if len(shape) == 1 and len(sizes) == 2 and shape[0] == sizes[0]:
+        return "for one a sequence add a dim: shape (B, 1)"
+    if len(shape) == 2 and len(sizes) == 2 and name == "bias":
+        return ("two dims are (B, H); add dims for positions: shape (1, 1, Sq, "
+                "Sk)")
+    if len(shape) == 2 and len(sizes) == 4 and shape == (sizes[0], sizes[3]):
+        return ("for keys of each sequence add dims: shape (B, 1, 1, Sk), as "
+                f"{name}[:, None, None, :]")
+    if len(shape) == 3 and len(sizes) == 4 and shape[0] == sizes[0]:
+        return "for one of each sequence add a dim of heads: shape (B, 1, Sq, Sk)"
+    return ""
 
 
 def check_lengths(name, lengths, batch, limit, values=None):

@@ -8,8 +8,9 @@ the short way does not know the operands.
 import json
 
 from . import _backend
-from ._check import (arguments_error, check_alignment, check_numbers,
-                     refuse_dropout)
+from ._check import (arguments_error, check_alignment, check_array,
+                     check_numbers, refuse_dropout)
+from ._trace import _unboxed
 from . import _spec
 
 # The lines of a region of %x for activations that have a name.
@@ -75,6 +76,7 @@ def sigmoid_attention(q, k, v, *, bias, scale=None, causal=False, window=None,
     """
     if (scale is window is alibi_slopes is attn_mask is kv_len is None
             and bias.__class__ is float and deterministic is False
+            and (causal.__class__ is bool or causal.__class__ is str)
             and not dropout_p and dropout_p is not None
             and not settings.schedule and _ready()):
         run = _backend.RUN.get(q.__class__)
@@ -98,6 +100,7 @@ def softmax_attention(q, k, v, *, bias=None, scale=None, causal=False,
     """
     if (scale is window is alibi_slopes is attn_mask is kv_len is bias is None
             and deterministic is return_lse is False
+            and (causal.__class__ is bool or causal.__class__ is str)
             and not dropout_p and dropout_p is not None
             and not settings.schedule and _ready()):
         run = _backend.RUN.get(q.__class__)
@@ -129,8 +132,18 @@ def attention(q, k, v, *, activation=None, score_mod=None, mask_mod=None,
     "l1". Other arguments: see sigmoid_attention.
     """
     from . import _callables
-    lines, normalize, extra, arrays = _callables.prepare(
-        activation, score_mod, mask_mod, normalize, epilogue, return_lse)
+    if score_mod is mask_mod is epilogue is None and (
+            activation is None or isinstance(activation, str)):
+        lines, normalize, extra, arrays = _callables.named(
+            activation, normalize, return_lse)
+    elif _backend.is_traced():
+        raise NotImplementedError(
+            "attnc.attention traces its functions anew at each call, which "
+            "torch.compile cannot follow; make f = attnc.compile(score_mod=..., "
+            "...) outside of the compiled function and call f(q, k, v) in it")
+    else:
+        lines, normalize, extra, arrays = _callables.prepare(
+            activation, score_mod, mask_mod, normalize, epilogue, return_lse)
     return _run(q, k, v, lines, normalize, bias, scale, causal, window,
                 alibi_slopes, attn_mask, kv_len, layout, return_lse,
                 deterministic, dropout_p, "attention", extra, arrays)
@@ -141,6 +154,8 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
          extra="", arrays=()):
     if dropout_p:
         refuse_dropout(dropout_p)
+    if _backend.is_traced():
+        scale, bias = _backend.as_operand(q, scale), _backend.as_operand(q, bias)
     names = kinds = rest = ()
     kind = ""
     if scale is not None or bias is not None:
@@ -149,14 +164,15 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
     elif activation is _SIGMOID:
         check_numbers(function, scale, bias, sigmoid=True)
     if scale is not None:
-        kinds = ("scalar" if scale.__class__ is float else "tensor",)
+        kinds = ("scalar" if isinstance(scale, float) else "tensor",)
         names, rest = ("scale",), (scale,)
     if kv_len is not None:
+        check_array("kv_len", kv_len)
         names += ("k_len",)
         kinds += ("tensor",)
         rest += (kv_len,)
     if bias is not None:
-        if bias.__class__ is float:
+        if isinstance(bias, float):
             kind = "value"
             names += ("bias",)
             kinds += ("scalar",)
@@ -169,10 +185,12 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
             kinds += ("tensor",)
             rest += (bias,)
     if slopes is not None:
+        check_array("alibi_slopes", slopes)
         names += ("slopes",)
         kinds += ("tensor",)
         rest += (slopes,)
     if mask is not None:
+        check_array("attn_mask", mask)
         names += ("mask",)
         kinds += ("tensor",)
         rest += (mask,)
@@ -185,6 +203,9 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
         names += tuple(name for name, _ in arrays)
         kinds += ("tensor",) * len(arrays)
         rest += tuple(array for _, array in arrays)
+    if causal is not True and causal is not False and (
+            causal.__class__ is not str):
+        causal = _flag(causal)
     # A diagonal without a stated corner needs at most as many queries as keys.
     ordered = causal is True or (window is not None and not causal)
     if causal is True:
@@ -223,14 +244,24 @@ def dry_run(function, q, k, v, arguments):
     globals()[function](q, k, v, dropout_p=None, **arguments)
 
 
+def _flag(value):
+    """NumPy's booleans are as good as Python's."""
+    value = _unboxed(value)
+    if not isinstance(value, bool):
+        check_alignment(value)
+    return value
+
+
 def _window(window):
     try:
         left, right = window
     except (TypeError, ValueError):
         raise arguments_error("window", "a pair (left, right)", window,
                               "for example window=(128, 0)") from None
+    left, right = _unboxed(left), _unboxed(right)
     for value in (left, right):
         if not isinstance(value, int) or value < -1:
-            raise arguments_error("window", "two integers of -1 or more",
-                                  window, "-1 stands for unlimited")
+            raise arguments_error(
+                "window", "two integers of -1 or more", window, "-1 stands for "
+                "unlimited; under jax.jit they must be static")
     return left, right

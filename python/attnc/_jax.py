@@ -154,6 +154,21 @@ def _operands(spec, arrays, scalars):
 
 # --- gradients ----------------------------------------------------------------
 
+def _without_gradient(function):
+    """A part of a gradient, which says so when it is differentiated itself."""
+    @jax.custom_jvp
+    def part(*arrays):
+        return function(*arrays)
+
+    @part.defjvp
+    def _(primals, tangents):
+        raise NotImplementedError(
+            "attnc has first-order gradients only; use "
+            "attnc.reference.attention for the second")
+
+    return part
+
+
 @functools.lru_cache(maxsize=4096)
 def _differentiable(text, scalars):
     spec = _spec.of(text)
@@ -166,7 +181,8 @@ def _differentiable(text, scalars):
 
     def forward(*primals):
         arrays = tuple(primal.value for primal in primals)
-        results = _function(_spec.for_training(text), scalars)(*arrays)
+        results = _without_gradient(
+            _function(_spec.for_training(text), scalars))(*arrays)
         wanted = {name: None for name, primal in zip(names, primals)
                   if primal.perturbed
                   and jnp.issubdtype(primal.value.dtype, jnp.floating)}
@@ -207,4 +223,4 @@ def _gradients(text, wanted, scalars):
             if name in spec.gradient]
         return _ffi_call(spec, scalars, arrays, types)
 
-    return gradients
+    return _without_gradient(gradients)

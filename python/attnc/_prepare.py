@@ -1,7 +1,7 @@
 """The long way of a call: checks, conversions, and the kernel if it is new."""
 
 from . import _check, _spec
-from ._library import Kernel, key
+from ._library import CompileError, Kernel, key
 from ._trace import dtype_name
 
 _FLOATS = ("f32", "f16", "bf16")
@@ -84,9 +84,19 @@ def compile_for(spec, arrays, target="cpu", device=0):
     ir, slots = _spec.write(spec, operand_types(spec, arrays))
     lengths = spec.slots.index("k_len") + 3 if "k_len" in spec.slots else -1
     where = key(tuple(arrays))
-    kernel = Kernel(ir, slots, target=target, schedule=spec.schedule or None,
-                    ordered=spec.ordered, lengths=lengths, device=device,
-                    any_layout=where[0])
+    try:
+        kernel = Kernel(ir, slots, target=target, schedule=spec.schedule or None,
+                        ordered=spec.ordered, lengths=lengths, device=device,
+                        any_layout=where[0])
+    except CompileError as error:
+        _, found, why = str(error).partition("gradient of capture ")
+        if not (spec.gradient and found):
+            raise
+        raise NotImplementedError(
+            "a captured array wants a gradient that there is not: "
+            f"{why.partition(': ')[2]}; read it at b, h, q_idx and kv_idx, or at "
+            "q_idx - kv_idx + constant in one of its dims, or pass it detached "
+            "(.detach()) where it is not learned") from None
     spec.table[where] = kernel
     return kernel
 

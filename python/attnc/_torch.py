@@ -64,7 +64,13 @@ def _forward(text, q, k, v, tensors, scalars):
 
 def _fake(text, q, k, v, tensors, scalars):
     spec = _spec.of(text)
-    _prepare.check(spec, (q, k, v) + _join(spec, tensors, scalars))
+    operands = (q, k, v) + _join(spec, tensors, scalars)
+    for name, x in zip(("k", "v"), operands[1:3]):
+        if x.device != q.device:
+            raise ValueError(f"argument '{name}': expected a tensor on "
+                             f"{q.device} as q, got one on {x.device}; move it "
+                             "with .to(q.device)")
+    _prepare.check(spec, operands)
     h, s = (1, 2) if spec.layout == "bhsd" else (2, 1)
     out = q.new_empty(tuple(q.shape[:3]) + (v.shape[3],))
     lse = [q.new_empty((q.shape[0], q.shape[h], q.shape[s]),
@@ -163,7 +169,8 @@ def _prepared(spec, operands):
     for name, x in zip(("q", "k", "v"), operands):
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"argument '{name}': expected a torch tensor as "
-                            f"the others, got {type(x).__name__}")
+                            f"the others, got {type(x).__name__}; convert it "
+                            "with torch.as_tensor")
         if x.layout != torch.strided:
             raise TypeError(f"argument '{name}': expected a dense tensor, got "
                             f"one of layout {x.layout}; call .to_dense()")
@@ -175,7 +182,7 @@ def _prepared(spec, operands):
         if isinstance(x, (int, float)):
             continue
         if not isinstance(x, torch.Tensor):
-            x = torch.as_tensor(x, device=q.device)
+            x = _as_tensor(_prepare._public(name), x, q.device)
         wanted = _prepare.wanted_type(name, x)
         if wanted:
             if wanted == "int32":
@@ -192,6 +199,14 @@ def _prepared(spec, operands):
     _prepare.check(spec, operands, (lambda x: x.tolist()) if on_host else None)
     return tuple(x.resolve_conj().resolve_neg()
                  if isinstance(x, torch.Tensor) else x for x in operands)
+
+
+def _as_tensor(name, x, device):
+    try:
+        return torch.as_tensor(x, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"argument '{name}': expected a tensor, got "
+                        f"{type(x).__name__}") from None
 
 
 def _is_untransformed():

@@ -82,7 +82,15 @@ class _Operators:
     def __ge__(self, y): return _compare("ge", self, y)
     def __eq__(self, y): return _compare("eq", self, y)
     def __ne__(self, y): return _compare("ne", self, y)
-    __hash__ = None  # type: ignore[assignment]
+
+    def __hash__(self):
+        self._no("a look-up in a dict or set",
+                 "make a captured array of it, which positions may index")
+
+    def __format__(self, spec):
+        if spec:
+            self._no(f"the format '{spec}'", "print it without a format")
+        return repr(self)
 
     # What tensors have as methods, where score functions use them.
     def square(self): return emit("mul", self, self)
@@ -101,8 +109,10 @@ class _Operators:
         return self
 
     def _no(self, what, instead):
-        raise TraceError(f"{what} needs the value of a score or position, "
-                         f"which is known in the kernel only; {instead}")
+        region = getattr(_state, "region", None)
+        slot = f"{region.slot}: " if region else ""
+        raise TraceError(f"{slot}{what} needs the value of a score or position,"
+                         f" which is known in the kernel only; {instead}")
 
     def __bool__(self):
         self._no("'if', 'and', 'or', 'not', min() or max()",
@@ -170,6 +180,15 @@ class Captured(_Operators):
 
     def __len__(self):
         return self.shape[0]
+
+    def __getattr__(self, name):
+        if _is_known(name):
+            return super().__getattr__(name)
+        region = getattr(_state, "region", None)
+        raise AttributeError(
+            f"{region.slot + ': ' if region else ''}of a captured array only "
+            f"elements are read, as array[h, q_idx - kv_idx], not '.{name}'; "
+            "compute other arrays from it before the call")
 
     def __repr__(self):
         return f"<captured array of shape {self.shape}>"
@@ -437,8 +456,9 @@ def load(array: Any, *index: Any) -> Any:
     if len(index) != len(shape):
         raise TraceError(
             f"{region.slot}: a captured array of shape {shape} takes "
-            f"{len(shape)} indices, got {len(index)}; slices and partial "
-            "indexing are not possible")
+            f"{len(shape)} indices, got {len(index)}; slices, partial indexing "
+            "and operations on whole arrays are not possible: compute other "
+            "arrays before the call")
     affine = []
     for x in index:
         x = _value(x)
@@ -446,9 +466,10 @@ def load(array: Any, *index: Any) -> Any:
             raise NotImplementedError(
                 f"{region.slot}: an index of a captured array must be affine "
                 "in the positions (b, h, q_idx, kv_idx: sums, differences, "
-                "products with constants, // and % by constants); compute "
-                "other tables before the call, for example one of "
-                "q_idx - kv_idx")
+                "products with constants, // and % by constants); for another "
+                "function f of q_idx - kv_idx make a table of all distances "
+                "before the call, t = array[..., f(arange(1 - n, n))], and read "
+                "t[..., q_idx - kv_idx + n - 1]")
         if x.affine.startswith("-") and _is_number(x.affine):
             raise TraceError(
                 f"{region.slot}: the index {x.affine} of a captured array of "
@@ -555,7 +576,9 @@ def _foreign(name, arguments, keywords, library):
     op = _FOREIGN.get(name, name)
     if not _is_known(name):
         raise NotImplementedError(
-            f"{_region().slot}: {library}.{name} is not in the op table; "
+            f"{_region().slot}: {library}.{name} is not in the op table"
+            + (" (softmax over the keys is attention without an activation)"
+               if "softmax" in name else "") + "; "
             f"there are {', '.join(sorted({*FLOAT_OPS, *_COMPOSED}))} "
             "(attnc.ops)")
     if keywords:
@@ -636,6 +659,21 @@ def count_arguments(function):
                and p.default is p.empty for p in parameters)
 
 
+def _checked(slot, value, result):
+    """A result that is a condition in place of a number, or the other way
+    around, is the result of another kind of function."""
+    if slot == "score_mod" and value.type == "i1":
+        raise TraceError(
+            f"{slot}: the function returns a condition; expected the new score: "
+            "pass it as mask_mod=, or use attnc.ops.where(condition, x, y)")
+    if result == "i1" and value.type == "f32":
+        raise TraceError(
+            f"{slot}: the function returns a float; expected a condition (True "
+            "= attend): compare it, for example table[...] > 0, or add it in "
+            "score_mod")
+    return value
+
+
 def trace(function, slot, prefix, arguments, result):
     """The region of `function` on `arguments`: (name, type, affine) each."""
     region = Region(slot, prefix)
@@ -648,10 +686,20 @@ def trace(function, slot, prefix, arguments, result):
         if got is None:
             raise TraceError(f"{slot}: the function returns None; return the "
                              "new value")
-        value = _convert(_value(got), result)
+        value = _convert(_checked(slot, _value(got), result), result)
     except TypeError as error:
+        if isinstance(error, TraceError):
+            raise
+        # A function that is not Python's, of arguments that it does not take.
+        if not isinstance(function, (types.FunctionType, types.MethodType)) and (
+                __name__ not in str(error)):
+            raise TraceError(
+                f"{slot}: expected an elementwise function of "
+                f"{len(arguments)} argument{'s' * (len(arguments) > 1)}, got "
+                f"{getattr(function, '__name__', function)}, which says: "
+                f"{error}") from None
         # What a library says that does not let others define its functions.
-        if isinstance(error, TraceError) or __name__ not in str(error):
+        if __name__ not in str(error):
             raise
         raise TraceError(
             f"{slot}: a library refuses to see the function symbolically "

@@ -62,6 +62,18 @@ CASES = [
      ["'kv_len'", "0 to 8", "-1", "sequence 1"]),
     (dict(kv_len=np.array([9, 1], np.int32)), ValueError, ["'kv_len'", "9"]),
     (dict(kv_len=np.array([2 ** 40, 1])), ValueError, ["'kv_len'"]),
+    (dict(kv_len=3), TypeError, ["'kv_len'", "(B,)", "got 3", "cut"]),
+    (dict(alibi_slopes=0.5), TypeError, ["'alibi_slopes'", "(H,)", "0.5"]),
+    (dict(attn_mask=True), TypeError, ["'attn_mask'", "array", "True"]),
+    (dict(attn_mask="causal"), TypeError, ["'attn_mask'", "booleans"]),
+    (dict(causal=1), ValueError, ["'causal'", "True", "got 1"]),
+    (dict(causal=None), TypeError, ["'causal'", "NoneType"]),
+    (dict(bias=[0.0] * 4), ValueError, ["'bias'", "array", "numpy.asarray"]),
+    (dict(bias=x(2)), ValueError, ["'bias'", "got (2,)", "(B, 1)"]),
+    (dict(bias=x(8, 8)), ValueError, ["'bias'", "(8, 8)", "(1, 1, Sq, Sk)"]),
+    (dict(attn_mask=x(2, 8) > 0), ValueError,
+     ["'attn_mask'", "(2, 8)", "[:, None, None, :]"]),
+    (dict(attn_mask=x(2, 8, 8) > 0), ValueError, ["(2, 8, 8)", "(B, 1, Sq"]),
 ]
 
 
@@ -139,10 +151,36 @@ INDICES = np.zeros(8, np.int32)
     (lambda s, b, h, i, j: s + 2 ** 40 * i, TypeError, ["32 bits"]),
     (lambda s, b, h, i, j: ~s, TypeError, ["~"]),
     ("softcap", ValueError, ["score_mod", "function", "softcap"]),
+    (lambda s, b, h, i, j: i >= j, TypeError,
+     ["score_mod", "condition", "mask_mod"]),
+    (lambda s, b, h, i, j: s + [1.0, 2.0][h], TypeError,
+     ["score_mod", "indexing", "load"]),
+    (lambda s, b, h, i, j: s + {0: 1.0}[h], TypeError, ["dict", "captured"]),
+    (lambda s, b, h, i, j: s + float(f"{s:.3f}"), TypeError,
+     ["score_mod", "'.3f'"]),
+    (lambda s, b, h, i, j: s + TABLE.T[i, h], AttributeError,
+     ["score_mod", "captured array", ".T", "before the call"]),
+    (lambda s, b, h, i, j: s + (TABLE * 2)[h, i], TypeError,
+     ["(4, 8)", "before the call"]),
+    (lambda s, b, h, i, j: s + TABLE[h, abs(i - j)], NotImplementedError,
+     ["affine", "arange(1 - n, n)", "q_idx - kv_idx + n - 1"]),
 ])
 def test_untraceable(function, error, words):
     with pytest.raises(error) as caught:
         attnc.attention(Q, Q, Q, score_mod=function)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("function,words", [
+    (lambda b, h, i, j: i >= j and i - j < 4, ["mask_mod", "'and'", "&"]),
+    (lambda b, h, i, j: 0 <= i - j < 4, ["mask_mod", "&"]),
+    (lambda b, h, i, j: TABLE[h, j], ["mask_mod", "float", "> 0"]),
+    (lambda s, b, h, i, j: s, ["mask_mod", "(b, h, q_idx, kv_idx)", "5"]),
+])
+def test_masks_that_are_none(function, words):
+    with pytest.raises(TypeError) as caught:
+        attnc.attention(Q, Q, Q, mask_mod=function)
     for word in words:
         assert word in str(caught.value)
 

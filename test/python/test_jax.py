@@ -177,6 +177,21 @@ def test_vmap_refuses_what_counts_sequences():
             q, k, v, score_mod=lambda s, b, h, i, j: s - b))(jnp.stack([q, q]))
 
 
+def test_second_order_is_refused():
+    def loss(q):
+        return attnc.softmax_attention(q, k, v).sum()
+
+    with pytest.raises(NotImplementedError, match="first-order.*reference"):
+        jax.grad(lambda q: jax.grad(loss)(q).sum())(q)
+
+
+def test_vmap_refuses_captured_arrays():
+    tables = jnp.stack([jnp.zeros((4, 300))] * 2)
+    with pytest.raises(NotImplementedError, match="captures an array.*fold"):
+        jax.vmap(lambda table: attnc.attention(
+            q, k, v, score_mod=lambda s, b, h, i, j: s + table[h, j]))(tables)
+
+
 def test_errors():
     with pytest.raises(ValueError, match="'kv_len'.*300"):
         attnc.softmax_attention(q, k, v, kv_len=jnp.array([4, 300]))
@@ -184,6 +199,10 @@ def test_errors():
         attnc.softmax_attention(q.astype(int), k, v)
     with pytest.raises(ValueError, match="'v'"):
         jax.jit(attnc.softmax_attention)(q, k, v[:, :, :5])
+    with pytest.raises(TypeError, match="'causal'.*True"):
+        jax.jit(lambda c: attnc.softmax_attention(q, k, v, causal=c))(True)
+    with pytest.raises(ValueError, match="'window'.*static"):
+        jax.jit(lambda w: attnc.softmax_attention(q, k, v, window=(w, 0)))(3)
 
 
 # --- gradients ----------------------------------------------------------------

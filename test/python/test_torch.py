@@ -14,7 +14,14 @@ import pytest
 import torch
 from attnc import _frontend, _spec, _torch, reference
 
-torch.manual_seed(0)
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same numbers, whichever tests ran before."""
+    torch.manual_seed(0)
+
+
+torch.manual_seed(0)  # for TABLE and the like
 
 
 def tensors(B=2, H=4, S=33, D=32, dtype=torch.float32, Hkv=None):
@@ -163,6 +170,49 @@ def test_compile_with_score_functions():
         close(compiled(q, k, v), program(q, k, v))
 
 
+@pytest.mark.parametrize("graded", [False, True])
+def test_compiled_numbers_that_change(graded):
+    """A scale or bias that is another number at each call: two graphs, the
+    first for a constant."""
+    q, k, v = tensors(S=9)
+    q.requires_grad_(graded)
+
+    def block(q, scale, bias):
+        return attnc.sigmoid_attention(q, k, v, scale=scale, bias=bias)
+
+    def outcome(function, *numbers):
+        out = function(q, *numbers)
+        return torch.autograd.grad(out.sum(), q)[0] if graded else out
+
+    torch._dynamo.reset()
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    outcome(compiled, 0.5, -1.0)
+    outcome(compiled, 0.25, -2.0)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for n in range(3, 9):
+            close(outcome(compiled, 1 / n, -1.0 * n),
+                  outcome(block, 1 / n, -1.0 * n))
+
+
+def test_compile_of_named_functions_and_of_callables():
+    q, k, v = tensors(S=9)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda q: attnc.attention(q, k, v,
+                                                       activation="relu"),
+                             fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        close(compiled(q), attnc.attention(q, k, v, activation="relu"))
+
+    def own(q):
+        return attnc.attention(q, k, v,
+                               score_mod=lambda s, b, h, i, j: s * 2)
+
+    with pytest.raises(torch._dynamo.exc.Unsupported,
+                       match="attnc.compile.*outside"):
+        torch.compile(own, fullgraph=True, backend="aot_eager")(q)
+    close(torch.compile(own, backend="aot_eager")(q), own(q))
+
+
 def test_vmap():
     q, k, v = tensors()
     many = torch.stack([q, 2 * q, 3 * q])
@@ -277,6 +327,38 @@ def test_half_gradients(dtype, bound):
 def test_layout_and_l1_gradients():
     check_gradients([x.transpose(1, 2) for x in tensors()], layout="bshd")
     check_gradients(tensors(), activation="softplus", normalize="l1")
+
+
+def test_a_captured_gradient_that_there_is_not():
+    q, k, v = tensors(S=5)
+    table = torch.randn(4, 9, requires_grad=True)
+    out = attnc.attention(q, k, v,
+                          score_mod=lambda s, b, h, i, j: s + table[h, i + j])
+    with pytest.raises(NotImplementedError,
+                       match=r"gradient.*q_idx - kv_idx.*detach"):
+        out.sum().backward()
+
+
+def test_devices_and_libraries_do_not_mix():
+    q, k, v = tensors(S=5)
+    lengths = torch.tensor([3, 4], device="meta")
+    for call, error, words in (
+            (lambda: attnc.softmax_attention(q, k, v, kv_len=lengths),
+             ValueError, "'kv_len'.*on cpu as q.*on meta.*to"),
+            (lambda: attnc.softmax_attention(q, k.to("meta"), v), ValueError,
+             "'k'.*on meta"),
+            (lambda: attnc.softmax_attention(q.to("meta"), k, v), ValueError,
+             "'k'.*on meta as q.*on cpu"),
+            (lambda: attnc.softmax_attention(q, k.numpy(), v), TypeError,
+             "'k'.*torch tensor.*ndarray.*as_tensor"),
+            (lambda: attnc.softmax_attention(q, k, v, attn_mask=object()),
+             TypeError, "'attn_mask'.*tensor.*object"),
+            (lambda: attnc.attention(q, k, v, activation=torch.softmax),
+             TypeError, "activation.*elementwise.*softmax"),
+            (lambda: attnc.attention(q, k, v, activation=torch.nn.Softmax(-1)),
+             NotImplementedError, "without an activation")):
+        with pytest.raises(error, match=words):
+            call()
 
 
 def test_captured_gradients():
