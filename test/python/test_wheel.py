@@ -1,5 +1,7 @@
 """What a wheel brings along: run where it is installed, with NumPy only."""
 
+import hashlib
+import json
 import os
 import pathlib
 import subprocess
@@ -93,6 +95,35 @@ def test_what_a_refused_compile_says_is_what_helps(tmp_path):
     assert run().returncode == 1
     served = run(ATTNC_PACKAGE=str(package))
     assert served.returncode == 0, served.stderr
+
+
+def test_programs_of_a_run_are_tuned(tmp_path):
+    events, table = tmp_path / "run.jsonl", tmp_path / "tuned.json"
+    cache = str(tmp_path / "cache")
+    environment = dict(os.environ, ATTNC_CACHE_DIR=cache)
+
+    def run(**more):
+        got = subprocess.run([sys.executable, "-c", CALL], timeout=300,
+                             capture_output=True, text=True,
+                             env=dict(environment, **more))
+        assert got.returncode == 0, got.stderr
+
+    run(ATTNC_EVENTS=str(events))
+    tuned = command("tune", f"--from-events={events}", "--sizes=B=1,H=1,S=4",
+                    "--most=2", "--budget=0.2", "-o", str(table),
+                    ATTNC_CACHE_DIR=cache)
+    assert tuned.returncode == 0, tuned.stderr
+    assert "B=1,H=1,S=4, cpu, 2 candidates" in tuned.stdout
+    # Which one wins is for the machine to say; that the row is used is not.
+    ir = next(event["request"]["ir"] for event in map(
+        json.loads, events.read_text().splitlines())
+        if event["event"] == "miss")
+    table.write_text(json.dumps([{
+        "target": "cpu", "schedule": "block_m=16,block_n=32",
+        "ir": hashlib.sha256(ir.encode()).hexdigest()[:32]}]))
+    again = tmp_path / "again.jsonl"
+    run(ATTNC_EVENTS=str(again), ATTNC_TUNED=str(table))
+    assert "block_m%3D16,block_n%3D32" in again.read_text()
 
 
 def test_finds_ptxas_among_the_packages_beside_it():

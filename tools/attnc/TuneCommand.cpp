@@ -1,6 +1,7 @@
 //===- TuneCommand.cpp - attnc tune ---------------------------------------===//
 
 #include "tools/attnc/Requests.h"
+#include "tools/attnc/TuneSizes.h"
 
 #include "lib/Api/Measure.h"
 #include "lib/Api/Session.h"
@@ -26,9 +27,17 @@ namespace {
 class TuneCommand : public Command {
 public:
   TuneCommand() {
+    flags.positional("IR.mlir...", files, 1000,
+                     "What to tune, as IR; measured at --sizes.");
     flags.list("attention", "'FLAGS'", attentions,
                "What to tune, as flags of 'attnc gen' in one word, with "
                "--batch, --heads and --seq to measure at.");
+    flags.text("from-events", "FILE", events,
+               "What to tune: every program that a run with ATTNC_EVENTS=FILE "
+               "missed, such as one of Python; measured at --sizes.");
+    flags.list("sizes", "B=N,H=N,S=N", sizes,
+               "Sizes to measure IR at: Hkv, Skv and Dv too, and "
+               "ARGUMENT.DIM=N for others.");
     flags.text("o", "TABLE.json", output,
                "The table to add what was found to; ATTNC_TUNED=TABLE.json "
                "makes compiles use it.");
@@ -53,9 +62,15 @@ public:
   Expected<int> run() override;
 
 private:
-  /// One program, and the sizes to measure it at.
+  /// Sizes to measure at, and what they are called.
+  struct Place {
+    std::string title;
+    std::vector<ArgumentShape> shapes;
+  };
+  /// One program, and where to measure it.
   struct Task {
-    std::vector<AttentionDescription> sizes;
+    std::string title;
+    std::vector<Place> places;
     /// Of the program for any sizes.
     ProgramRequest request;
     TuneSpace space;
@@ -63,24 +78,32 @@ private:
   using Programs = std::vector<const RunnableProgram *>;
   using Race = std::vector<TuneCandidate>;
   Error add(StringRef attention, std::vector<Task> &tasks);
+  Error add(const std::string &title, ProgramRequest request,
+            std::vector<Task> &tasks);
+  Error addFiles(std::vector<Task> &tasks);
+  Error addEvents(std::vector<Task> &tasks);
+  Error findSpace(Task &task);
   Error tune(const Task &task, TunedTable &table, json::Array &measured);
-  Expected<Race> measure(const Task &task, const AttentionDescription &sizes,
+  Expected<Race> measure(const Task &task, const Place &place,
                          const Programs &programs, Race candidates);
   Error writePackage(ArrayRef<Task> tasks);
   Programs compileAll(const Task &task, Race &candidates);
-  void report(const Task &task, const AttentionDescription &sizes,
-              const Race &candidates, size_t winner);
+  void report(const Task &task, const Place &place, const Race &candidates,
+              size_t winner);
 
   TargetFlags target;
   OptionTable flags{
-      "tune --attention='FLAGS' -o TABLE.json [options]",
+      "tune [IR.mlir...] -o TABLE.json [options]",
       "Measures the schedules that fit and keeps one that is faster than the\n"
       "cost model's by 1.5 % and by twice the spread of the times.",
       "  attnc tune --attention='--score=softmax --batch=1 --heads=8 "
       "--seq=1024' \\\n      -o tuned.json\n"
-      "  ATTNC_TUNED=tuned.json ./program"};
-  std::vector<std::string> attentions;
-  std::string output, journal, package, times;
+      "  ATTNC_TUNED=tuned.json ./program\n"
+      "  ATTNC_EVENTS=run.jsonl python train.py; \\\n"
+      "      attnc tune --from-events=run.jsonl --sizes=B=8,H=16,S=2048 "
+      "-o tuned.json"};
+  std::vector<std::string> files, attentions, sizes;
+  std::string output, journal, package, times, events;
   double budget = 60;
   std::optional<int64_t> device, most;
 };
@@ -115,29 +138,92 @@ Error TuneCommand::add(StringRef attention, std::vector<Task> &tasks) {
   auto description = parseAttention(attention);
   if (!description)
     return description.takeError();
-  if (auto shapes = shapesOf(*description); !shapes)
+  auto shapes = shapesOf(*description);
+  if (!shapes)
     return makeError("--attention='" + attention +
                      "': " + toString(shapes.takeError()));
+  Place place{"attnc gen" + flagsOf(*description), std::move(*shapes)};
   AttentionDescription general = withoutSizes(*description);
   std::string gen = flagsOf(general);
   for (Task &task : tasks)
     if (task.request.genFlags == gen) {
-      task.sizes.push_back(*description);
+      task.places.push_back(std::move(place));
       return Error::success();
     }
   Task task;
-  task.sizes.push_back(*description);
+  task.title = "attnc gen" + gen;
+  task.places.push_back(std::move(place));
   auto ir = writeAttention(general, gen);
   if (!ir)
     return ir.takeError();
   task.request = requestFor(target, std::move(*ir), gen);
+  if (Error error = findSpace(task))
+    return error;
+  tasks.push_back(std::move(task));
+  return Error::success();
+}
+
+Error TuneCommand::add(const std::string &title, ProgramRequest request,
+                       std::vector<Task> &tasks) {
+  Task task;
+  task.title = title;
+  task.request = std::move(request);
+  for (const std::string &each : sizes) {
+    auto shapes = shapesOfIr(task.request, each);
+    if (!shapes)
+      return shapes.takeError();
+    task.places.push_back({title + ", " + each, std::move(*shapes)});
+  }
+  if (Error error = findSpace(task))
+    return error;
+  tasks.push_back(std::move(task));
+  return Error::success();
+}
+
+Error TuneCommand::addFiles(std::vector<Task> &tasks) {
+  for (const std::string &path : files) {
+    auto buffer = readInput(path);
+    if (!buffer)
+      return buffer.takeError();
+    if (Error error =
+            add(path, requestFor(target, (*buffer)->getBuffer().str()), tasks))
+      return makeError(path + ": " + toString(std::move(error)));
+  }
+  return Error::success();
+}
+
+/// A run misses more than what can be measured at these sizes.
+Error TuneCommand::addEvents(std::vector<Task> &tasks) {
+  if (events.empty())
+    return Error::success();
+  auto requests = requestsFromEvents(events);
+  if (!requests)
+    return requests.takeError();
+  for (auto [k, request] : enumerate(*requests)) {
+    std::string title =
+        request.genFlags.empty()
+            ? "program " + std::to_string(k + 1) + " of " + events
+            : "attnc gen" + request.genFlags;
+    Error error = request.schedule.empty() ? add(title, request, tasks)
+                                           : makeError("its schedule is given");
+    if (error)
+      errs() << "left out: " << title << ": " << toString(std::move(error))
+             << '\n';
+  }
+  if (tasks.empty())
+    return makeError("tune: expected misses in '" + events +
+                     "' that can be measured, got none");
+  return Error::success();
+}
+
+/// The schedules to try.
+Error TuneCommand::findSpace(Task &task) {
   auto space = candidateSchedules(task.request);
   if (!space)
     return space.takeError();
   task.space = std::move(*space);
   if (most && size_t(*most) < task.space.schedules.size())
     task.space.schedules.resize(size_t(*most));
-  tasks.push_back(std::move(task));
   return Error::success();
 }
 
@@ -184,9 +270,9 @@ TuneCommand::Programs TuneCommand::compileAll(const Task &task,
   return programs;
 }
 
-void TuneCommand::report(const Task &task, const AttentionDescription &sizes,
+void TuneCommand::report(const Task &task, const Place &place,
                          const Race &candidates, size_t winner) {
-  outs() << "attnc gen" << flagsOf(sizes) << ", " << task.request.target << ", "
+  outs() << place.title << ", " << task.request.target << ", "
          << candidates.size() << " candidates\n";
   for (auto [k, candidate] : enumerate(candidates)) {
     outs() << (k == winner ? "* " : "  ");
@@ -205,20 +291,19 @@ void TuneCommand::report(const Task &task, const AttentionDescription &sizes,
   }
 }
 
-Expected<TuneCommand::Race>
-TuneCommand::measure(const Task &task, const AttentionDescription &sizes,
-                     const Programs &programs, Race candidates) {
-  auto shapes = shapesOf(sizes);
-  if (!shapes)
-    return shapes.takeError();
+Expected<TuneCommand::Race> TuneCommand::measure(const Task &task,
+                                                 const Place &place,
+                                                 const Programs &programs,
+                                                 Race candidates) {
   auto watch =
-      Stopwatch::create(*programs[0], *shapes, int(device.value_or(0)));
+      Stopwatch::create(*programs[0], place.shapes, int(device.value_or(0)));
   if (!watch)
     return watch.takeError();
   ProgressBar bar("measuring");
   TuneOptions options;
   options.problem = std::string(compilerFingerprint()) + " " +
-                    task.request.target + flagsOf(sizes);
+                    task.request.target + " " + irHashOf(task.request.ir) +
+                    " " + place.title;
   options.journal = journal;
   options.budgetSeconds = budget;
   options.time = [&](size_t k) { return (*watch)->time(*programs[k]); };
@@ -230,8 +315,7 @@ TuneCommand::measure(const Task &task, const AttentionDescription &sizes,
 }
 
 /// What `--times` keeps of a race: medians and spreads.
-static json::Object timesOf(const std::string &target,
-                            const AttentionDescription &sizes,
+static json::Object timesOf(const std::string &target, StringRef title,
                             const std::string &chosen,
                             const std::vector<TuneCandidate> &candidates) {
   json::Array all;
@@ -242,7 +326,8 @@ static json::Object timesOf(const std::string &target,
                       std::round(1e9 * medianOf(candidate.seconds)) / 1e3,
                       std::round(1e4 * spreadOf(candidate.seconds)) / 1e4,
                       int64_t(candidate.seconds.size())});
-  return json::Object{{"attention", StringRef(flagsOf(sizes)).trim().str()},
+  title.consume_front("attnc gen ");
+  return json::Object{{"attention", title.str()},
                       {"target", target},
                       {"times", std::move(all)}};
 }
@@ -266,21 +351,20 @@ Error TuneCommand::tune(const Task &task, TunedTable &table,
   if (!programs[0])
     return makeError(candidates[0].problem);
   std::vector<Race> races;
-  for (const AttentionDescription &sizes : task.sizes) {
-    auto race = measure(task, sizes, programs, candidates);
+  for (const Place &place : task.places) {
+    auto race = measure(task, place, programs, candidates);
     if (!race)
       return race.takeError();
     measured.push_back(
-        timesOf(task.request.target, sizes, task.space.chosen, *race));
+        timesOf(task.request.target, place.title, task.space.chosen, *race));
     races.push_back(std::move(*race));
   }
   size_t winner = winnerOf(races);
-  for (auto [sizes, race] : zip_equal(task.sizes, races))
-    report(task, sizes, race, winner);
+  for (auto [place, race] : zip_equal(task.places, races))
+    report(task, place, race, winner);
   if (winner)
     table.set({task.request.target, irHashOf(task.request.ir),
-               candidates[winner].schedule, "attnc gen" + task.request.genFlags,
-               gainOf(races, winner)});
+               candidates[winner].schedule, task.title, gainOf(races, winner)});
   return Error::success();
 }
 
@@ -309,8 +393,13 @@ Error TuneCommand::writePackage(ArrayRef<Task> tasks) {
 }
 
 Expected<int> TuneCommand::run() {
-  if (attentions.empty())
-    return makeError("tune: expected --attention='FLAGS', got none");
+  bool hasIr = !files.empty() || !events.empty();
+  if (attentions.empty() && !hasIr)
+    return makeError("tune: expected --attention='FLAGS', IR or --from-events, "
+                     "got none");
+  if (hasIr && sizes.empty() && package.empty())
+    return makeError("tune: expected --sizes to measure IR at, got none; for "
+                     "example --sizes=B=1,H=8,S=1024");
   if (output.empty() && package.empty())
     return makeError("tune: expected -o TABLE.json, got none");
   if (!target.schedule.empty())
@@ -321,6 +410,10 @@ Expected<int> TuneCommand::run() {
   for (const std::string &attention : attentions)
     if (Error error = add(attention, tasks))
       return std::move(error);
+  if (Error error = addFiles(tasks))
+    return std::move(error);
+  if (Error error = addEvents(tasks))
+    return std::move(error);
   if (!package.empty()) {
     if (Error error = writePackage(tasks))
       return std::move(error);
