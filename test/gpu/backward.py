@@ -34,41 +34,21 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import harness
+from cases import Attention
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
 
 
 @dataclasses.dataclass
-class Case:
-    name: str
-    score: str = "sigmoid"
-    dtype: str = "bf16"
-    batch: int = 1
-    heads: int = 2
-    kv_heads: int = 0
-    rows: int = 256
-    keys: int = 0
-    d: int = 128
-    dv: int = 0
-    causal: bool = False
-    window: tuple = None
-    k_len: tuple = None
-    q_len: tuple = None
-    layout: str = "bhsd"
-    std: float = 1.0
+class Case(Attention):
     bias: str = ""
-    alibi: bool = False
-    #: An epilogue: o * sigmoid(gate).
-    gate: bool = False
     #: Gradients of bias, slopes and gate too.
     captured: bool = False
 
     def __post_init__(self):
+        super().__post_init__()
         if self.score == "sigmoid":
             self.bias = self.bias or "scalar"
-        self.kv_heads = self.kv_heads or self.heads
-        self.keys = self.keys or self.rows
-        self.dv = self.dv or self.d
 
 
 def cases():

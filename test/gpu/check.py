@@ -28,6 +28,7 @@ import torch
 import coverage
 import harness
 import reference
+from cases import Attention
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 SECONDS_A_CASE = 30
@@ -35,43 +36,20 @@ GUARD = 1 << 12  # elements around every tensor; keeps 16-byte alignment
 
 
 @dataclasses.dataclass
-class Case:
-    name: str
-    flags: str = ""            # of attnc gen, beside what follows
-    score: str = "sigmoid"
-    dtype: str = "bf16"
+class Case(Attention):
+    flags: str = ""            # of attnc gen, beside what the others say
     out_dtype: str = "f32"
-    batch: int = 1
-    heads: int = 2
-    kv_heads: int = 0          # 0: as heads
-    rows: int = 256
-    keys: int = 0              # 0: as rows
-    d: int = 128
-    dv: int = 0                # 0: as d
     bias: object = "-ln n"     # a number, "-ln n", or a kind of gen's --bias
-    causal: bool = False
-    window: tuple = None
-    k_len: tuple = None
-    q_len: tuple = None
-    alibi: bool = False
     mask: bool = False
     masks: tuple = ()          # of "documents", "dilated" and "predicate"
     align: str = "bottom_right"
-    gate: bool = False
-    layout: str = "bhsd"
     packed: bool = False       # q, k, v are slices of one tensor
-    std: float = 1.0           # of the logits
     mean: float = 0.0          # of V
     loud: int = 0              # keys in a row that are 0.1, 30 or 4 times K
     schedule: str = ""
     any_layout: bool = False
     views: str = "dense"       # how rows lie in memory, see place()
     sample: int = 0            # heads to compare; 0: all of them
-
-    def __post_init__(self):
-        self.kv_heads = self.kv_heads or self.heads
-        self.keys = self.rows if self.keys == 0 else self.keys
-        self.dv = self.dv or self.d
 
 
 def cases():
