@@ -156,86 +156,82 @@ private:
   DenseMap<Value, Attribute> known;
 };
 
-/// The same for the queries of every block of keys.
-void compareQueries(Evaluator &evaluator, const Keep &wanted, bool exact,
-                    const Call &call, int64_t block) {
-  for (int64_t j0 = 0; j0 < call.kLen; j0 += block) {
-    SCOPED_TRACE(testing::Message() << "j0 " << j0);
-    Range range = evaluator.queryRange(call, j0, block);
-    int64_t first = call.qLen, last = -1;
-    for (int64_t i = 0; i < call.qLen; ++i) {
-      bool any = false, all = true;
-      for (int64_t j = j0; j < std::min(j0 + block, call.kLen); ++j) {
-        bool keep = wanted(call, i, j);
-        any |= keep;
-        all &= keep;
-      }
-      bool full = range.fullLo <= i && i < range.fullHi;
-      ASSERT_TRUE(!any || (range.lo <= i && i < range.hi)) << "query " << i;
-      ASSERT_TRUE(!full || all) << "query " << i;
-      if (exact)
-        ASSERT_EQ(full, all) << "query " << i;
-      if (any) {
-        first = std::min(first, i);
-        last = i;
-      }
-    }
-    if (exact && last >= 0) {
-      ASSERT_EQ(range.lo, first);
-      ASSERT_EQ(range.hi, last + 1);
-    } else if (exact) {
-      ASSERT_GE(range.lo, range.hi);
-    }
-    ASSERT_GE(range.lo, 0);
-    ASSERT_LE(range.hi, call.qLen);
+/// Whether any and whether all positions of a block attend one of the other
+/// side.
+struct Attended {
+  bool any = false, all = true;
+  void add(bool keep) {
+    any |= keep;
+    all &= keep;
   }
+};
+
+/// That a block's range of `count` positions agrees with `attended(position)`;
+/// `exact` also asks for the tightest range.
+void compareRange(const Range &range, int64_t count, bool exact,
+                  function_ref<Attended(int64_t)> attended) {
+  int64_t first = count, last = -1;
+  for (int64_t at = 0; at < count; ++at) {
+    Attended block = attended(at);
+    bool inside = range.lo <= at && at < range.hi;
+    bool full = range.fullLo <= at && at < range.fullHi;
+    ASSERT_TRUE(!block.any || inside) << "position " << at;
+    ASSERT_TRUE(!full || block.all) << "position " << at;
+    if (exact)
+      ASSERT_EQ(full, block.all) << "position " << at;
+    if (block.any) {
+      first = std::min(first, at);
+      last = at;
+    }
+  }
+  if (exact && last >= 0) {
+    ASSERT_EQ(range.lo, first);
+    ASSERT_EQ(range.hi, last + 1);
+  } else if (exact) {
+    ASSERT_GE(range.lo, range.hi);
+  }
+  ASSERT_GE(range.lo, 0);
+  ASSERT_LE(range.hi, count);
 }
 
-/// Every key of every row of every block; `exact` also asks for the tightest
-/// ranges.
+/// Every key of every row of every block, and every query of every block of
+/// keys.
 void compare(StringRef mask, const Keep &wanted, bool exact,
              ArrayRef<Call> calls) {
   Evaluator evaluator(mask);
   ASSERT_TRUE(evaluator.isValid()) << mask.str();
   constexpr int64_t block = 4;
-  for (const Call &call : calls)
-    compareQueries(evaluator, wanted, exact, call, block);
-  for (const Call &call : calls)
+  for (const Call &call : calls) {
+    SCOPED_TRACE(testing::Message() << mask.str() << " q_len " << call.qLen
+                                    << " k_len " << call.kLen << " left "
+                                    << call.left << " right " << call.right);
+    for (int64_t i = 0; i < call.qLen; ++i)
+      for (int64_t j = 0; j < call.kLen; ++j)
+        ASSERT_EQ(evaluator.keeps(call, i, j), wanted(call, i, j))
+            << i << ", " << j;
     for (int64_t i0 = 0; i0 < call.qLen; i0 += block) {
-      SCOPED_TRACE(testing::Message()
-                   << mask.str() << " q_len " << call.qLen << " k_len "
-                   << call.kLen << " left " << call.left << " right "
-                   << call.right << " i0 " << i0);
-      Range range = evaluator.range(call, i0, block);
-      int64_t first = call.kLen, last = -1;
-      for (int64_t j = 0; j < call.kLen; ++j) {
-        bool any = false, all = true;
-        for (int64_t i = i0; i < std::min(i0 + block, call.qLen); ++i) {
-          bool keep = wanted(call, i, j);
-          ASSERT_EQ(evaluator.keeps(call, i, j), keep) << i << ", " << j;
-          any |= keep;
-          all &= keep;
-        }
-        bool inside = range.lo <= j && j < range.hi;
-        bool full = range.fullLo <= j && j < range.fullHi;
-        ASSERT_TRUE(!any || inside) << "key " << j;
-        ASSERT_TRUE(!full || all) << "key " << j;
-        if (exact)
-          ASSERT_EQ(full, all) << "key " << j;
-        if (any) {
-          first = std::min(first, j);
-          last = j;
-        }
-      }
-      if (exact && last >= 0) {
-        ASSERT_EQ(range.lo, first);
-        ASSERT_EQ(range.hi, last + 1);
-      } else if (exact) {
-        ASSERT_GE(range.lo, range.hi);
-      }
-      ASSERT_GE(range.lo, 0);
-      ASSERT_LE(range.hi, call.kLen);
+      SCOPED_TRACE(testing::Message() << "i0 " << i0);
+      compareRange(evaluator.range(call, i0, block), call.kLen, exact,
+                   [&](int64_t j) {
+                     Attended rows;
+                     int64_t end = std::min(i0 + block, call.qLen);
+                     for (int64_t i = i0; i < end; ++i)
+                       rows.add(wanted(call, i, j));
+                     return rows;
+                   });
     }
+    for (int64_t j0 = 0; j0 < call.kLen; j0 += block) {
+      SCOPED_TRACE(testing::Message() << "j0 " << j0);
+      compareRange(evaluator.queryRange(call, j0, block), call.qLen, exact,
+                   [&](int64_t i) {
+                     Attended keys;
+                     int64_t end = std::min(j0 + block, call.kLen);
+                     for (int64_t j = j0; j < end; ++j)
+                       keys.add(wanted(call, i, j));
+                     return keys;
+                   });
+    }
+  }
 }
 
 int64_t shift(const Call &call) { return call.kLen - call.qLen; }

@@ -25,6 +25,37 @@ RunOptions onHopper(int splits) {
   return options;
 }
 
+Attention ofHalves(const std::string &score, int queries, int keys) {
+  Attention a;
+  a.score = getScore(score);
+  a.queries = queries;
+  a.keys = keys;
+  a.dtype = Dtype::BF16;
+  return a;
+}
+
+/// Two key heads, each for three heads.
+Attention ofGroups(const std::string &score, int queries, int keys) {
+  Attention a = ofHalves(score, queries, keys);
+  a.heads = 6;
+  a.keyHeads = 2;
+  return a;
+}
+
+/// Calls `check` with operands of every kind captured in turn.
+void forEveryCapture(Attention a,
+                     llvm::function_ref<void(const Attention &)> check) {
+  for (Capture capture :
+       {Capture::Scalar, Capture::H, Capture::BH, Capture::I, Capture::J,
+        Capture::Diagonal, Capture::Pairs, Capture::Full, Capture::Alibi}) {
+    a.score = getScore(int(capture) % 2 ? "sigmoid" : "softmax");
+    a.capture = capture;
+    a.batch = 2;
+    SCOPED_TRACE(int(capture));
+    check(a);
+  }
+}
+
 void checkSplit(const Attention &attention, int splits) {
   Problem problem = attention.build();
   check(problem, onCpu(splits));
@@ -106,41 +137,22 @@ TEST(Split, OddSizesAndGroups) {
 }
 
 TEST(Split, CapturedOperandsOfEveryKind) {
-  for (Capture capture :
-       {Capture::Scalar, Capture::H, Capture::BH, Capture::I, Capture::J,
-        Capture::Diagonal, Capture::Full, Capture::Alibi}) {
-    Attention a;
-    a.score = getScore(int(capture) % 2 ? "sigmoid" : "softmax");
-    a.capture = capture;
-    a.batch = 2;
-    a.queries = 3;
-    a.keys = 130;
-    a.dtype = Dtype::BF16;
-    SCOPED_TRACE(int(capture));
-    checkSplit(a, 4);
-  }
+  forEveryCapture(ofHalves("softmax", 3, 130),
+                  [](const Attention &a) { checkSplit(a, 4); });
 }
 
 // The ranges' maxima differ by more than a half can hold.
 TEST(Split, ExtremeLogits) {
   for (const char *score : {"sigmoid", "softmax"}) {
-    Attention a;
-    a.score = getScore(score);
-    a.dtype = Dtype::BF16;
+    Attention a = ofHalves(score, 4, 150);
     a.std = 30;
-    a.queries = 4;
-    a.keys = 150;
     checkSplit(a, 5);
   }
 }
 
 // S-bits: the same call gives the same bits; ranges are added in their order.
 TEST(Split, RunsAreBitIdentical) {
-  Attention a;
-  a.score = getScore("softmax");
-  a.dtype = Dtype::BF16;
-  a.queries = 5;
-  a.keys = 500;
+  Attention a = ofHalves("softmax", 5, 500);
   Problem problem = a.build();
   for (const RunOptions &options : {onCpu(9), onHopper(9)}) {
     auto first = run(problem, options, {{1, 2, 5, 32}});
@@ -200,14 +212,8 @@ TEST(Packed, GroupsOfAnySizeAndFewQueries) {
 
 TEST(Packed, EveryMask) {
   for (Mask mask : getMasks()) {
-    Attention a;
-    a.score = getScore(int(mask) % 2 ? "softmax" : "sigmoid");
+    Attention a = ofGroups(int(mask) % 2 ? "softmax" : "sigmoid", 9, 70);
     a.mask = mask;
-    a.heads = 6;
-    a.keyHeads = 2;
-    a.queries = 9;
-    a.keys = 70;
-    a.dtype = Dtype::BF16;
     SCOPED_TRACE(getName(mask));
     checkPacked(a, 2);
   }
@@ -215,34 +221,15 @@ TEST(Packed, EveryMask) {
 
 // S-bias: what has an element a head has one a row here.
 TEST(Packed, CapturedOperandsOfEveryKind) {
-  for (Capture capture :
-       {Capture::Scalar, Capture::H, Capture::BH, Capture::I, Capture::J,
-        Capture::Diagonal, Capture::Pairs, Capture::Full, Capture::Alibi}) {
-    Attention a;
-    a.score = getScore(int(capture) % 2 ? "sigmoid" : "softmax");
-    a.capture = capture;
-    a.batch = 2;
-    a.heads = 6;
-    a.keyHeads = 2;
-    a.queries = 5;
-    a.keys = 70;
-    a.dtype = Dtype::BF16;
-    SCOPED_TRACE(int(capture));
-    checkPacked(a);
-  }
+  forEveryCapture(ofGroups("softmax", 5, 70),
+                  [](const Attention &a) { checkPacked(a); });
 }
 
 // Epilogues run where rows are packed, and where they are added up.
 TEST(Packed, Epilogues) {
   for (Gate gate : {Gate::Full, Gate::Rows, Gate::Columns, Gate::Scalar}) {
-    Attention a;
-    a.score = getScore("gate");
+    Attention a = ofGroups("gate", 5, 40);
     a.gate = gate;
-    a.heads = 6;
-    a.keyHeads = 2;
-    a.queries = 5;
-    a.keys = 40;
-    a.dtype = Dtype::BF16;
     SCOPED_TRACE(int(gate));
     checkPacked(a);
   }
@@ -251,18 +238,12 @@ TEST(Packed, Epilogues) {
 // S-empty: lengths of each sequence, down to none.
 TEST(Packed, LengthsOfEachSequence) {
   for (const char *score : {"sigmoid", "softmax"}) {
-    Attention a;
-    a.score = getScore(score);
+    Attention a = ofGroups(score, 20, 90);
     a.mask = Mask::Causal;
     a.batch = 5;
-    a.heads = 6;
-    a.keyHeads = 2;
-    a.queries = 20;
-    a.keys = 90;
     a.queryLengths = {20, 0, 17, 3, 1};
     a.keyLengths = {90, 90, 0, 61, 35};
     a.lse = a.score.activation.empty();
-    a.dtype = Dtype::BF16;
     checkPacked(a);
   }
 }
@@ -273,11 +254,7 @@ TEST(Split, TheScheduleForFewQueries) {
   for (const char *score : {"sigmoid", "softmax"})
     for (auto [queries, keys] :
          {std::pair<int64_t, int64_t>(2, 63), {2, 1100}, {70, 300}}) {
-      Attention a;
-      a.score = getScore(score);
-      a.dtype = Dtype::BF16;
-      a.queries = queries;
-      a.keys = keys;
+      Attention a = ofHalves(score, int(queries), int(keys));
       a.mask = Mask::Causal;
       a.lse = a.score.activation.empty();
       Problem problem = a.build();
