@@ -191,6 +191,7 @@ private:
   Value afresh(Value value);
   Part getPart(CopyElementsOp op, const RingInfo &ring, Value slot);
   Value stepOfRows(CopyElementsOp op);
+  void branchAgain(Value more, Block *loop, ValueRange args, Block *done);
   void forRows(const Part &part, llvm::function_ref<void(Value)> body);
   Access getAccessOf(const Part &part, Value row, Value col);
   Value addressOf(const Part &part, Access access);
@@ -309,6 +310,9 @@ private:
   LogicalResult loadQuads(LoadOp op, ArrayRef<int64_t> indices,
                           Values &results);
   void unstage(StoreOp op, int64_t colDim, Value rows, int64_t panel);
+  void unstageWords(StoreOp op, int64_t colDim, Value rows, int64_t panel);
+  void storeWords(Value address, ArrayRef<Value> words, Value first, Value end,
+                  Value inBounds);
   LogicalResult storeThrough(StoreOp op, int64_t colDim);
   LogicalResult storeElements(StoreOp op);
   Value emitLoad(Type element, Value pointer, Value inBounds);
@@ -1002,15 +1006,21 @@ void KernelLowering::forRows(const Part &part,
   body(loop->getArgument(0));
   Value next = add(loop->getArgument(0), part.group);
   Value more = compare(arith::CmpIPredicate::slt, next, part.end);
-  auto again = LLVM::CondBrOp::create(b, loc, more, loop, ValueRange(next),
-                                      done, ValueRange());
   // A group is enough to overlap.
+  branchAgain(more, loop, next, done);
+  at(done);
+}
+
+/// The end of a loop that is not to be unrolled.
+void KernelLowering::branchAgain(Value more, Block *loop, ValueRange args,
+                                 Block *done) {
+  auto again =
+      LLVM::CondBrOp::create(b, loc, more, loop, args, done, ValueRange());
   MLIRContext *context = b.getContext();
   auto rolled = LLVM::LoopUnrollAttr::get(context, b.getBoolAttr(true), {}, {},
                                           {}, {}, {}, {});
   again.setLoopAnnotationAttr(LLVM::LoopAnnotationAttr::get(
       context, {}, {}, {}, rolled, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}));
-  at(done);
 }
 
 KernelLowering::Access KernelLowering::getAccessOf(const Part &part, Value row,
@@ -2768,6 +2778,10 @@ LogicalResult KernelLowering::stage(StoreOp op, Value rows, int64_t panel) {
   return success();
 }
 
+/// Whether rows end inside a chunk of 16 bytes, so that in a dense tensor they
+/// begin inside one too.
+static bool isPartial(FragType type) { return type.getCols() % kChunk; }
+
 /// The rows of this warp, staged before, to global memory: 16 bytes a thread,
 /// and eight threads for the 128 bytes of a row of a panel.
 void KernelLowering::unstage(StoreOp op, int64_t colDim, Value rows,
@@ -2823,6 +2837,83 @@ void KernelLowering::unstage(StoreOp op, int64_t colDim, Value rows,
   }
 }
 
+/// The same where rows begin at any element: a row at a time, a word a lane.
+void KernelLowering::unstageWords(StoreOp op, int64_t colDim, Value rows,
+                                  int64_t panel) {
+  int64_t cols = op.getFrag().getType().getCols();
+  llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
+  lane = refreshed(lane);
+  warp = refreshed(warp);
+  Value symbolRows = op.getRows() ? get(op.getRows()) : Value();
+  Values symbols;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(refreshed(get(coordinate)));
+  Value end = arith::MinSIOp::create(b, loc, getSize(op.getView(), colDim),
+                                     constant(cols));
+  Value warpRow = mul(andi(warp, constant(3)), 16);
+  Block *loop = newBlock(i32), *done = newBlock();
+  branch(loop, constant(0));
+  at(loop);
+  Value row = loop->getArgument(0);
+  Access access = getAccess(op.getView(), op.getMap(), symbols, symbolRows,
+                            add(warpRow, row), constant(0));
+  Value address = LLVM::PtrToIntOp::create(
+      b, loc, i64, elementPointer(op.getView(), access.offset));
+  // Of an odd row, the first word is half another's. The lower half of a
+  // lane's word is in the panel before if it is the first lane's.
+  Value odd = isOdd(address);
+  Value low = arith::SubIOp::create(b, loc, mul(lane, 4), odd);
+  Value flips = mul(andi(row, constant(7)), 16);
+  Value from = add(rows, mul(row, kPanelBytes));
+  auto place = [&](Value inner) {
+    inner = andi(inner, constant(kPanelBytes - 1));
+    return add(from, Value(arith::XOrIOp::create(b, loc, inner, flips)));
+  };
+  Value isBefore = compare(arith::CmpIPredicate::slt, low, constant(0));
+  Value lowAt = place(low), highAt = place(add(low, 2));
+  Value before =
+      arith::SelectOp::create(b, loc, isBefore, add(lowAt, -panel), lowAt);
+  Values words;
+  for (int64_t col = 0; col < cols; col += kPanelColumns) {
+    std::string at = "+" + std::to_string(col / kPanelColumns * panel) + "];\n";
+    words.push_back(assembly("{\n.reg .b16 l, h;\nld.shared.b16 l, [$1" + at +
+                                 "ld.shared.b16 h, [$2" + at +
+                                 "mov.b32 $0, {l, h};\n}",
+                             "=r,r,r", i32, {col ? before : lowAt, highAt})[0]);
+  }
+  Value to = add(andi(address, constant(-4, i64)),
+                 Value(arith::ExtUIOp::create(b, loc, i64, mul(lane, 4))));
+  storeWords(to, words, arith::ShRSIOp::create(b, loc, low, constant(1)), end,
+             access.inBounds);
+  Value next = add(row, 1);
+  branchAgain(compare(arith::CmpIPredicate::slt, next, constant(16)), loop,
+              next, done);
+  at(done);
+}
+
+/// Every 32nd word of a row from `address` on, which has the elements `first`
+/// and the next: those of them that are in [0, `end`).
+void KernelLowering::storeWords(Value address, ArrayRef<Value> words,
+                                Value first, Value end, Value inBounds) {
+  for (int64_t p = 0, panels = words.size(); p < panels; ++p) {
+    auto inside = [&](int64_t k) -> Value {
+      Value col = add(first, p * kPanelColumns + k);
+      Value below = compare(arith::CmpIPredicate::ult, col, end);
+      return arith::ExtUIOp::create(b, loc, i32, andi(inBounds, below));
+    };
+    std::string at = std::to_string(p * kPanelBytes);
+    std::string last = std::to_string(p * kPanelBytes + 2);
+    assembly("{\n.reg .pred l, h, both, one;\n.reg .b16 x, y;\n"
+             "setp.ne.b32 l, $2, 0;\nsetp.ne.b32 h, $3, 0;\n"
+             "and.pred both, l, h;\nxor.pred one, l, h;\n"
+             "and.pred l, l, one;\nand.pred h, h, one;\n"
+             "mov.b32 {x, y}, $1;\n@both st.global.b32 [$0+" +
+                 at + "], $1;\n@l st.global.b16 [$0+" + at +
+                 "], x;\n@h st.global.b16 [$0+" + last + "], y;\n}",
+             "l,r,r,r", {}, {address, words[p], inside(0), inside(1)});
+  }
+}
+
 /// Each warp exchanges the elements of its own 16 rows.
 LogicalResult KernelLowering::storeThrough(StoreOp op, int64_t colDim) {
   auto slot = op.getThrough().getDefiningOp<RowsOp>().getSlot();
@@ -2835,14 +2926,18 @@ LogicalResult KernelLowering::storeThrough(StoreOp op, int64_t colDim) {
   if (failed(stage(op, rows, panel)))
     return failure();
   intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
-  unstage(op, colDim, rows, panel);
+  if (isPartial(op.getFrag().getType()))
+    unstageWords(op, colDim, rows, panel);
+  else
+    unstage(op, colDim, rows, panel);
   // The next copy into the slot comes through another proxy.
   assembly("fence.proxy.async.shared::cta;", "", {}, {});
   return success();
 }
 
 /// The ways to store are chosen at run time: through shared memory where the
-/// view is aligned to 16 bytes, else in pairs where it allows them.
+/// view is aligned to 16 bytes or no dense one can be, else in pairs where it
+/// allows them.
 LogicalResult KernelLowering::lowerStore(StoreOp op) {
   FragType type = op.getFrag().getType();
   if (type.getLayout() == Layout::A)
@@ -2873,7 +2968,7 @@ LogicalResult KernelLowering::lowerStore(StoreOp op) {
   if (!op.getThrough() || isStreamed(getUnrounded(op.getFrag())))
     return storeRows(op, colDim, allows(2));
   Block *wide = newBlock(), *narrow = newBlock(), *done = newBlock();
-  branchIf(allows(128 / bits), wide, narrow);
+  branchIf(isPartial(type) ? dense : allows(128 / bits), wide, narrow);
   at(wide);
   if (failed(storeThrough(op, colDim)))
     return failure();

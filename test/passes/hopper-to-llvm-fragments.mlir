@@ -74,6 +74,21 @@
 // CHECK-COUNT-4: @p st.global.v4.b32
 // CHECK: fence.proxy.async
 
+// Where rows begin at any element, they are read by words that lie in two of
+// shared memory, a row at a time; at the ends of a row, half of a word.
+// CHECK-LABEL: llvm.func @odd_rows(
+// CHECK-COUNT-5: stmatrix.sync.aligned.m8n8.x4.shared.b16
+// CHECK: llvm.nvvm.bar.warp.sync
+// CHECK: llvm.br ^[[ROW:.*]](%{{.*}} : i32)
+// CHECK: ld.shared.b16 l, [$1+0];\0Ald.shared.b16 h, [$2+0];\0Amov.b32 $0, {l, h};
+// CHECK: ld.shared.b16 l, [$1+8192];\0Ald.shared.b16 h, [$2+8192];
+// CHECK: @both st.global.b32 [$0+0], $1;\0A@l st.global.b16 [$0+0], x;\0A@h st.global.b16 [$0+2], y;
+// CHECK: @both st.global.b32 [$0+128], $1;\0A@l st.global.b16 [$0+128], x;\0A@h st.global.b16 [$0+130], y;
+// CHECK: llvm.cond_br %{{.*}}, ^[[ROW]](
+// CHECK: fence.proxy.async
+// Columns that are apart go one by one.
+// CHECK: st.global.b16 [$1], $2;\0Aadd.s64 $0, $1, $3;
+
 #row = affine_map<(r, c)[b, i] -> (b, i + r, c)>
 #roles = #hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240, persistent = true>
 
@@ -150,5 +165,25 @@ hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
     %bias = hopper.load %k[%b, %g] by #row rows %five : !tile.view<?x?x64xbf16> -> !hopper.frag<64x64xbf16, acc>
     hopper.store %bias, %o[%b, %g] by #row : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?x64xbf16>
     hopper.store %bias, %o[%b, %g] by #row through %a : !hopper.smem<64x64xbf16> : !hopper.frag<64x64xbf16, acc>, !tile.view<?x?x64xbf16>
+  }
+}
+
+hopper.kernel @odd_rows(%q: !tile.view<?x?x75xbf16>, %o: !tile.view<?x?x75xbf16>,
+    %s: f32) roles(#hopper.roles<consumers = 1, producer_registers = 56, consumer_registers = 240, persistent = false>) {
+  %qr = hopper.ring "query" : !hopper.ring<1x64x75xbf16>
+  hopper.producer cooperative {
+    %b = hopper.block
+    %c = hopper.start
+    hopper.acquire %qr[%c] : !hopper.ring<1x64x75xbf16>
+    hopper.copy_elements %q[%b, %b] by #row to %qr[%c] : !tile.view<?x?x75xbf16>, !hopper.ring<1x64x75xbf16>
+  }
+  hopper.consumers (%wg) {
+    %b = hopper.block
+    %c = hopper.start
+    %qs = hopper.await %qr[%c] : !hopper.ring<1x64x75xbf16> -> !hopper.smem<64x75xbf16>
+    %rows = hopper.rows %qs[%wg] : !hopper.smem<64x75xbf16> -> !hopper.smem<64x75xbf16>
+    %x = hopper.splat %s : f32 -> !hopper.frag<64x75xf32, acc>
+    %y = hopper.convert %x : !hopper.frag<64x75xf32, acc> -> !hopper.frag<64x75xbf16, acc>
+    hopper.store %y, %o[%b, %b] by #row through %rows : !hopper.smem<64x75xbf16> : !hopper.frag<64x75xbf16, acc>, !tile.view<?x?x75xbf16>
   }
 }
