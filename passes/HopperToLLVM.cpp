@@ -206,8 +206,8 @@ private:
   Values loadEnds(const Part &part);
   void storeEnds(const Part &part, ArrayRef<Value> ends);
   void shiftRows(Part part, int64_t phase);
-  void shiftPanel(int64_t panel, Value own, Value next,
-                  ArrayRef<Value> selectors);
+  void shiftPanel(const Part &part, int64_t panel, Value own,
+                  ArrayRef<Value> selectors, Values &nexts);
   Values loadChunk(const Part &part, Value row, Value number);
   void copySingly(const Part &part);
   void copyRows(const Part &part);
@@ -1191,10 +1191,9 @@ void KernelLowering::storeEnds(const Part &part, ArrayRef<Value> ends) {
 
 /// Moves those of every second row that are odd down by an element: each chunk
 /// with the first word of the next. Rows are a warp's own; eight lanes have
-/// one, and read before they write.
+/// one, and panels go from right to left, which leaves that word in registers:
+/// reading it from shared memory again would take as long as the chunk.
 void KernelLowering::shiftRows(Part part, int64_t phase) {
-  int64_t panel = part.type.getRows() * kPanelBytes;
-  int64_t panels = panelCount(part.type.getCols());
   part.group = part.type.getRows() % 32 || part.count % 32 ? part.group : 32;
   Block *shift = newBlock(), *done = newBlock();
   // Rows that are evenly apart are all odd or none.
@@ -1207,47 +1206,48 @@ void KernelLowering::shiftRows(Part part, int64_t phase) {
   branchIf(odd, shift, done);
   at(shift);
   Value inner = mul(andi(part.lane, constant(7)), 16);
-  Value next = andi(add(inner, 16), constant(kPanelBytes - 1));
-  Value further = arith::SelectOp::create(b, loc, equals(next, 0),
-                                          constant(panel), constant(0));
   Value mine = arith::ShRUIOp::create(b, loc, part.lane, constant(3));
   mine = add(mul(mine, 2), phase);
   forRows(part, [&](Value first) {
     Value row = add(first, mine);
     Value own = swizzledAddress(part, row, inner);
-    Value after = swizzledAddress(part, row, next);
     // Bytes 0 to 3 of two words, or 2 to 5.
     Values selectors;
     forAddresses(part, row, 1, [&](int64_t, Value address, Value) {
       selectors.push_back(part.step ? constant(0x5432)
                                     : add(mul(isOdd(address), 0x1111), 0x3210));
     });
-    for (int64_t p = 0; p < panels; ++p) {
-      // The last chunk of all has no next; see storeEnds.
-      Value follows = p + 1 < panels ? add(after, further) : after;
-      shiftPanel(p * panel, own, follows, selectors);
-    }
+    // The last chunk of all has no next; see storeEnds.
+    Values nexts(selectors.size(), constant(0));
+    for (int64_t p = panelCount(part.type.getCols()); p--;)
+      shiftPanel(part, p, own, selectors, nexts);
   });
   branch(done);
   at(done);
 }
 
-/// One chunk a lane in every eighth row.
-void KernelLowering::shiftPanel(int64_t panel, Value own, Value next,
-                                ArrayRef<Value> selectors) {
-  SmallVector<Values> words;
+/// One chunk a lane in every eighth row. `nexts`: of the panel to the right in
+/// the first lane of each eight, then of this one.
+void KernelLowering::shiftPanel(const Part &part, int64_t panel, Value own,
+                                ArrayRef<Value> selectors, Values &nexts) {
+  int64_t begin = panel * part.type.getRows() * kPanelBytes;
   auto at = [&](int64_t k) {
-    return "+" + std::to_string(panel + 8 * k * kPanelBytes) + "]";
+    return "+" + std::to_string(begin + 8 * k * kPanelBytes) + "]";
   };
-  for (size_t k = 0; k < selectors.size(); ++k) {
+  SmallVector<Values> words;
+  for (size_t k = 0; k < selectors.size(); ++k)
     words.push_back(
         assembly("ld.shared.v4.b32 {$0, $1, $2, $3}, [$4" + at(k) + ";",
                  "=r,=r,=r,=r,r", {i32, i32, i32, i32}, own));
-    words.back().push_back(
-        assembly("ld.shared.b32 $0, [$1" + at(k) + ";", "=r,r", i32, next)[0]);
-  }
-  intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
+  Value place = andi(part.lane, constant(7));
+  Value right =
+      add(andi(part.lane, constant(24)), andi(add(part.lane, 1), constant(7)));
   for (auto [k, selector] : llvm::enumerate(selectors)) {
+    Value given = arith::SelectOp::create(b, loc, equals(place, 0), nexts[k],
+                                          words[k][0]);
+    nexts[k] = words[k][0];
+    words[k].push_back(intrinsic("llvm.nvvm.shfl.sync.idx.i32", i32,
+                                 {constant(-1), given, right, constant(31)}));
     Values operands = {own};
     for (int w = 0; w < 4; ++w)
       operands.push_back(intrinsic("llvm.nvvm.prmt", i32,

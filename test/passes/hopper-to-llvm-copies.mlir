@@ -22,22 +22,40 @@
 // CHECK-COUNT-2: @p ld.global.b16 f, [$1];\0A@p ld.global.b16 l, [$1+116];
 // CHECK: cp.async.wait_all;
 // CHECK: llvm.nvvm.bar.warp.sync
-// If the even rows begin at odd elements, then the odd rows: chunks are read with
-// the word that follows, by all, before one is written.
+// If the even rows begin at odd elements, then the odd rows: chunks are read, and
+// the word that follows comes from the lane with the next chunk. A lane writes
+// only what it read.
 // CHECK: llvm.icmp "ne"
 // CHECK-COUNT-4: ld.shared.v4.b32
-// CHECK: ld.shared.b32
-// CHECK: llvm.nvvm.bar.warp.sync
+// CHECK-NOT: ld.shared
+// CHECK: llvm.nvvm.shfl.sync.idx.i32
 // CHECK-COUNT-4: llvm.nvvm.prmt
 // CHECK: st.shared.v4.b32
 // CHECK: llvm.icmp "ne"
 // CHECK-COUNT-4: ld.shared.v4.b32
-// CHECK: llvm.nvvm.bar.warp.sync
+// CHECK-COUNT-4: llvm.nvvm.shfl.sync.idx.i32
 // The ends come last, with a zero beside the last column.
 // CHECK-COUNT-2: @p st.shared.b16 [$0], f;\0Acvt.u32.u16 w, l;\0A@p st.shared.b32 [$1], w;
 // CHECK: fence.proxy.async.shared::cta
 // CHECK: llvm.nvvm.bar.warp.sync
 // CHECK: mbarrier.arrive
+
+// Panels go from right to left: the first lane's chunk of the one to the right
+// is what follows the last lane's; nothing follows the last chunk of all.
+// CHECK-LABEL: llvm.func @wide(
+// CHECK: %[[ZERO:.*]] = llvm.mlir.constant(0 : i32)
+// CHECK: cp.async.wait_all;
+// CHECK: ld.shared.v4.b32 {$0, $1, $2, $3}, [$4+2048];
+// CHECK: %[[RIGHT:.*]] = llvm.extractvalue %{{.*}}[0]
+// CHECK: %[[GIVEN:.*]] = llvm.select %{{.*}}, %[[ZERO]], %[[RIGHT]]
+// CHECK: llvm.nvvm.shfl.sync.idx.i32"(%{{.*}}, %[[GIVEN]],
+// CHECK: st.shared.v4.b32 [$0+2048]
+// CHECK: ld.shared.v4.b32 {$0, $1, $2, $3}, [$4+0];
+// CHECK: %[[OWN:.*]] = llvm.extractvalue %{{.*}}[0]
+// CHECK: %[[GIVEN:.*]] = llvm.select %{{.*}}, %[[RIGHT]], %[[OWN]]
+// CHECK: llvm.nvvm.shfl.sync.idx.i32"(%{{.*}}, %[[GIVEN]],
+// CHECK: st.shared.v4.b32 [$0+0]
+// CHECK: llvm.return
 
 // Whole words: 16 bytes at once, 4 rows an instruction, in groups of 16 rows;
 // or 8 bytes and 2 rows, or 4 bytes and 1. One slot is shared by all warps.
@@ -89,6 +107,18 @@ hopper.kernel @odd(%v: !tile.view<?x?x59xbf16>) roles(#roles) {
     %five = arith.constant 5 : index
     hopper.acquire %ring[%c] : !hopper.ring<2x64x59xbf16>
     hopper.copy_elements %v[%b, %b] by #row rows %five to %ring[%c] : !tile.view<?x?x59xbf16>, !hopper.ring<2x64x59xbf16>
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+hopper.kernel @wide(%v: !tile.view<?x?x101xbf16>) roles(#roles) {
+  %ring = hopper.ring "value" : !hopper.ring<2x16x101xbf16>
+  hopper.producer cooperative {
+    %b = hopper.block
+    %c = hopper.start
+    hopper.acquire %ring[%c] : !hopper.ring<2x16x101xbf16>
+    hopper.copy_elements %v[%b, %b] by #row to %ring[%c] : !tile.view<?x?x101xbf16>, !hopper.ring<2x16x101xbf16>
   }
   hopper.consumers (%wg) {
   }
