@@ -76,6 +76,9 @@ def add_views(add):
             add(f"view-{views}-d{d}", d=d, rows=333, keys=400, views=views,
                 any_layout=True, causal=d == 64,
                 score="sigmoid" if d == 64 else "softmax")
+    for d in (1, 7, 9, 59, 100, 255):
+        add(f"view-tight-d{d}", d=d, rows=77, keys=131, heads=1,
+            views="tight")
     add("view-odd-d256", d=256, rows=200, views="odd", any_layout=True)
     add("view-odd-d31", d=31, rows=200, views="odd", any_layout=True)
     add("view-eight-d36", d=36, rows=200, views="eight", any_layout=True)
