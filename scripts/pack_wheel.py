@@ -30,6 +30,7 @@ def metadata(project):
     lines = ["Metadata-Version: 2.1", f"Name: {project['name']}",
              f"Version: {project['version']}",
              f"Requires-Python: {project['requires-python']}"]
+    lines += [f"Classifier: {one}" for one in project["classifiers"]]
     lines += [f"Requires-Dist: {need}" for need in project["dependencies"]]
     for extra, needs in project["optional-dependencies"].items():
         lines.append(f"Provides-Extra: {extra}")
