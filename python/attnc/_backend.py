@@ -58,7 +58,7 @@ def as_operand(q, number):
     symbol, which an op takes for a constant, and a tensor does not."""
     if isinstance(number, (int, float)) and not (
             number.__class__ is float or number.__class__ is int
-            or number.__class__ is bool):
+            or number.__class__ is bool) and is_traced():
         torch = sys.modules["torch"]
         return torch.ones((), dtype=torch.float32,
                           device=q.device) * number

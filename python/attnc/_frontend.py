@@ -154,8 +154,10 @@ def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,
          extra="", arrays=()):
     if dropout_p:
         refuse_dropout(dropout_p)
-    if _backend.is_traced():
-        scale, bias = _backend.as_operand(q, scale), _backend.as_operand(q, bias)
+    if scale is not None and scale.__class__ is not float:
+        scale = _backend.as_operand(q, scale)
+    if bias is not None and bias.__class__ is not float:
+        bias = _backend.as_operand(q, bias)
     names = kinds = rest = ()
     kind = ""
     if scale is not None or bias is not None:
