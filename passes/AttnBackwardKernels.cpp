@@ -861,8 +861,10 @@ public:
     group = groupSize();
     bool perSequence = resultMap.isFunctionOfDim(0);
     bool perHead = resultMap.isFunctionOfDim(1);
+    int64_t perElement = *attn::getHeadsPerElement(resultMap);
     SmallVector<Value> at = frame.openItems(
-        {perSequence ? sequences : one, perHead ? heads : one,
+        {perSequence ? sequences : one,
+         perHead ? headElements(frame, result, resultMap, heads) : one,
          blocksOf(op.query, blockRows), blocksOf(op.key, blockCols)});
     Value firstQuery =
         arith::MulIOp::create(b, at[2], constantIndex(b, blockRows));
@@ -875,12 +877,15 @@ public:
       setKeys(firstKey);
       setHead(head);
     };
-    if (perSequence && perHead) {
+    Value head = arith::MulIOp::create(b, at[1], constantIndex(b, perElement));
+    if (perSequence && perHead && perElement == 1) {
       stay(at[0], at[1]);
       sum = onePair();
     } else {
       // The sequences and heads that are summed pass one by one.
       Value repeated = perHead ? one : heads;
+      if (perElement > 1)
+        repeated = headsOfElement(b, head, heads, perElement);
       Value count =
           arith::MulIOp::create(b, repeated, perSequence ? one : sequences);
       Value divisor = arith::MaxUIOp::create(b, repeated, one);
@@ -889,7 +894,9 @@ public:
                  [&](Value number, ValueRange carried) -> SmallVector<Value> {
                    Value other = arith::DivUIOp::create(b, number, divisor);
                    Value within = arith::RemUIOp::create(b, number, divisor);
-                   stay(perSequence ? at[0] : other, perHead ? at[1] : within);
+                   if (perHead)
+                     within = arith::AddIOp::create(b, head, within);
+                   stay(perSequence ? at[0] : other, within);
                    return {addTiles(b, carried[0], onePair())};
                  })[0];
     }
@@ -909,7 +916,8 @@ private:
 
   void store(Value sum, const BlockOrigin &at) {
     SmallVector<Value> coordinates;
-    AffineMap map = loader.blockMap({result, resultMap}, at, coordinates);
+    AffineMap map = loader.blockMap({result, attn::getMapOfGroups(resultMap)},
+                                    at, coordinates);
     tile::StoreOp::create(b, castTile(b, sum, elementType(result)),
                           frame.view(result), coordinates, map, Value());
   }

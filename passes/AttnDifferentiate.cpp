@@ -15,6 +15,7 @@
 #include "mlir/IR/Iterators.h"
 #include "mlir/IR/TypeUtilities.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "llvm/ADT/SmallBitVector.h"
 
 #include <limits>
 
@@ -145,6 +146,12 @@ struct Captured {
   bool wanted = false;
 };
 
+/// A norm of rows, its gradient, and how many elements of the row are the
+/// largest, if that matters.
+struct Through {
+  Value norm, gradient, count;
+};
+
 class Differentiation {
 public:
   explicit Differentiation(func::FuncOp function)
@@ -163,12 +170,41 @@ private:
   LogicalResult checkWanted(BlockArgument argument);
   void gatherCaptures();
   std::string nameOf(Value value);
+  bool asksForGradient(Value result);
   Value addArgument(Type type, const std::string &name);
   Type gradientType(Value of);
 
   bool isSoftmax() { return fused.getNormalize() == attn::Normalize::Softmax; }
   bool isL1() { return fused.getNormalize() == attn::Normalize::L1; }
   bool isWanted(Value value) { return llvm::is_contained(wanted, value); }
+  /// Whether it is a norm through which query, key or value get gradients.
+  bool isNorm(Value value) {
+    auto norm = value.getDefiningOp<attn::RowNormOp>();
+    return norm && isWanted(norm.getInput()) &&
+           norm.getLayout() == fused.getLayout() &&
+           llvm::is_contained(
+               {fused.getQuery(), fused.getKey(), fused.getValue()},
+               norm.getInput());
+  }
+  /// Whether it is one of the output, which an epilogue reads.
+  bool isOutputNorm(Value value) {
+    auto norm = value.getDefiningOp<attn::RowNormOp>();
+    return norm &&
+           (norm.getInput() == fused.getOutput() || norm.getInput() == output);
+  }
+  /// Whether its gradient also has a part that comes through a norm.
+  bool hasNorm(Value operand) {
+    auto isOf = [&](Value value) {
+      return isNorm(value) &&
+             value.getDefiningOp<attn::RowNormOp>().getInput() == operand;
+    };
+    return llvm::any_of(captures,
+                        [&](const Captured &c) { return isOf(c.value); }) ||
+           llvm::any_of(norms, [&](const auto &n) { return isOf(n.first); });
+  }
+  LogicalResult checkNorm(Value value);
+  LogicalResult checkMap(Operation *op, unsigned index, AffineMap map,
+                         StringRef last, bool mayDiffer);
 
   LogicalResult normaliseRows();
   SmallVector<Value> captureValues();
@@ -179,11 +215,15 @@ private:
   void buildWeight(Region &region, bool normalised);
   LogicalResult buildGradient(Region &region, Value of);
   LogicalResult buildBackward();
+  void addThroughNorms();
+  void addThroughNorm(const Through &norm, bool isLast);
+  Value countLargest(attn::RowNormOp norm, Value lengths);
   Value sumCapture(const Captured &captured, Value partial);
   LogicalResult addResult(Value captured, Value gradient);
   FailureOr<SmallVector<Captured>> gatherEpilogueCaptures();
   LogicalResult buildEpilogueGradient(Region &region,
-                                      ArrayRef<Captured> captured, Value of);
+                                      ArrayRef<Captured> captured, Value of,
+                                      ArrayRef<Through> through = {});
   LogicalResult differentiateEpilogue();
   Type stateGradientType(const Captured &captured, int64_t last);
   void finish();
@@ -202,7 +242,11 @@ private:
   Value output, doutput;
   /// One value a row: softmax's LSE or l1's inverse norm, and dO . o.
   Value rowNorm, delta;
+  /// The gradient of the LSE, if the forward's result asks for one.
+  Value dlse;
   DenseMap<Value, Value> results;
+  /// Norms and their gradients.
+  SmallVector<std::pair<Value, Value>> norms;
   SmallVector<DictionaryAttr> argumentAttrs;
 };
 
@@ -225,6 +269,14 @@ LogicalResult Differentiation::findForward() {
                              "then that of the attn.epilogue");
   if (failed(findEpilogue(returned)))
     return failure();
+  for (auto [index, value] : llvm::enumerate(returned))
+    if (function.getResultAttr(index, attn::kGradientAttr) &&
+        value != fused.getLse())
+      return function.emitError()
+             << "'" << function.getName()
+             << "' cannot be differentiated: attn.gradient on result " << index
+             << ", expected it on an LSE only; the gradient of the output is "
+                "always handed over";
   if (fused.getQuery() == fused.getKey() ||
       fused.getKey() == fused.getValue() ||
       fused.getQuery() == fused.getValue())
@@ -245,7 +297,7 @@ LogicalResult Differentiation::findEpilogue(ValueRange returned) {
                             "the attn.fused, in its layout");
     if (!op.getStats().empty())
       return op.emitOpError("reads row statistics, which have no gradient: "
-                            "normalise the output outside");
+                            "run attn-fuse before");
     if (!llvm::is_contained(returned, op.getOutput()))
       return function.emitError()
              << "'" << function.getName()
@@ -281,23 +333,66 @@ void Differentiation::captureScale() {
       arith::ConstantOp::create(builder, loc, builder.getF32FloatAttr(1)));
 }
 
+/// Whether sums over the positions that a map drops are those that `attn.sum`
+/// makes.
+static bool isSummable(AffineMap map) {
+  llvm::SmallBitVector used(map.getNumDims());
+  for (AffineExpr expr : map.getResults()) {
+    if (auto quotient = dyn_cast<AffineBinaryOpExpr>(expr);
+        quotient && quotient.getKind() == AffineExprKind::FloorDiv &&
+        isa<AffineConstantExpr>(quotient.getRHS()))
+      expr = quotient.getLHS();
+    auto position = dyn_cast<AffineDimExpr>(expr);
+    if (!position || used.test(position.getPosition()))
+      return false;
+    used.set(position.getPosition());
+  }
+  return true;
+}
+
+/// Of a map of b, h, i and `last` that an operand is captured by.
+LogicalResult Differentiation::checkMap(Operation *op, unsigned index,
+                                        AffineMap map, StringRef last,
+                                        bool mayDiffer) {
+  if (attn::getCaptureKind(map) != attn::CaptureKind::Positions) {
+    if (isSummable(map))
+      return success();
+    return op->emitOpError()
+           << "gradient of capture " << index
+           << ": each dim of a map may be a position or its quotient by a "
+              "constant, each position once, got "
+           << AffineMapAttr::get(map)
+           << "; gather the operand's elements before";
+  }
+  if (attn::getHeadsPerElement(map) || (mayDiffer && attn::getDiagonals(map)))
+    return success();
+  return op->emitOpError() << "gradient of capture " << index
+                           << ": a map that reads i and " << last
+                           << " may only permute positions, h floordiv N for h"
+                           << (mayDiffer ? ", or read i - j in one dim" : "")
+                           << ", got " << AffineMapAttr::get(map);
+}
+
+LogicalResult Differentiation::checkNorm(Value value) {
+  auto norm = value.getDefiningOp<attn::RowNormOp>();
+  if (norm && isWanted(norm.getInput()) && !isNorm(value))
+    return norm.emitOpError("is captured, and its gradient is not supported: "
+                            "expected the norm of the query, the key or the "
+                            "value, in their layout");
+  return success();
+}
+
 /// Of captures that have a gradient of their own, or whose gradient could not
 /// be summed.
 LogicalResult Differentiation::checkCaptures() {
   for (auto [index, value, map] :
        llvm::enumerate(fused.getScoreCaptures(),
                        fused.getScoreMaps().getAsValueRange<AffineMapAttr>())) {
-    if (auto norm = value.getDefiningOp<attn::RowNormOp>())
-      return norm.emitOpError("is captured by the scores, and its gradient is "
-                              "not supported: normalise query and key outside");
-    bool positions = attn::getCaptureKind(map) == attn::CaptureKind::Positions;
-    if (isWanted(value) && positions && !map.isProjectedPermutation() &&
-        !attn::getDiagonals(map))
-      return fused.emitOpError()
-             << "gradient of capture " << index
-             << ": a map that reads i and j may only permute positions or read "
-                "i - j in one dim, got "
-             << AffineMapAttr::get(map);
+    if (failed(checkNorm(value)))
+      return failure();
+    if ((isWanted(value) || isNorm(value)) &&
+        failed(checkMap(fused, index, map, "j", /*mayDiffer=*/true)))
+      return failure();
   }
   return success();
 }
@@ -348,7 +443,7 @@ void Differentiation::gatherCaptures() {
   for (auto [value, map] :
        llvm::zip_equal(fused.getScoreCaptures(),
                        fused.getScoreMaps().getAsValueRange<AffineMapAttr>()))
-    captures.push_back({value, map, isWanted(value)});
+    captures.push_back({value, map, isWanted(value) || isNorm(value)});
   for (Region *region : {&fused.getScoreMod(), &fused.getActivation()})
     region->walk([&](Operation *op) {
       for (Value operand : op->getOperands()) {
@@ -387,13 +482,25 @@ std::string Differentiation::nameOf(Value value) {
   return epilogue && value == fused.getOutput() ? "ungated" : "output";
 }
 
+/// Whether the gradient of a result is handed over, too.
+bool Differentiation::asksForGradient(Value result) {
+  auto returned = function.front().getTerminator()->getOperands();
+  for (auto [index, other] : llvm::enumerate(returned))
+    if (other == result && function.getResultAttr(index, attn::kGradientAttr))
+      return true;
+  return false;
+}
+
 Value Differentiation::addArgument(Type type, const std::string &name) {
   argumentAttrs.push_back(builder.getDictionaryAttr(
       {builder.getNamedAttr(attn::kNameAttr, builder.getStringAttr(name))}));
   return function.front().addArgument(type, loc);
 }
 
+/// What is not returned is not rounded.
 Type Differentiation::gradientType(Value of) {
+  if (of.getDefiningOp<attn::RowNormOp>())
+    return of.getType();
   if (auto tensor = dyn_cast<RankedTensorType>(of.getType()))
     return elementType ? tensor.clone(elementType) : tensor;
   return RankedTensorType::get({}, elementType ? elementType : of.getType());
@@ -425,6 +532,8 @@ LogicalResult Differentiation::normaliseRows() {
   if (isSoftmax())
     rowNorm =
         addArgument(stat, fused.getLse() ? nameOf(fused.getLse()) : "lse");
+  if (fused.getLse() && asksForGradient(fused.getLse()))
+    dlse = addArgument(stat, "d" + nameOf(fused.getLse()));
   if (!epilogue)
     doutput = addArgument(outputType, "d" + output);
   else if (failed(differentiateEpilogue()))
@@ -442,6 +551,8 @@ LogicalResult Differentiation::normaliseRows() {
     rowNorm = sums.getInverse();
     delta = sums.getDelta();
   }
+  if (dlse)
+    captures.push_back({dlse, rows});
   if (rowNorm) {
     captures.push_back({rowNorm, rows});
     captures.push_back({delta, rows});
@@ -536,6 +647,9 @@ LogicalResult Differentiation::buildGradient(Region &region, Value of) {
   // dp - dO . o: normalised weights sum to 1 whatever the logits.
   if (delta)
     dp = arith::SubFOp::create(b, loc, dp, captureArgument(block, delta));
+  // An LSE changes with a logit by its weight.
+  if (dlse)
+    dp = arith::AddFOp::create(b, loc, dp, captureArgument(block, dlse));
   if (isSoftmax()) {
     tape.addGradient(x, arith::MulFOp::create(b, loc, p, dp));
   } else {
@@ -571,6 +685,8 @@ Value Differentiation::sumCapture(const Captured &captured, Value partial) {
   bindDims(function.getContext(), b, h, x);
   AffineMap map = captured.map.replaceDimsAndSymbols(
       {b, h, x, x}, {}, /*numResultDims=*/3, /*numResultSyms=*/0);
+  if (map.isIdentity() && partial.getType() == type)
+    return partial;
   // Dims that are summed completely go one by one, the last first: each of
   // these sums has many elements, which are computed at the same time.
   for (unsigned rank = 3; rank > 1 && !map.isFunctionOfDim(rank - 1); --rank) {
@@ -617,9 +733,14 @@ LogicalResult Differentiation::addResult(Value captured, Value gradient) {
 
 LogicalResult Differentiation::buildBackward() {
   SmallVector<int64_t> of;
-  SmallVector<Type> types = {gradientType(fused.getQuery()),
-                             gradientType(fused.getKey()),
-                             gradientType(fused.getValue())};
+  auto sumType = [&](Value operand) -> Type {
+    Type type = gradientType(operand);
+    if (!hasNorm(operand))
+      return type;
+    return cast<RankedTensorType>(type).clone(builder.getF32Type());
+  };
+  SmallVector<Type> types = {sumType(fused.getQuery()), sumType(fused.getKey()),
+                             sumType(fused.getValue())};
   auto key = cast<RankedTensorType>(fused.getKey().getType());
   int64_t keys = key.getDimSize(attn::getLayoutDims(fused.getLayout()).s);
   for (auto [index, captured] : llvm::enumerate(captures)) {
@@ -647,10 +768,155 @@ LogicalResult Differentiation::buildBackward() {
     if (failed(buildGradient(backward.getCaptureGradients()[number], captured)))
       return failure();
     Value sum = sumCapture(captures[index], backward.getDcaptures()[number]);
-    if (failed(addResult(captured, sum)))
+    if (isNorm(captured))
+      norms.emplace_back(captured, sum);
+    else if (failed(addResult(captured, sum)))
       return failure();
   }
+  addThroughNorms();
   return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Norms
+//===----------------------------------------------------------------------===//
+
+/// (b, h, i) of (b, h, i, d).
+static AffineMap getRowsMap(MLIRContext *context) {
+  return AffineMap::getMultiDimMapWithTargets(4, {0, 1, 2}, context);
+}
+
+/// The part of the gradient of an element x that comes through the norm n of
+/// its row of `width`: |x|^2 has the gradient 2x, and n = 1 / |x| has -n^3 x.
+/// `count` elements that are the largest share its gradient.
+static Value passThrough(OpBuilder &builder, Location loc, attn::RowNorm norm,
+                         int64_t width, Value x, Value n, Value gradient,
+                         Value count) {
+  auto constant = [&](float value) -> Value {
+    return arith::ConstantOp::create(builder, loc,
+                                     builder.getF32FloatAttr(value));
+  };
+  auto times = [&](Value a, Value c) -> Value {
+    return arith::MulFOp::create(builder, loc, a, c);
+  };
+  auto compare = [&](arith::CmpFPredicate how, Value a, Value c) -> Value {
+    return arith::CmpFOp::create(builder, loc, how, a, c);
+  };
+  auto select = [&](Value which, Value a, Value c) -> Value {
+    return arith::SelectOp::create(builder, loc, which, a, c);
+  };
+  switch (norm) {
+  case attn::RowNorm::SquaredL2:
+    return times(times(constant(2), gradient), x);
+  case attn::RowNorm::InverseL2: {
+    Value cube = times(n, times(n, n));
+    return times(times(times(constant(-1), cube), gradient), x);
+  }
+  case attn::RowNorm::Mean:
+    return times(constant(1.0f / width), gradient);
+  case attn::RowNorm::MeanSquare:
+    return times(times(constant(2.0f / width), gradient), x);
+  case attn::RowNorm::AbsMax:
+    break;
+  }
+  Value zero = constant(0);
+  Value sign = select(compare(arith::CmpFPredicate::OLT, x, zero), constant(-1),
+                      constant(1));
+  sign = select(compare(arith::CmpFPredicate::OEQ, x, zero), zero, sign);
+  Value size = math::AbsFOp::create(builder, loc, x);
+  Value share =
+      arith::DivFOp::create(builder, loc, times(gradient, sign), count);
+  return select(compare(arith::CmpFPredicate::OEQ, size, n), share, zero);
+}
+
+/// How many elements of each row have the absolute value that is its norm, or
+/// none for other norms.
+Value Differentiation::countLargest(attn::RowNormOp norm, Value lengths) {
+  if (norm.getKind() != attn::RowNorm::AbsMax)
+    return {};
+  Value x = norm.getInput();
+  auto rows = AffineMapAttr::get(getRowsMap(builder.getContext()));
+  auto op = attn::EpilogueGradientOp::create(
+      builder, loc, TypeRange{x.getType(), norm.getType()}, x, x, lengths,
+      ValueRange{norm}, builder.getArrayAttr({rows}), norm.getLayout(),
+      builder.getDenseI64ArrayAttr({0}), /*captureGradientsCount=*/1);
+  Type f32 = builder.getF32Type(), i32 = builder.getI32Type();
+  SmallVector<Type> types = {f32, f32, i32, i32, i32, i32, f32};
+  SmallVector<Location> locs(types.size(), loc);
+  OpBuilder::InsertionGuard guard(builder);
+  Block *unused = builder.createBlock(&op.getGradient(), {}, types, locs);
+  attn::YieldOp::create(builder, loc, unused->getArgument(0));
+  Block *block =
+      builder.createBlock(&op.getCaptureGradients()[0], {}, types, locs);
+  auto constant = [&](float value) -> Value {
+    return arith::ConstantOp::create(builder, loc,
+                                     builder.getF32FloatAttr(value));
+  };
+  Value size = math::AbsFOp::create(builder, loc, block->getArgument(0));
+  Value isLargest = arith::CmpFOp::create(
+      builder, loc, arith::CmpFPredicate::OEQ, size, block->getArgument(6));
+  attn::YieldOp::create(builder, loc,
+                        arith::SelectOp::create(builder, loc, isLargest,
+                                                constant(1), constant(0)));
+  return op.getDcaptures()[0];
+}
+
+void Differentiation::addThroughNorms() {
+  auto inputOf = [](const auto &norm) {
+    return norm.first.template getDefiningOp<attn::RowNormOp>().getInput();
+  };
+  for (auto [number, norm] : llvm::enumerate(norms)) {
+    Value input = inputOf(norm);
+    bool isLast = llvm::none_of(
+        ArrayRef(norms).drop_front(number + 1),
+        [&](const auto &later) { return inputOf(later) == input; });
+    addThroughNorm({norm.first, norm.second, {}}, isLast);
+  }
+}
+
+/// Adds to the gradient of x the part that comes through a norm of x. Rounded
+/// at last; exactly 0 beyond a length (S-beyond).
+void Differentiation::addThroughNorm(const Through &through, bool isLast) {
+  auto norm = through.norm.getDefiningOp<attn::RowNormOp>();
+  Value x = norm.getInput();
+  Value &sum = results[x];
+  auto type = cast<RankedTensorType>(gradientType(x));
+  if (!isLast)
+    type = type.clone(builder.getF32Type());
+  attn::LayoutDims dims = attn::getLayoutDims(norm.getLayout());
+  SmallVector<unsigned> order(4);
+  order[dims.b] = 0;
+  order[dims.h] = 1;
+  order[dims.s] = 2;
+  order[dims.d] = 3;
+  AffineMap rows = getRowsMap(builder.getContext());
+  auto elements =
+      AffineMap::getMultiDimMapWithTargets(4, order, builder.getContext());
+  Value lengths = x == fused.getQuery() ? fused.getQLen() : fused.getKLen();
+  SmallVector<Value> captured = {x, norm, through.gradient};
+  SmallVector<AffineMap> maps = {elements, rows, rows};
+  if (Value count = countLargest(norm, lengths)) {
+    captured.push_back(count);
+    maps.push_back(rows);
+  }
+  auto add =
+      attn::EpilogueOp::create(builder, loc, type, sum, lengths, captured,
+                               builder.getAffineMapArrayAttr(maps),
+                               builder.getArrayAttr({}), norm.getLayout());
+  Type f32 = builder.getF32Type(), i32 = builder.getI32Type();
+  SmallVector<Type> types = {f32, i32, i32, i32, i32};
+  types.append(captured.size(), f32);
+  OpBuilder::InsertionGuard guard(builder);
+  Block *block = builder.createBlock(&add.getBody(), {}, types,
+                                     SmallVector<Location>(types.size(), loc));
+  auto arguments = block->getArguments().drop_front(5);
+  Value part = passThrough(
+      builder, loc, norm.getKind(), type.getDimSize(dims.d), arguments[0],
+      arguments[1], arguments[2], captured.size() > 3 ? arguments[3] : Value());
+  attn::YieldOp::create(
+      builder, loc,
+      arith::AddFOp::create(builder, loc, block->getArgument(0), part));
+  sum = add.getOutput();
 }
 
 //===----------------------------------------------------------------------===//
@@ -664,13 +930,20 @@ FailureOr<SmallVector<Captured>> Differentiation::gatherEpilogueCaptures() {
   for (auto [index, value, map] :
        llvm::enumerate(epilogue.getCaptures(),
                        epilogue.getMaps().getAsValueRange<AffineMapAttr>())) {
-    all.push_back({value, map, isWanted(value)});
-    bool positions = attn::getCaptureKind(map) == attn::CaptureKind::Positions;
-    if (isWanted(value) && positions && !map.isProjectedPermutation())
-      return epilogue.emitOpError()
-             << "gradient of capture " << index
-             << ": a map that reads i and d may only permute positions, got "
-             << AffineMapAttr::get(map);
+    if (isOutputNorm(value)) {
+      // Of the output as it was handed over.
+      auto norm = value.getDefiningOp<attn::RowNormOp>();
+      auto again = attn::RowNormOp::create(builder, loc, norm.getType(), output,
+                                           norm.getKind(), norm.getLayout());
+      all.push_back({again, map, true});
+      continue;
+    }
+    if (failed(checkNorm(value)))
+      return failure();
+    all.push_back({value, map, isWanted(value) || isNorm(value)});
+    if ((isWanted(value) || isNorm(value)) &&
+        failed(checkMap(epilogue, index, map, "d", /*mayDiffer=*/false)))
+      return failure();
   }
   epilogue.getBody().walk([&](Operation *op) {
     for (Value operand : op->getOperands()) {
@@ -685,22 +958,25 @@ FailureOr<SmallVector<Captured>> Differentiation::gatherEpilogueCaptures() {
 }
 
 /// The gradient of o, or of the captured operand `of`, from o and that of what
-/// the epilogue made of it.
+/// the epilogue made of it; with what comes `through` norms of o, whose
+/// gradients and counts are captured after the others.
 LogicalResult
 Differentiation::buildEpilogueGradient(Region &region,
-                                       ArrayRef<Captured> captured, Value of) {
+                                       ArrayRef<Captured> captured, Value of,
+                                       ArrayRef<Through> through) {
   SmallVector<Type> types(2, builder.getF32Type());
   types.append(4, builder.getI32Type());
   for (const Captured &c : captured)
     types.push_back(attn::getElementScalarType(c.value.getType()));
+  for (const Through &norm : through)
+    types.append(norm.count ? 2 : 1, builder.getF32Type());
   OpBuilder::InsertionGuard guard(builder);
   Block *block = builder.createBlock(&region, {}, types,
                                      SmallVector<Location>(types.size(), loc));
   Tape tape(block, loc);
   auto arguments = block->getArguments();
   Value input = of ? Value() : arguments[0];
-  for (auto [c, argument] :
-       llvm::zip_equal(captured, arguments.drop_front(6))) {
+  for (auto [c, argument] : llvm::zip(captured, arguments.drop_front(6))) {
     if (!isa<RankedTensorType>(c.value.getType()))
       tape.replace(c.value, argument);
     if (of == c.value)
@@ -713,6 +989,20 @@ Differentiation::buildEpilogueGradient(Region &region,
   FailureOr<Value> gradient = tape.differentiate(input);
   if (failed(gradient))
     return failure();
+  ValueRange rows = arguments.drop_front(6 + captured.size());
+  for (const Through &norm : through) {
+    const auto *place = llvm::find_if(
+        captured, [&](const Captured &c) { return c.value == norm.norm; });
+    auto op = norm.norm.getDefiningOp<attn::RowNormOp>();
+    int64_t width = cast<RankedTensorType>(output.getType()).getShape().back();
+    Value part =
+        passThrough(tape.builder, loc, op.getKind(), width, arguments[0],
+                    arguments[6 + (place - captured.begin())], rows[0],
+                    norm.count ? rows[1] : Value());
+    rows = rows.drop_front(norm.count ? 2 : 1);
+    gradient =
+        arith::AddFOp::create(tape.builder, loc, *gradient, part).getResult();
+  }
   attn::YieldOp::create(tape.builder, loc, *gradient);
   eraseDead(block);
   return success();
@@ -741,21 +1031,45 @@ LogicalResult Differentiation::differentiateEpilogue() {
     of.push_back(index);
     types.push_back(stateGradientType(c, outputType.getShape().back()));
   }
-  auto op = attn::EpilogueGradientOp::create(
-      builder, loc, types, output, given, fused.getQLen(), values,
-      builder.getAffineMapArrayAttr(maps), fused.getLayout(),
-      builder.getDenseI64ArrayAttr(of), /*captureGradientsCount=*/of.size());
+  auto create = [&](TypeRange types, ArrayRef<int64_t> of) {
+    return attn::EpilogueGradientOp::create(
+        builder, loc, types, output, given, fused.getQLen(), values,
+        builder.getAffineMapArrayAttr(maps), fused.getLayout(),
+        builder.getDenseI64ArrayAttr(of), /*captureGradientsCount=*/of.size());
+  };
+  auto op = create(types, of);
   if (failed(buildEpilogueGradient(op.getGradient(), *captured, Value())))
     return failure();
   doutput = op.getDinput();
+  SmallVector<Through> through;
   for (auto [number, index] : llvm::enumerate(of)) {
     const Captured &c = (*captured)[index];
     Region &region = op.getCaptureGradients()[number];
-    if (failed(buildEpilogueGradient(region, *captured, c.value)) ||
-        failed(addResult(c.value, sumCapture(c, op.getDcaptures()[number]))))
+    if (failed(buildEpilogueGradient(region, *captured, c.value)))
+      return failure();
+    Value sum = sumCapture(c, op.getDcaptures()[number]);
+    if (isOutputNorm(c.value))
+      through.push_back({c.value, sum,
+                         countLargest(c.value.getDefiningOp<attn::RowNormOp>(),
+                                      fused.getQLen())});
+    else if (isNorm(c.value))
+      norms.emplace_back(c.value, sum);
+    else if (failed(addResult(c.value, sum)))
       return failure();
   }
-  return success();
+  if (through.empty())
+    return success();
+  // What changes with a norm is known after a pass over the whole row.
+  AffineMap rows = getRowsMap(builder.getContext());
+  for (const Through &norm : through)
+    for (Value value : {norm.gradient, norm.count})
+      if (value) {
+        values.push_back(value);
+        maps.push_back(rows);
+      }
+  auto last = create(types.front(), {});
+  doutput = last.getDinput();
+  return buildEpilogueGradient(last.getGradient(), *captured, Value(), through);
 }
 
 /// The forward goes; the function gets its new type and names.
@@ -778,6 +1092,10 @@ void Differentiation::finish() {
   terminator->setOperands(returned);
   if (epilogue)
     epilogue.erase();
+  // Norms that it read.
+  for (Operation *user : llvm::make_early_inc_range(fused->getUsers()))
+    if (isOpTriviallyDead(user))
+      user->erase();
   fused.erase();
   function->removeAttr(attn::kDifferentiateAttr);
   function->removeAttr(attn::kDeterministicAttr);
@@ -791,7 +1109,8 @@ LogicalResult Differentiation::run() {
   if (failed(findForward()) || failed(readType()) || failed(findWanted()) ||
       failed(checkCaptures()))
     return failure();
-  builder.setInsertionPoint(fused);
+  // Behind all that an epilogue reads.
+  builder.setInsertionPoint(function.front().getTerminator());
   captureScale();
   gatherCaptures();
   if (failed(normaliseRows()) || failed(buildBackward()))

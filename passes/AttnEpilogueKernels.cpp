@@ -52,11 +52,13 @@ public:
   AttnKernel write(Value result, AffineMap map) {
     frame.view(result);
     bool perSequence = map.isFunctionOfDim(0), perHead = map.isFunctionOfDim(1);
+    int64_t perElement = *attn::getHeadsPerElement(map);
     Value one = constantIndex(b, 1), zero = constantIndex(b, 0);
     Value sequences = frame.dim(input, dims.b);
     Value heads = frame.dim(input, dims.h);
     SmallVector<Value> at = frame.openItems(
-        {perSequence ? sequences : one, perHead ? heads : one,
+        {perSequence ? sequences : one,
+         perHead ? headElements(frame, result, map, heads) : one,
          blocks(dims.s, rowCount()), blocks(dims.d, columnCount())});
     i0 = times(at[2], rowCount());
     d0 = times(at[3], columnCount());
@@ -66,17 +68,22 @@ public:
         h = head;
         return sum ? addTiles(b, sum, element()) : element();
       };
-      if (perHead)
+      if (perHead && perElement == 1)
         return ofHead(at[1], sum);
-      return accumulate(b, zero, heads, 1, sum ? sum : splat(b, tile, 0),
+      Value first = perHead ? times(at[1], perElement) : zero;
+      Value end = heads;
+      if (perHead)
+        end = arith::AddIOp::create(
+            b, first, headsOfElement(b, first, heads, perElement));
+      return accumulate(b, first, end, 1, sum ? sum : splat(b, tile, 0),
                         ofHead);
     };
     Value sum = perSequence ? ofSequence(at[0], Value())
                             : accumulate(b, zero, sequences, 1,
                                          splat(b, tile, 0), ofSequence);
     SmallVector<Value> coordinates;
-    AffineMap to =
-        loader.blockMap({result, map}, {at[0], at[1], i0, d0}, coordinates);
+    AffineMap to = loader.blockMap({result, attn::getMapOfGroups(map)},
+                                   {at[0], at[1], i0, d0}, coordinates);
     Type type = cast<RankedTensorType>(result.getType()).getElementType();
     tile::StoreOp::create(b, castTile(b, sum, type), frame.view(result),
                           coordinates, to, Value());

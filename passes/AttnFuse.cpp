@@ -82,6 +82,47 @@ LogicalResult collectLogits(Chain &chain, Value logits) {
   return success();
 }
 
+attn::RowNorm normOf(attn::RowStat stat) {
+  switch (stat) {
+  case attn::RowStat::Mean:
+    return attn::RowNorm::Mean;
+  case attn::RowStat::MeanSquare:
+    return attn::RowNorm::MeanSquare;
+  case attn::RowStat::AbsMax:
+    return attn::RowNorm::AbsMax;
+  }
+  llvm_unreachable("not a statistic");
+}
+
+/// Where an epilogue stays on its own, what it reads of a row is an operand
+/// that it captures: then it is differentiated like others. The arguments of
+/// statistics come before those of captured operands, as these do then.
+void captureStats(attn::EpilogueOp epilogue) {
+  if (epilogue.getStats().empty())
+    return;
+  OpBuilder builder(epilogue);
+  Value input = epilogue.getInput();
+  auto type = cast<RankedTensorType>(input.getType());
+  attn::LayoutDims dims = attn::getLayoutDims(epilogue.getLayout());
+  auto rows =
+      RankedTensorType::get({type.getDimSize(dims.b), type.getDimSize(dims.h),
+                             type.getDimSize(dims.s)},
+                            builder.getF32Type());
+  SmallVector<Value> captures;
+  for (auto stat : epilogue.getStats().getAsRange<attn::RowStatAttr>())
+    captures.push_back(attn::RowNormOp::create(builder, epilogue.getLoc(), rows,
+                                               input, normOf(stat.getValue()),
+                                               epilogue.getLayout()));
+  auto map = AffineMapAttr::get(
+      AffineMap::getMultiDimMapWithTargets(4, {0, 1, 2}, builder.getContext()));
+  SmallVector<Attribute> maps(captures.size(), map);
+  llvm::append_range(captures, epilogue.getCaptures());
+  llvm::append_range(maps, epilogue.getMaps());
+  epilogue.getCapturesMutable().assign(captures);
+  epilogue.setMapsAttr(builder.getArrayAttr(maps));
+  epilogue.setStatsAttr(builder.getArrayAttr({}));
+}
+
 LogicalResult collectEpilogue(Chain &chain) {
   Value output = chain.apply.getOutput();
   for (Operation *user : output.getUsers())
@@ -102,7 +143,6 @@ LogicalResult collectEpilogue(Chain &chain) {
     if (Value lengths = chain.scores.getQLen())
       chain.epilogue.getQLenMutable().assign(lengths);
     chain.epilogue = {};
-    return success();
   }
   return success();
 }
@@ -295,6 +335,8 @@ LogicalResult AttnFuse::fuseIn(func::FuncOp function) {
     replaceChain(*chain, buildFused(builder, *chain));
     ++numFused;
   }
+  for (auto epilogue : function.getOps<attn::EpilogueOp>())
+    captureStats(epilogue);
   return checkNothingLeft(function);
 }
 

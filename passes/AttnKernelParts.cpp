@@ -196,6 +196,22 @@ AffineMap KernelFrame::accessMap(Value tensor, unsigned symbols,
       2, symbols, orders.toView(tensor, perTensorDim), builder.getContext()));
 }
 
+Value attnc::headElements(KernelFrame &frame, Value tensor, AffineMap map,
+                          Value heads) {
+  for (auto [dim, expr] : llvm::enumerate(map.getResults()))
+    if (!isa<AffineDimExpr>(expr) && expr.isFunctionOfDim(1))
+      return frame.dim(tensor, dim);
+  return heads;
+}
+
+Value attnc::headsOfElement(ImplicitLocOpBuilder &builder, Value head,
+                            Value heads, int64_t perElement) {
+  Value left = arith::SubIOp::create(builder, heads, head);
+  left = arith::MaxSIOp::create(builder, left, constantIndex(builder, 0));
+  return arith::MinSIOp::create(builder, left,
+                                constantIndex(builder, perElement));
+}
+
 AffineMap attnc::rowMap(KernelFrame &frame, Value tensor, attn::Layout layout) {
   MLIRContext *context = frame.builder.getContext();
   AffineExpr r, c, b, h, s;

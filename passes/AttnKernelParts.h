@@ -97,6 +97,14 @@ private:
   SmallVector<Value> arguments;
 };
 
+/// How many elements of `tensor`, captured by `map`, lie along heads: each may
+/// be that of several.
+Value headElements(KernelFrame &frame, Value tensor, mlir::AffineMap map,
+                   Value heads);
+/// How many of `heads` an element of the tensor has whose first is `head`.
+Value headsOfElement(ImplicitLocOpBuilder &builder, Value head, Value heads,
+                     int64_t perElement);
+
 /// (r, c)[b, h, s] -> (b, h, s + r, c), for a tensor of this layout.
 mlir::AffineMap rowMap(KernelFrame &frame, Value tensor, attn::Layout layout);
 

@@ -35,6 +35,47 @@ tile::ViewType ViewOrders::getViewType(Value tensor) const {
                              type.getElementType());
 }
 
+//===----------------------------------------------------------------------===//
+// Statistics of rows
+//===----------------------------------------------------------------------===//
+
+static Value mapTile(ImplicitLocOpBuilder &b, Value x,
+                     function_ref<Value(ImplicitLocOpBuilder &, Value)> fn) {
+  return buildMap(b, cast<tile::TileType>(x.getType()), x,
+                  [&](ImplicitLocOpBuilder &b, ValueRange e, Value,
+                      Value) -> Value { return fn(b, e[0]); });
+}
+
+static Value squareTile(ImplicitLocOpBuilder &b, Value x) {
+  return mapTile(b, x, [](ImplicitLocOpBuilder &b, Value x) -> Value {
+    return arith::MulFOp::create(b, x, x);
+  });
+}
+
+static Value reduceRows(ImplicitLocOpBuilder &b, tile::Reduction how, Value x) {
+  auto row = withCols(cast<tile::TileType>(x.getType()), 1);
+  return tile::ReduceOp::create(b, row, how, x);
+}
+
+/// Of rows of f32.
+static Value rowStat(ImplicitLocOpBuilder &b, attn::RowStat stat, Value x) {
+  if (stat == attn::RowStat::AbsMax)
+    return reduceRows(
+        b, tile::Reduction::Max,
+        mapTile(b, x, [](ImplicitLocOpBuilder &b, Value x) -> Value {
+          return math::AbsFOp::create(b, x);
+        }));
+  float inverse =
+      1.0f / static_cast<float>(cast<tile::TileType>(x.getType()).getCols());
+  if (stat == attn::RowStat::MeanSquare)
+    x = squareTile(b, x);
+  return mapTile(b, reduceRows(b, tile::Reduction::Add, x),
+                 [&](ImplicitLocOpBuilder &b, Value sum) -> Value {
+                   return arith::MulFOp::create(b, sum,
+                                                constantF32(b, inverse));
+                 });
+}
+
 namespace {
 
 //===----------------------------------------------------------------------===//
@@ -545,37 +586,12 @@ private:
         });
   }
 
-  Value rowStat(attn::RowStat stat, Value o) {
-    auto unary = [&](auto fn) {
-      return buildMap(b, output, o,
-                      [&](ImplicitLocOpBuilder &b, ValueRange e, Value,
-                          Value) -> Value { return fn(b, e[0]); });
-    };
-    if (stat == attn::RowStat::AbsMax)
-      return tile::ReduceOp::create(
-          b, row, tile::Reduction::Max,
-          unary([](ImplicitLocOpBuilder &b, Value x) -> Value {
-            return math::AbsFOp::create(b, x);
-          }));
-    if (stat == attn::RowStat::MeanSquare)
-      o = unary([](ImplicitLocOpBuilder &b, Value x) -> Value {
-        return arith::MulFOp::create(b, x, x);
-      });
-    Value sum = tile::ReduceOp::create(b, row, tile::Reduction::Add, o);
-    float inverse = 1.0f / static_cast<float>(output.getCols());
-    return buildMap(
-        b, row, sum,
-        [&](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) -> Value {
-          return arith::MulFOp::create(b, e[0], constantF32(b, inverse));
-        });
-  }
-
   Value epilogue(Value o) {
     if (op.getEpilogue().empty())
       return o;
     SmallVector<Value> inputs = {o};
     for (Attribute stat : op.getStats())
-      inputs.push_back(rowStat(cast<attn::RowStatAttr>(stat).getValue(), o));
+      inputs.push_back(rowStat(b, cast<attn::RowStatAttr>(stat).getValue(), o));
     size_t stats = op.getStats().size();
     CaptureLoader loader(frame, blockM, output.getCols());
     SmallVector<Element> elements;
@@ -638,13 +654,32 @@ AttnKernel attnc::buildFusedKernel(ImplicitLocOpBuilder &builder,
 //===----------------------------------------------------------------------===//
 
 /// |x|^2, or 1/|x| with 0 for a zero row.
-static Value normOf(ImplicitLocOpBuilder &b, attn::RowNorm kind, Value sum) {
+static Value normOf(ImplicitLocOpBuilder &b, attn::RowNorm kind, Value x) {
+  Value sum = reduceRows(b, tile::Reduction::Add, squareTile(b, x));
   if (kind == attn::RowNorm::SquaredL2)
     return sum;
-  Value zero = constantF32(b, 0);
-  Value empty = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, sum, zero);
-  Value inverse = math::RsqrtOp::create(b, sum);
-  return arith::SelectOp::create(b, empty, zero, inverse);
+  return mapTile(b, sum, [](ImplicitLocOpBuilder &b, Value sum) -> Value {
+    Value zero = constantF32(b, 0);
+    Value empty =
+        arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, sum, zero);
+    Value inverse = math::RsqrtOp::create(b, sum);
+    return arith::SelectOp::create(b, empty, zero, inverse);
+  });
+}
+
+static Value reduceRow(ImplicitLocOpBuilder &b, attn::RowNorm kind, Value x) {
+  switch (kind) {
+  case attn::RowNorm::SquaredL2:
+  case attn::RowNorm::InverseL2:
+    return normOf(b, kind, x);
+  case attn::RowNorm::Mean:
+    return rowStat(b, attn::RowStat::Mean, x);
+  case attn::RowNorm::MeanSquare:
+    return rowStat(b, attn::RowStat::MeanSquare, x);
+  case attn::RowNorm::AbsMax:
+    return rowStat(b, attn::RowStat::AbsMax, x);
+  }
+  llvm_unreachable("not a norm");
 }
 
 AttnKernel attnc::buildRowNormKernel(ImplicitLocOpBuilder &b, StringRef name,
@@ -670,16 +705,7 @@ AttnKernel attnc::buildRowNormKernel(ImplicitLocOpBuilder &b, StringRef name,
       frame.view(input), at, rowMap(frame, input, op.getLayout()), Value(),
       Value(), Value(), Value(), IntegerAttr(), IntegerAttr());
   x = castTile(b, x, b.getF32Type());
-  auto wide = cast<tile::TileType>(x.getType());
-  Value squares = buildMap(
-      b, wide, x, [](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) {
-        return arith::MulFOp::create(b, e[0], e[0]);
-      });
-  tile::TileType row = withCols(wide, 1);
-  Value sum = tile::ReduceOp::create(b, row, tile::Reduction::Add, squares);
-  Value norm = buildMap(b, row, sum,
-                        [&](ImplicitLocOpBuilder &b, ValueRange e, Value,
-                            Value) { return normOf(b, op.getKind(), e[0]); });
+  Value norm = reduceRow(b, op.getKind(), x);
   tile::StoreOp::create(b, norm, frame.view(op.getResult()), at,
                         statMap(b.getContext()), Value());
   return frame.finish();

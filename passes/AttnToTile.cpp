@@ -281,8 +281,8 @@ LogicalResult ProgramBuilder::checkFunction() {
     if (auto epilogue = dyn_cast<attn::EpilogueOp>(op);
         epilogue && !epilogue.getStats().empty())
       return op.emitOpError(
-          "reads row statistics, which only a fused epilogue does: do not "
-          "return what is before it");
+          "reads row statistics, which only a fused epilogue does: run "
+          "attn-fuse before attn-to-tile");
     if (isKernelOp(&op) && failed(checkSchedule(&op, override)))
       return failure();
     if (isKernelOp(&op) || isa<attn::MaskOpInterface>(op))

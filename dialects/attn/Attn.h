@@ -117,6 +117,12 @@ struct Diagonals {
 };
 std::optional<Diagonals> getDiagonals(mlir::AffineMap map);
 
+/// Of a map that permutes some of the positions, where h floordiv N may stand
+/// for h: that N, or 1.
+std::optional<int64_t> getHeadsPerElement(mlir::AffineMap map);
+/// That map with h for h floordiv N.
+mlir::AffineMap getMapOfGroups(mlir::AffineMap map);
+
 } // namespace attnc::attn
 
 #endif // ATTNC_DIALECTS_ATTN_ATTN_H

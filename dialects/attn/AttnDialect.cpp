@@ -108,3 +108,32 @@ std::optional<Diagonals> attnc::attn::getDiagonals(AffineMap map) {
   }
   return found;
 }
+
+/// N of h floordiv N.
+static std::optional<int64_t> readGroup(AffineExpr expr) {
+  auto quotient = dyn_cast<AffineBinaryOpExpr>(expr);
+  if (!quotient || quotient.getKind() != AffineExprKind::FloorDiv ||
+      quotient.getLHS() != getAffineDimExpr(1, expr.getContext()))
+    return std::nullopt;
+  auto divisor = dyn_cast<AffineConstantExpr>(quotient.getRHS());
+  if (!divisor || divisor.getValue() < 1)
+    return std::nullopt;
+  return divisor.getValue();
+}
+
+AffineMap attnc::attn::getMapOfGroups(AffineMap map) {
+  AffineExpr h = getAffineDimExpr(1, map.getContext());
+  SmallVector<AffineExpr> results;
+  for (AffineExpr expr : map.getResults())
+    results.push_back(readGroup(expr) ? h : expr);
+  return AffineMap::get(map.getNumDims(), 0, results, map.getContext());
+}
+
+std::optional<int64_t> attnc::attn::getHeadsPerElement(AffineMap map) {
+  if (!getMapOfGroups(map).isProjectedPermutation())
+    return std::nullopt;
+  for (AffineExpr expr : map.getResults())
+    if (std::optional<int64_t> heads = readGroup(expr))
+      return heads;
+  return 1;
+}

@@ -73,9 +73,12 @@ def Attn_RowStat : I32EnumAttr<"RowStat", "a statistic of one output row", [
   let cppNamespace = "::attnc::attn";
 }
 
-def Attn_RowNorm : I32EnumAttr<"RowNorm", "a function of one row's norm", [
+def Attn_RowNorm : I32EnumAttr<"RowNorm", "a norm or statistic of one row", [
     I32EnumAttrCase<"SquaredL2", 0, "squared_l2">,
-    I32EnumAttrCase<"InverseL2", 1, "inverse_l2">]> {
+    I32EnumAttrCase<"InverseL2", 1, "inverse_l2">,
+    I32EnumAttrCase<"Mean", 2, "mean">,
+    I32EnumAttrCase<"MeanSquare", 3, "mean_square">,
+    I32EnumAttrCase<"AbsMax", 4, "abs_max">]> {
   let cppNamespace = "::attnc::attn";
 }
 

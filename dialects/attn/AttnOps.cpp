@@ -621,11 +621,11 @@ static LogicalResult verifyCaptureGradient(Op op, unsigned index,
   if (kind == CaptureKind::Positions) {
     // The captured operand's own sizes are checked with it.
     bool mayDiffer = std::is_same_v<Op, BackwardOp>;
-    if (!map.isProjectedPermutation() && !(mayDiffer && getDiagonals(map)))
+    if (!getHeadsPerElement(map) && !(mayDiffer && getDiagonals(map)))
       return op.emitOpError()
              << name << ": a map that reads i and " << (mayDiffer ? "j" : "d")
-             << " may only permute positions"
-             << (mayDiffer ? " or read i - j in one dim" : "") << ", got "
+             << " may only permute positions, h floordiv N for h"
+             << (mayDiffer ? ", or read i - j in one dim" : "") << ", got "
              << AffineMapAttr::get(map);
     return verifyExtent(op, {op.getDcaptures()[index], map}, sizes, name);
   }

@@ -304,11 +304,12 @@ def Attn_EpilogueOp : Attn_Op<"epilogue", [Pure, AttrSizedOperandSegments]> {
 }
 
 def Attn_RowNormOp : Attn_Op<"row_norm", [Pure]> {
-  let summary = "|x_i|^2 or 1/|x_i| of every row";
+  let summary = "|x_i|^2, 1/|x_i| or a statistic of every row";
   let description = [{
     x is (B, H, S, D) in the order `layout` names; the result is f32,
-    (B, H, S) in every layout. Cosine and Gaussian-kernel scores capture it.
-    `inverse_l2` of a zero row is 0.
+    (B, H, S) in every layout. Cosine and Gaussian-kernel scores capture it,
+    and an epilogue on its own what it reads of a row. `inverse_l2` of a zero
+    row is 0.
   }];
   let arguments = (ins Attn_Tensor4:$input, Attn_RowNorm:$kind,
     DefaultValuedAttr<Attn_Layout, "Layout::BHSD">:$layout);
@@ -413,7 +414,7 @@ def Attn_BackwardOp : Attn_Op<"backward", [Pure, AttrSizedOperandSegments]> {
     (B, Hq, Sk) f32 tensor, and where it does not read j the sum over j, a
     (B, Hq, Sq) one; `attn.sum` does the rest. Where it reads both, the result
     is of the captured operand's shape, and the map may only permute
-    positions, or read b, h and in one dim (i - j + constant) floordiv constant
+    positions, h floordiv N for h, or read b, h and in one dim (i - j + constant) floordiv constant
     or the same of j - i: a table of relative positions.
   }];
   let arguments = (ins
@@ -509,7 +510,7 @@ def Attn_EpilogueGradientOp : Attn_Op<"epilogue_gradient",
     is the sum over i, a (B, H, D) f32 tensor, and where it does not read d the
     sum over d, a (B, H, S) one; `attn.sum` does the rest. Where it reads both,
     the result is of the captured operand's shape, and the map may only permute
-    positions.
+    positions, h floordiv N for h.
   }];
   let arguments = (ins Attn_Tensor4:$input, Attn_Tensor4:$doutput,
     Optional<Attn_Lengths>:$q_len, Variadic<Attn_Captured>:$captures,

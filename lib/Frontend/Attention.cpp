@@ -143,6 +143,8 @@ namespace {
 struct Request : AttentionDescription {
   const ScoreFunction *function = nullptr;
   std::string align;
+  /// A loss depends on the LSE, too.
+  bool lseGradient = false;
   std::optional<int64_t> windowLeft, windowRight, dilation;
   std::string flags;
 };
@@ -297,6 +299,7 @@ Error Completer::run() {
     return error;
   const ScoreFunction &score = *request.function;
   // The gradients of a softmax need it.
+  request.lseGradient = request.lse && !request.backward.empty();
   request.lse |= !request.backward.empty() && score.activation.empty();
   if (request.lse && !score.activation.empty())
     return makeError(named("lse") +
@@ -756,16 +759,18 @@ std::string Writer::write() {
   writeEpilogue();
 
   std::string results, returned, types;
-  auto give = [&](StringRef value, StringRef type, StringRef name) {
+  auto give = [&](StringRef value, StringRef type, StringRef name,
+                  StringRef more = "") {
     StringRef comma = returned.empty() ? "" : ", ";
     returned += (comma + value).str();
     types += (comma + type).str();
-    results += (comma + type + " {attn.name = \"" + name + "\"}").str();
+    results +=
+        (comma + type + " {attn.name = \"" + name + "\"" + more + "}").str();
   };
   give(returnsBoth() ? StringRef("%o") : output, "!o",
        returnsBoth() ? "ungated" : "output");
   if (request.lse)
-    give("%lse", "!lse", "lse");
+    give("%lse", "!lse", "lse", request.lseGradient ? ", attn.gradient" : "");
   if (returnsBoth())
     give(output, "!o", "output");
   // The pass attn-differentiate makes such a function its own gradient.

@@ -145,6 +145,7 @@ protected:
                             Position p) const;
   void finish(std::vector<double> &output, Region &region, ValueRange captures,
               ArrayAttr maps, ArrayAttr stats, Position p) const;
+  double getNorm(attn::RowNorm norm, ArrayRef<double> row) const;
   double getStat(attn::RowStat stat, ArrayRef<double> row) const;
   Lanes getCapture(Value value, AffineMap map, Position p, int64_t count) const;
 

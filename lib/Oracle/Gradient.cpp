@@ -57,6 +57,7 @@ public:
 private:
   llvm::Error findChain();
   void followSteps(Value logits);
+  bool asksForLse();
   void findWanted();
   bool wants(Value value) const { return value && gradients.count(value); }
   /// Whether every task owns the rows that it adds to.
@@ -83,12 +84,18 @@ private:
                     const Lanes &values) const;
   void addToRows(const RowState &state, const Lanes &dlogits) const;
   void differentiateNorms();
+  void addThroughNorm(attn::RowNorm norm, ArrayRef<double> row, double value,
+                      double change, MutableArrayRef<double> sum) const;
+  void addThroughStat(attn::RowStat stat, ArrayRef<double> row, double value,
+                      double change, MutableArrayRef<double> sum) const;
 
   Chain chain;
   /// dO, or the gradient of what the epilogue makes.
   Tensor doutput;
   /// Of a softmax: what the forward handed over.
   Tensor storedOutput;
+  /// Of a softmax's LSE, if the function asks for it; empty else.
+  Tensor dlse;
   Gradients gradients;
   SmallVector<Value> wanted;
 };
@@ -365,6 +372,10 @@ void Differentiation::differentiateRow(Position p, Gradients &sums) const {
     for (auto [d, value] : llvm::enumerate(state.doutput))
       delta = round(delta + round(value * o[d]));
   }
+  // An LSE changes with a logit by its weight.
+  double drow = 0;
+  if (!dlse.data.empty())
+    drow = dlse.data[(p.b * dlse.shape[1] + p.h) * dlse.shape[2] + p.i];
   Type keyType = cast<RankedTensorType>(chain.key.getType()).getElementType();
   bool normalised = chain.normalize != attn::Normalize::None;
   // From dp to the gradient along a direction: that of the scores is null.
@@ -376,8 +387,9 @@ void Differentiation::differentiateRow(Position p, Gradients &sums) const {
     for (int64_t j = 0; j < row.kLen; ++j) {
       if (!row.keep[j] || change.t[j] == 0)
         continue;
-      double d =
-          normalised ? round(round(dp[j] - delta) * state.inverse) : dp[j];
+      double d = normalised
+                     ? round(round(round(dp[j] - delta) + drow) * state.inverse)
+                     : dp[j];
       if (isSoftmax)
         d = round(w.x[j] * d);
       result[j] = round(d * change.t[j]);
@@ -455,15 +467,8 @@ Differentiation::differentiateEpilogue(Position p, ArrayRef<double> output,
   for (auto [k, stat] : llvm::enumerate(chain.stats)) {
     double dstat = 0;
     for (double x : derive({}, int(k)))
-      dstat += x;
-    for (int64_t c = 0; c < width; ++c) {
-      if (stat == attn::RowStat::Mean)
-        d[c] += dstat / width;
-      else if (stat == attn::RowStat::MeanSquare)
-        d[c] += dstat * 2 * output[c] / width;
-      else if (std::fabs(output[c]) == values[k])
-        d[c] += output[c] < 0 ? -dstat : dstat;
-    }
+      dstat = round(dstat + x);
+    addThroughStat(stat, output, values[k], dstat, d);
   }
   for (auto [value, map] :
        llvm::zip_equal(chain.epilogueCaptures, chain.epilogueMaps))
@@ -488,15 +493,63 @@ void Differentiation::differentiateNorms() {
     for (int64_t k = 0; k < int64_t(values.data.size()); ++k) {
       int64_t s = k % input.length, h = k / input.length % input.heads;
       int64_t b = k / input.length / input.heads;
-      double n = values.data[k];
-      double factor =
-          norm.getKind() == attn::RowNorm::SquaredL2 ? 2 : -n * n * n;
-      const double *x = input.row(b, h, s);
-      auto *at = const_cast<double *>(to.row(b, h, s));
-      for (int64_t d = 0; d < input.width; ++d)
-        at[d] = round(at[d] + round(round(factor * changes.data[k]) * x[d]));
+      ArrayRef<double> x(input.row(b, h, s), input.width);
+      MutableArrayRef<double> at(const_cast<double *>(to.row(b, h, s)),
+                                 to.width);
+      addThroughNorm(norm.getKind(), x, values.data[k], changes.data[k], at);
     }
   }
+}
+
+/// Adds to the gradient of a row what comes through a norm of it.
+void Differentiation::addThroughNorm(attn::RowNorm norm, ArrayRef<double> row,
+                                     double value, double change,
+                                     MutableArrayRef<double> sum) const {
+  switch (norm) {
+  case attn::RowNorm::Mean:
+    return addThroughStat(attn::RowStat::Mean, row, value, change, sum);
+  case attn::RowNorm::MeanSquare:
+    return addThroughStat(attn::RowStat::MeanSquare, row, value, change, sum);
+  case attn::RowNorm::AbsMax:
+    return addThroughStat(attn::RowStat::AbsMax, row, value, change, sum);
+  case attn::RowNorm::SquaredL2:
+  case attn::RowNorm::InverseL2:
+    break;
+  }
+  double factor = norm == attn::RowNorm::SquaredL2 ? 2 : -value * value * value;
+  for (auto [d, x] : llvm::enumerate(row))
+    sum[d] = round(sum[d] + round(round(factor * change) * x));
+}
+
+/// Several elements that are the largest share its gradient.
+void Differentiation::addThroughStat(attn::RowStat stat, ArrayRef<double> row,
+                                     double value, double change,
+                                     MutableArrayRef<double> sum) const {
+  double width = row.size(), largest = 0;
+  for (double x : row)
+    largest += std::fabs(x) == value;
+  for (auto [d, x] : llvm::enumerate(row)) {
+    double part = 0;
+    if (stat == attn::RowStat::Mean)
+      part = change / width;
+    else if (stat == attn::RowStat::MeanSquare)
+      part = round(change * 2 / width) * x;
+    else if (std::fabs(x) == value && x != 0)
+      part = (x < 0 ? -change : change) / largest;
+    sum[d] = round(sum[d] + round(part));
+  }
+}
+
+/// Whether the gradient of the LSE is an operand.
+bool Differentiation::asksForLse() {
+  auto returned = function.front().getTerminator()->getOperands();
+  for (auto [index, value] : llvm::enumerate(returned))
+    if (function.getResultAttr(index, attn::kGradientAttr) &&
+        (isa<attn::LseOp>(value.getDefiningOp()) ||
+         (isa<attn::FusedOp>(value.getDefiningOp()) &&
+          cast<OpResult>(value).getResultNumber() == 1)))
+      return true;
+  return false;
 }
 
 llvm::Expected<std::vector<Tensor>>
@@ -522,6 +575,15 @@ Differentiation::run(ArrayRef<Argument> arguments) {
       return llvm::createStringError(
           "a softmax's output must come before the gradient of the output");
     storedOutput = readTensor(*stored, outputType);
+  }
+  if (asksForLse()) {
+    const auto *given = arguments.size() > count + 3
+                            ? std::get_if<ViewArgument>(&arguments[count + 2])
+                            : nullptr;
+    if (!given)
+      return llvm::createStringError(
+          "the gradient of the LSE must come before that of the output");
+    dlse = readTensor(*given, Float32Type::get(function.getContext()));
   }
   // The forward, for its norms and scalars; no row of it.
   options.rows.emplace();

@@ -350,11 +350,8 @@ void Evaluation::evaluateRowNorm(attn::RowNormOp op) {
   SmallVector<int64_t, 3> rows = {input.batch, input.heads, input.length};
   Tensor result = makeTensor(rows, 0);
   forRows(rows, /*all=*/true, [&](Position p) {
-    const double *x = input.row(p.b, p.h, p.i);
-    double norm =
-        plain ? dot<float>(x, x, input.width) : dot<double>(x, x, input.width);
-    if (op.getKind() == attn::RowNorm::InverseL2)
-      norm = norm == 0 ? 0 : round(1 / round(std::sqrt(norm)));
+    ArrayRef<double> x(input.row(p.b, p.h, p.i), input.width);
+    double norm = getNorm(op.getKind(), x);
     result.data[(p.b * rows[1] + p.h) * rows[2] + p.i] = norm;
   });
   tensors[op.getResult()] = std::move(result);
@@ -616,6 +613,26 @@ std::vector<double> Evaluation::apply(const Row &row, Value value,
   for (double &o : output)
     o = divisor == 0 ? 0 : round(o / divisor);
   return output;
+}
+
+double Evaluation::getNorm(attn::RowNorm norm, ArrayRef<double> row) const {
+  switch (norm) {
+  case attn::RowNorm::Mean:
+    return getStat(attn::RowStat::Mean, row);
+  case attn::RowNorm::MeanSquare:
+    return getStat(attn::RowStat::MeanSquare, row);
+  case attn::RowNorm::AbsMax:
+    return getStat(attn::RowStat::AbsMax, row);
+  case attn::RowNorm::SquaredL2:
+  case attn::RowNorm::InverseL2:
+    break;
+  }
+  int64_t width = row.size();
+  double square = plain ? dot<float>(row.data(), row.data(), width)
+                        : dot<double>(row.data(), row.data(), width);
+  if (norm == attn::RowNorm::SquaredL2)
+    return square;
+  return square == 0 ? 0 : round(1 / round(std::sqrt(square)));
 }
 
 double Evaluation::getStat(attn::RowStat stat, ArrayRef<double> row) const {

@@ -42,6 +42,8 @@ DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
 @dataclasses.dataclass
 class Case(Attention):
     bias: str = ""
+    #: The gradient of a softmax's LSE is given, too.
+    lse: bool = False
     #: Gradients of bias, slopes and gate too.
     captured: bool = False
 
@@ -49,6 +51,14 @@ class Case(Attention):
         super().__post_init__()
         if self.score == "sigmoid":
             self.bias = self.bias or "scalar"
+
+    @property
+    def is_softmax(self):
+        return self.score in ("softmax", "cosine")
+
+    @property
+    def has_epilogue(self):
+        return self.gate or self.score == "rela"
 
 
 def cases():
@@ -93,6 +103,18 @@ def cases():
             kv_heads=2, rows=300, q_len=(300, 77), captured=True)
         add(f"captured-gate-softmax-d{d}", d=d, gate=True, score="softmax",
             rows=300, causal=True, layout="bshd", captured=True)
+        # Norms of rows, statistics of rows, and gradients through the LSE.
+        for name, fields in {
+                "": dict(rows=300, causal=True),
+                "-lengths": dict(batch=3, rows=200, keys=333, layout="bshd",
+                                 k_len=(0, 137, 333), q_len=(200, 77, 0))
+                }.items():
+            add(f"cosine-d{d}{name}", d=d, score="cosine", **fields)
+            add(f"rela-d{d}{name}", d=d, score="rela", **fields)
+            add(f"softmax-lse-d{d}{name}", d=d, score="softmax", lse=True,
+                **fields)
+    add("rela-d256", d=256, score="rela", rows=300)
+    add("cosine-d80", d=80, score="cosine", lse=True, rows=300, dtype="f16")
     add("captured-sigmoid-n4096", rows=4096, batch=2, captured=True)
     add("captured-softplus-full", score="softplus", bias="full", rows=300,
         captured=True)
@@ -107,7 +129,7 @@ def generate(attnc, case, gradients, deterministic=False):
              f"--value-head-dim={case.dv}", f"--dtype={case.dtype}",
              f"--layout={case.layout}"]
     flags += ["--causal"] * case.causal + ["--alibi"] * case.alibi
-    flags += ["--gate"] * case.gate
+    flags += ["--gate"] * case.gate + ["--lse"] * case.lse
     if case.bias:
         flags.append(f"--bias={case.bias}")
     if case.window:
@@ -115,9 +137,9 @@ def generate(attnc, case, gradients, deterministic=False):
     flags += ["--kv-len"] * (case.k_len is not None)
     flags += ["--q-len"] * (case.q_len is not None)
     # Of an epilogue, both give what is before it too.
-    if gradients or case.gate:
+    if gradients or case.has_epilogue:
         flags.append("--backward=all" if case.captured else "--backward")
-    elif case.score == "softmax":
+    elif case.is_softmax and not case.lse:
         flags.append("--lse")
     text = subprocess.run([attnc, "gen", *flags], capture_output=True,
                           text=True, check=True).stdout
@@ -187,6 +209,9 @@ def make_captured(case):
         captured["gate"] = torch.randn(
             case.batch, case.heads, case.rows, case.dv,
             device="cuda").to(DTYPES[case.dtype])
+    if case.lse:
+        captured["dlse"] = torch.randn(case.batch, case.heads, case.rows,
+                                       device="cuda")
     return captured
 
 
@@ -221,10 +246,26 @@ def captured_gradients(case, ds):
 
 
 def weights(case, s, keep):
-    """Of a sigmoid or a softmax."""
-    if case.score == "softmax":
+    """Without a norm other than a softmax's."""
+    if case.is_softmax:
         return torch.softmax(s.masked_fill(~keep, -math.inf), 3).nan_to_num(0)
-    return torch.where(keep, torch.sigmoid(s), 0.0)
+    return torch.where(keep, s.clamp(min=0) if case.score == "rela"
+                       else torch.sigmoid(s), 0.0)
+
+
+#: What `attnc gen` multiplies a cosine by, and adds to a mean square.
+TEMPERATURE, EPSILON = 10.0, 1e-6
+
+
+def through_norm(x, n, dn):
+    """What comes through n = 1 / |x|; of a row beyond a length nothing."""
+    return -n ** 3 * dn * x
+
+
+def before_rms(o, dy):
+    """The gradient of o from that of o / rms(o)."""
+    r = torch.rsqrt(o.square().mean(3, keepdim=True) + EPSILON)
+    return r * (dy - o * (dy * o).mean(3, keepdim=True) * r ** 2)
 
 
 def expected(case, q, k, v, do, captured, model, output=None, stored=False):
@@ -236,26 +277,37 @@ def expected(case, q, k, v, do, captured, model, output=None, stored=False):
     grow = [x.double().repeat_interleave(group, 1) for x in (k, v)]
     q, do, (k, v) = q.double(), do.double(), grow
     scale, keep = 1 / math.sqrt(case.d), attended(case)
-    s = logits(case, q @ k.transpose(2, 3) * scale, captured)
+    if case.score == "cosine":
+        qn, kn = (1 / x.norm(dim=3, keepdim=True) for x in (q, k))
+        kn, scale = kn.transpose(2, 3), 1
+    dots = q @ k.transpose(2, 3) * scale
+    s = logits(case, dots, captured)
+    if case.score == "cosine":
+        s = s * qn * kn * TEMPERATURE
     dp = do @ v.transpose(2, 3)
     zero = torch.zeros((), dtype=torch.float64, device="cuda")
     gradients = []
-    if case.gate:
+    if case.has_epilogue:
         o = output.double() if model else weights(case, s, keep) @ v
-        open_ = torch.sigmoid(captured["gate"].double())
-        rows = torch.arange(case.rows, device="cuda")[None, None, :, None]
-        inside = rows < next(iter(lengths(case))).view(-1, 1, 1, 1)
-        gradients = [torch.where(inside, do * o * open_ * (1 - open_), zero)]
-        do = do * open_
+        if case.gate:
+            open_ = torch.sigmoid(captured["gate"].double())
+            rows = torch.arange(case.rows, device="cuda")[None, None, :, None]
+            inside = rows < next(iter(lengths(case))).view(-1, 1, 1, 1)
+            gradients = [torch.where(inside, do * o * open_ * (1 - open_),
+                                     zero)]
+        do = do * open_ if case.gate else before_rms(o, do)
         if model or stored:
             do = do.to(dtype).double()
         dp = do @ v.transpose(2, 3)
-    if case.score == "softmax":
+    if case.is_softmax:
         p = torch.softmax(s.masked_fill(~keep, -math.inf), 3).nan_to_num(0)
         o = p @ v
         if model:
             o = output.double()
-        ds = p * (dp - (do * o).sum(3, keepdim=True))
+        change = dp - (do * o).sum(3, keepdim=True)
+        if case.lse:
+            change = change + captured["dlse"].double()[..., None]
+        ds = p * change
     elif case.score == "softplus":
         w = torch.where(keep, F.softplus(s), zero)
         total = w.sum(3, keepdim=True)
@@ -266,14 +318,23 @@ def expected(case, q, k, v, do, captured, model, output=None, stored=False):
     elif case.score == "relu2":
         p = s.clamp(min=0) ** 2 / case.keys
         ds = dp * 2 * s.clamp(min=0) / case.keys
+    elif case.score == "rela":
+        p, ds = s.clamp(min=0), dp * (s > 0)
     else:
         p = torch.sigmoid(s)
         ds = dp * p * (1 - p)
     p, ds = torch.where(keep, p, zero), torch.where(keep, ds, zero)
+    more = 0, 0
+    if case.score == "cosine":
+        ds = ds * TEMPERATURE
+        more = (through_norm(q, qn, (ds * dots * kn).sum(3, keepdim=True)),
+                through_norm(k, kn.transpose(2, 3),
+                             (ds * dots * qn).sum(2)[..., None]))
+        ds = ds * qn * kn
     if model:
         p, ds = p.to(dtype).double(), ds.to(dtype).double()
-    dq = ds @ k * scale
-    dk = ds.transpose(2, 3) @ q * scale
+    dq = ds @ k * scale + more[0]
+    dk = ds.transpose(2, 3) @ q * scale + more[1]
     dv = p.transpose(2, 3) @ do
 
     def shrink(x):
@@ -303,7 +364,7 @@ def launch_values(case, q, k, v, do, captured):
         values["gate"] = to_layout(case, captured["gate"])
     if case.bias == "scalar":
         values["bias"] = captured["bias"].item()
-    values.update(weight_scale=1 / case.keys,
+    values.update(weight_scale=1 / case.keys, temperature=TEMPERATURE,
                   q_len=q_len.int(), k_len=k_len.int())
     if case.window:
         values.update(window_left=case.window[0], window_right=case.window[1])
@@ -318,7 +379,7 @@ def call(program, values):
 
 def needs_forward(case):
     """Whether the gradients read what the forward hands over."""
-    return case.score == "softmax" or case.gate
+    return case.is_softmax or case.has_epilogue
 
 
 def build(args, library, case):
@@ -368,7 +429,7 @@ def check_draw(programs, case, draw, deterministic):
     captured = make_captured(case)
     values = launch_values(case, q, k, v, do, captured)
     # What is handed over: the output, or what is before an epilogue.
-    name = "ungated" if case.gate else "output"
+    name = "ungated" if case.has_epilogue else "output"
     if needs_forward(case):
         given = {name: torch.empty_like(values["doutput"]),
                  "lse": torch.empty(case.batch, case.heads, case.rows,
@@ -396,7 +457,7 @@ def check_gradients(program, case, operands, captured, values, deterministic):
         call(program, values)
         runs.append([values["d" + name].clone() for name in tensors])
     exact = expected(case, q, k, v, do, captured, model=False)
-    name = "ungated" if case.gate else "output"
+    name = "ungated" if case.has_epilogue else "output"
     output = (to_layout(case, values[name]).nan_to_num(0)
               if name in values else None)
     model = expected(case, q, k, v, do, captured, True, output)

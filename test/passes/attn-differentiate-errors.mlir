@@ -101,7 +101,7 @@ func.func @twice(%q: !t, %k: !t, %v: !t, %x: tensor<?xf32> {attn.gradient}) -> !
 !t = tensor<?x?x?x64xf32>
 func.func @antidiagonal(%q: !t, %k: !t, %v: !t, %x: tensor<?xf32> {attn.gradient}) -> !t
     attributes {attn.differentiate} {
-  // expected-error @+1 {{'attn.fused' op gradient of capture 0: a map that reads i and j may only permute positions or read i - j in one dim, got affine_map<(d0, d1, d2, d3) -> (d2 + d3)>}}
+  // expected-error @+1 {{'attn.fused' op gradient of capture 0: a map that reads i and j may only permute positions, h floordiv N for h, or read i - j in one dim, got affine_map<(d0, d1, d2, d3) -> (d2 + d3)>}}
   %o = attn.fused %q, %k, %v score_captures(%x : tensor<?xf32>)
       maps [affine_map<(b, h, i, j) -> (i + j)>] score_mod {
   ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
@@ -129,8 +129,8 @@ func.func @epilogue(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate
 !t = tensor<?x?x?x64xf32>
 !r = tensor<?x?x?xf32>
 func.func @norm(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
-  // expected-error @+1 {{'attn.row_norm' op is captured by the scores, and its gradient is not supported: normalise query and key outside}}
-  %n = attn.row_norm inverse_l2 %q : !t -> !r
+  // expected-error @+1 {{'attn.row_norm' op is captured, and its gradient is not supported: expected the norm of the query, the key or the value, in their layout}}
+  %n = attn.row_norm inverse_l2 %q layout bshd : !t -> !r
   %o = attn.fused %q, %k, %v score_captures(%n : !r)
       maps [affine_map<(b, h, i, j) -> (b, h, i)>] score_mod {
   ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
@@ -146,10 +146,28 @@ func.func @norm(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
 func.func @statistic(%q: !t, %k: !t, %v: !t) -> (!t, !t)
     attributes {attn.differentiate} {
   %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
-  // expected-error @+1 {{'attn.epilogue' op reads row statistics, which have no gradient: normalise the output outside}}
+  // expected-error @+1 {{'attn.epilogue' op reads row statistics, which have no gradient: run attn-fuse before}}
   %r = attn.epilogue %o stats [1 : i32] {
   ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %m: f32):
     %y = arith.mulf %e, %m : f32
+    attn.yield %y : f32
+  } : !t -> !t
+  return %o, %r : !t, !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+!r = tensor<?x?x?xf32>
+func.func @norm_in_epilogue(%q: !t, %k: !t, %v: !t, %w: !t {attn.gradient})
+    -> (!t, !t) attributes {attn.differentiate} {
+  // expected-error @+1 {{'attn.row_norm' op is captured, and its gradient is not supported: expected the norm of the query, the key or the value, in their layout}}
+  %n = attn.row_norm inverse_l2 %w : !t -> !r
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  %r = attn.epilogue %o captures(%n : !r)
+      maps [affine_map<(b, h, i, d) -> (b, h, i)>] {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %x: f32):
+    %y = arith.mulf %e, %x : f32
     attn.yield %y : f32
   } : !t -> !t
   return %o, %r : !t, !t
@@ -212,11 +230,36 @@ func.func @gate_function(%q: !t, %k: !t, %v: !t,
     %g: tensor<?x?xf32> {attn.gradient}) -> (!t, !t)
     attributes {attn.differentiate} {
   %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
-  // expected-error @+1 {{'attn.epilogue' op gradient of capture 0: a map that reads i and d may only permute positions, got affine_map<(d0, d1, d2, d3) -> (d2 - d3, d0)>}}
+  // expected-error @+1 {{'attn.epilogue' op gradient of capture 0: a map that reads i and d may only permute positions, h floordiv N for h, got affine_map<(d0, d1, d2, d3) -> (d2 - d3, d0)>}}
   %r = attn.epilogue %o captures(%g : tensor<?x?xf32>) maps [affine_map<(b, h, i, d) -> (i - d, b)>] {
   ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %x: f32):
     %y = arith.mulf %e, %x : f32
     attn.yield %y : f32
   } : !t -> !t
   return %o, %r : !t, !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+// expected-error @+1 {{'of_output' cannot be differentiated: attn.gradient on result 0, expected it on an LSE only; the gradient of the output is always handed over}}
+func.func @of_output(%q: !t, %k: !t, %v: !t) -> (!t {attn.gradient})
+    attributes {attn.differentiate} {
+  %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
+  return %o : !t
+}
+
+// -----
+
+!t = tensor<?x?x?x64xf32>
+func.func @shifted(%q: !t, %k: !t, %v: !t, %c: tensor<?xf32> {attn.gradient})
+    -> !t attributes {attn.differentiate} {
+  // expected-error @+1 {{'attn.fused' op gradient of capture 0: each dim of a map may be a position or its quotient by a constant, each position once, got affine_map<(d0, d1, d2, d3) -> (d2 + 1)>; gather the operand's elements before}}
+  %o = attn.fused %q, %k, %v score_captures(%c : tensor<?xf32>)
+      maps [affine_map<(b, h, i, j) -> (i + 1)>] score_mod {
+  ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
+    %z = arith.addf %s, %e : f32
+    attn.yield %z : f32
+  } : !t, !t, !t -> !t
+  return %o : !t
 }

@@ -143,3 +143,28 @@ func.func @both(%q: tensor<?x?x?x64xf32>, %k: tensor<?x?x?x64xf32>,
   } : tensor<?x?x?x64xf32> -> tensor<?x?x?x64xf32>
   return %o, %r : tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32>
 }
+
+// What it reads of a row is captured then, before the others.
+
+// CHECK-LABEL: func.func @both_with_statistics(
+// CHECK: %[[O:.*]] = attn.fused
+// CHECK-DAG: %[[M:.*]] = attn.row_norm abs_max %[[O]]
+// CHECK-DAG: %[[S:.*]] = attn.row_norm mean_square %[[O]]
+// CHECK: attn.epilogue %[[O]] captures(%[[M]], %[[S]], %{{.*}} : {{.*}}) maps [#[[R:.*]], #[[R]], #{{.*}}] {
+// CHECK-NEXT: ^bb0(%[[E:[^:]*]]: f32, {{.*}}, %[[A:[^:]*]]: f32, %{{.*}}: f32, %{{[^:]*}}: f32):
+// CHECK-NEXT: arith.divf %[[E]], %[[A]]
+func.func @both_with_statistics(%q: tensor<?x?x?x64xf32>,
+    %k: tensor<?x?x?x64xf32>, %v: tensor<?x?x?x64xf32>, %gain: tensor<64xf32>)
+    -> (tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32>) {
+  %s = attn.scores %q, %k : tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32> -> tensor<?x?x?x?xf32>
+  %o = attn.apply %s, %v : tensor<?x?x?x?xf32>, tensor<?x?x?x64xf32> -> tensor<?x?x?x64xf32>
+  %r = attn.epilogue %o captures(%gain : tensor<64xf32>)
+      maps [affine_map<(b, h, i, d) -> (d)>] stats [2 : i32, 1 : i32] {
+  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %a: f32, %m: f32, %g: f32):
+    %x = arith.divf %e, %a : f32
+    %y = arith.mulf %x, %m : f32
+    %z = arith.mulf %y, %g : f32
+    attn.yield %z : f32
+  } : tensor<?x?x?x64xf32> -> tensor<?x?x?x64xf32>
+  return %o, %r : tensor<?x?x?x64xf32>, tensor<?x?x?x64xf32>
+}

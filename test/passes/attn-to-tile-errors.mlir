@@ -74,7 +74,7 @@ func.func @twice(%q: !t) -> (!t, !t) {
 !t = tensor<?x?x?x64xf32>
 func.func @statistic(%q: !t, %k: !t, %v: !t) -> (!t, !t) {
   %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
-  // expected-error @+1 {{'attn.epilogue' op reads row statistics, which only a fused epilogue does: do not return what is before it}}
+  // expected-error @+1 {{'attn.epilogue' op reads row statistics, which only a fused epilogue does: run attn-fuse before attn-to-tile}}
   %r = attn.epilogue %o stats [1 : i32] {
   ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %m: f32):
     %y = arith.mulf %e, %m : f32

@@ -152,7 +152,7 @@ func.func @masks(%q: !t, %k: !t, %v: !t, %qi: tensor<?x?xi32>, %ki: tensor<?x?xi
 // CHECK-LABEL: tile.kernel @cosine_row_norm1(
 // CHECK: tile.cast %{{.*}} -> <128x64xf32>
 // CHECK: %[[SUM:.*]] = tile.reduce add
-// CHECK: tile.map(%[[SUM]]
+// CHECK: tile.store %[[SUM]]
 // CHECK-NOT: rsqrt
 // CHECK-LABEL: tile.kernel @cosine_attention(
 // CHECK: tile.load %{{.*}} : <?x?x?xf32> -> <128x1xf32>

@@ -109,6 +109,11 @@ GRADIENTS = {
     "sigmoid-bias": "--score=sigmoid --head-dim=128 --bias=full",
     "softplus": "--score=softplus --head-dim=128 --mask documents",
     "relu2-mask": "--score=relu2 --mask tensor --dtype=f16",
+    "cosine": "--score=cosine --head-dim=64 --causal",
+    "cosine-d256": "--score=cosine --head-dim=256 --dtype=f16",
+    "rela": "--score=rela --head-dim=128 --kv-len --q-len",
+    "rela-d256": "--score=rela --head-dim=256",
+    "softmax-lse": "--score=softmax --head-dim=128 --lse --causal",
 }
 
 

@@ -155,12 +155,15 @@ Error RunCommand::handOver(Call &call) {
       function, ArrayRef(call.referenceArguments()).take_front(count));
   if (!results)
     return results.takeError();
-  // All arguments but the last, the gradient of the output.
-  size_t last = 0;
+  // All arguments but the last, which are gradients of results.
+  size_t last = 0, gradients = 1;
   while (last < signature.parameters.size() &&
          !signature.parameters[last].isResult)
     ++last;
-  for (size_t k = count; k + 1 < last; ++k) {
+  for (unsigned k = 0; k < function.getNumResults(); ++k)
+    if (function.getResultAttr(k, attn::kGradientAttr))
+      ++gradients;
+  for (size_t k = count; k + gradients < last; ++k) {
     if (call.isGiven(k))
       continue;
     if (k - count >= results->size())

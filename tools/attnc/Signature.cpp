@@ -44,7 +44,8 @@ std::string Signature::inputs() const {
 namespace {
 using Names = llvm::SmallVector<SizeName>;
 
-/// Collects what the dims of each value are called.
+/// Collects what the dims of each value are called: what the first op says of
+/// it.
 class SizeNamer {
 public:
   void visit(Operation *op) {
@@ -103,6 +104,9 @@ public:
           four(op.getOutput(), op.getLayout(), {"B", "H", "S", "Dv"});
         })
         .Case([&](attn::EpilogueOp op) {
+          // That of a query or key where something is added to its gradient.
+          if (names.count(op.getInput()))
+            names.try_emplace(op.getOutput(), get(op.getInput()));
           four(op.getOutput(), op.getLayout(), {"B", "H", "S", "Dv"});
           lengths(op.getQLen());
           captures(op.getCaptures(), op.getMaps(), "Dv");
@@ -145,7 +149,7 @@ private:
     tensor[dims.h] = logical[1];
     tensor[dims.s] = logical[2];
     tensor[dims.d] = logical[3];
-    names[value] = tensor;
+    names.try_emplace(value, tensor);
   }
   void lengths(Value value) {
     if (value)
@@ -158,7 +162,7 @@ private:
       auto dim = dyn_cast<AffineDimExpr>(expr);
       tensor.push_back(dim ? position[dim.getPosition()] : SizeName());
     }
-    names[value] = tensor;
+    names.try_emplace(value, tensor);
   }
   void captures(ValueRange values, ArrayAttr maps, SizeName last) {
     for (auto [value, map] :

@@ -629,7 +629,7 @@ func.func @backward_integer(%q: !t, %k: !t, %v: !t, %do: !t, %c: tensor<?xi32>) 
 !t = tensor<?x?x?x64xf32>
 !r = tensor<?x?x?xf32>
 func.func @backward_antidiagonal(%q: !t, %k: !t, %v: !t, %do: !t, %c: tensor<?xf32>) {
-  // expected-error @+1 {{'attn.backward' op gradient of capture 0: a map that reads i and j may only permute positions or read i - j in one dim, got affine_map<(d0, d1, d2, d3) -> (d2 + d3)>}}
+  // expected-error @+1 {{'attn.backward' op gradient of capture 0: a map that reads i and j may only permute positions, h floordiv N for h, or read i - j in one dim, got affine_map<(d0, d1, d2, d3) -> (d2 + d3)>}}
   %r:4 = attn.backward %q, %k, %v, %do captures(%c : tensor<?xf32>) maps [affine_map<(b, h, i, j) -> (i + j)>] weight {
   ^bb0(%s: f32, %b: i32, %h: i32, %i: i32, %j: i32, %ql: i32, %kl: i32, %e: f32):
     attn.yield %s : f32

@@ -88,6 +88,12 @@ func.func @steps(%q: !t, %k: !t, %v: !t, %scale: f32, %len: tensor<?xi32>,
   %n0 = attn.row_norm squared_l2 %q layout bshd : !t -> tensor<?x?x?xf32>
   // CHECK: attn.row_norm inverse_l2 %{{.*}} :
   %n1 = attn.row_norm inverse_l2 %k : !t -> tensor<?x?x?xf32>
+  // CHECK: attn.row_norm mean %{{.*}} :
+  %n2 = attn.row_norm mean %k : !t -> tensor<?x?x?xf32>
+  // CHECK: attn.row_norm mean_square %{{.*}} :
+  %n3 = attn.row_norm mean_square %k : !t -> tensor<?x?x?xf32>
+  // CHECK: attn.row_norm abs_max %{{.*}} :
+  %n4 = attn.row_norm abs_max %k : !t -> tensor<?x?x?xf32>
   // CHECK: attn.scores %{{.*}}, %{{.*}} scale %{{.*}} q_len %{{.*}} : tensor<?xi32> k_len %{{.*}} : tensor<?xi32> layout bshd
   %s = attn.scores %q, %k scale %scale q_len %len : tensor<?xi32>
       k_len %len : tensor<?xi32> layout bshd : !t, !t -> !s

@@ -192,6 +192,7 @@ private:
     problem.results = {"!o"};
     problem.resultType = outputType();
     problem.wanted = a.wanted;
+    problem.lseGradient = a.lseGradient;
     if (a.gradients && !a.queryLengths.empty())
       problem.beyond = [a = a](Buffer &rows) { plantNan(a, rows); };
   }
@@ -341,6 +342,10 @@ private:
                      {(a.queries + a.keys + 1) / 3, a.batch});
     case Capture::Pairs:
       return addBias("j, i", {a.keys, a.queries});
+    case Capture::PairsOfGroups:
+      // The last element is that of fewer heads, or of none.
+      return addBias("h floordiv 3, i, j",
+                     {a.heads / 3 + 1, a.queries, a.keys});
     case Capture::Full:
       return addBias("b, h, i, j", {a.batch, a.heads, a.queries, a.keys});
     case Capture::Alibi:
@@ -487,14 +492,21 @@ private:
   void epilogue() {
     std::string output = "%o";
     if (a.score.rmsNorm) {
-      line(
-          "%n = attn.epilogue %o stats [1 : i32]" + layout +
-          " {\n  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %ms: f32):\n"
-          "    %eps = arith.constant 1.0e-6 : f32\n"
-          "    %me = arith.addf %ms, %eps : f32\n"
-          "    %rs = math.rsqrt %me : f32\n"
-          "    %y = arith.mulf %e, %rs : f32\n"
-          "    attn.yield %y : f32\n  } : !o -> !o");
+      // Other statistics may be negative, and are small.
+      std::string sum = "    %eps = arith.constant 1.0e-6 : f32\n"
+                        "    %me = arith.addf %ms, %eps : f32\n";
+      if (a.score.statistic != 1)
+        sum = "    %one = arith.constant 1.0 : f32\n"
+              "    %mm = arith.mulf %ms, %ms : f32\n"
+              "    %me = arith.addf %mm, %one : f32\n";
+      line("%n = attn.epilogue %o stats [" + std::to_string(a.score.statistic) +
+           " : i32]" + layout +
+           " {\n  ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %ms: "
+           "f32):\n" +
+           sum +
+           "    %rs = math.rsqrt %me : f32\n"
+           "    %y = arith.mulf %e, %rs : f32\n"
+           "    attn.yield %y : f32\n  } : !o -> !o");
       output = "%n";
     }
     if (a.score.gate) {
@@ -508,7 +520,7 @@ private:
       output = "%n";
     }
     // A gradient of an epilogue reads what comes before it.
-    bool both = a.gradients && a.score.gate;
+    bool both = a.gradients && a.score.hasEpilogue();
     if (both)
       problem.results.push_back("!o");
     bool lse = problem.results.size() > (both ? 2u : 1u);

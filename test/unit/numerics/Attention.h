@@ -21,6 +21,10 @@ struct Score {
   /// attn.row_norm kind that the modifier gets as %qn and %kn; no scale then.
   std::string rowNorm;
   bool rmsNorm = false, gate = false;
+  /// The row statistic that `rmsNorm` divides by a function of: mean, mean
+  /// square or the largest absolute value.
+  int statistic = 1;
+  bool hasEpilogue() const { return rmsNorm || gate; }
   /// A scalar bias of -ln(keys).
   bool lengthBias = false;
 };
@@ -55,6 +59,7 @@ enum class Capture {
   DiagonalOfHead,
   DiagonalBuckets,
   Pairs,
+  PairsOfGroups,
   Full,
   Alibi
 };
@@ -78,6 +83,8 @@ struct Attention {
   std::vector<int32_t> queryLengths, keyLengths;
   std::optional<float> scale;
   bool lse = false;
+  /// The gradient of the LSE is an operand of the gradients.
+  bool lseGradient = false;
   /// For `checkGradients`: the output has the operands' type, and the
   /// parameters named here (none: q, k and v) ask for their gradients.
   bool gradients = false;

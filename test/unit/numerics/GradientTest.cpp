@@ -12,12 +12,6 @@ using namespace attnc::numerics;
 
 namespace {
 
-/// What has a gradient: norms that scores capture and statistics that epilogues
-/// read do not.
-bool isDifferentiable(const Score &score) {
-  return score.rowNorm.empty() && !score.rmsNorm;
-}
-
 void checkBoth(const Attention &attention) {
   Problem problem = attention.build();
   checkGradients(problem);
@@ -42,7 +36,8 @@ Attention make(const std::string &score) {
 /// sum dO . o for parameters moved by `step` along `direction`.
 double moved(const Attention &a, const std::string &name, double step,
              const std::vector<double> &direction,
-             const std::vector<double> &doutput) {
+             const std::vector<double> &doutput,
+             const std::vector<double> &dlse) {
   Problem problem = a.build();
   for (Parameter &parameter : problem.parameters) {
     if (parameter.name != name)
@@ -58,7 +53,9 @@ double moved(const Attention &a, const std::string &name, double step,
   auto output = evaluate(problem, oracle::Precision::Exact, std::nullopt);
   double sum = 0;
   for (size_t k = 0; k < doutput.size(); ++k)
-    sum += doutput[k] * output[a.score.gate ? 1 : 0].data[k];
+    sum += doutput[k] * output[a.score.hasEpilogue() ? 1 : 0].data[k];
+  for (size_t k = 0; k < dlse.size(); ++k)
+    sum += dlse[k] * output[1].data[k];
   return sum;
 }
 
@@ -71,8 +68,9 @@ void checkByDifferences(Attention a, const std::string &name) {
   a.dim = a.valueDim = 8;
   SCOPED_TRACE(a.score.name + " " + name);
   Problem problem = a.build();
-  std::vector<double> doutput;
-  auto gradients = differentiate(problem, oracle::Precision::Exact, &doutput);
+  std::vector<double> doutput, dlse;
+  auto gradients =
+      differentiate(problem, oracle::Precision::Exact, &doutput, &dlse);
   ASSERT_EQ(gradients.size(), 1u);
   std::mt19937 random(7);
   std::vector<double> direction(gradients[0].data.size());
@@ -83,8 +81,8 @@ void checkByDifferences(Attention a, const std::string &name) {
   }
   // Parameters are f32: a larger step loses less of it.
   const double step = std::ldexp(1, -9);
-  double change = moved(a, name, step, direction, doutput) -
-                  moved(a, name, -step, direction, doutput);
+  double change = moved(a, name, step, direction, doutput, dlse) -
+                  moved(a, name, -step, direction, doutput, dlse);
   EXPECT_NEAR(change / (2 * step), slope, 3e-3 * (1 + std::fabs(slope)));
 }
 
@@ -114,6 +112,17 @@ TEST(Gradient, OracleAgreesWithDifferences) {
   Attention scaled = make("softmax");
   scaled.scale = 0.3;
   checkByDifferences(scaled, "scale");
+  for (int statistic : {0, 2}) {
+    Attention a = make("rela");
+    a.score.statistic = statistic;
+    checkByDifferences(a, "v");
+  }
+  for (const char *name : {"q", "k", "table"}) {
+    Attention a = make("softmax");
+    a.capture = Capture::J;
+    a.lseGradient = true;
+    checkByDifferences(a, name);
+  }
 }
 
 //===----------------------------------------------------------------------===//
@@ -127,7 +136,7 @@ TEST(Gradient, ScoresAndMasks) {
     for (Mask mask : getMasks()) {
       bool wanted = score.name == "sigmoid" || mask == Mask::Window ||
                     (score.name == "softmax" && mask == Mask::Tensor);
-      if (!isDifferentiable(score) || !wanted)
+      if (!wanted)
         continue;
       Attention a = make(score.name);
       a.mask = mask;
@@ -184,6 +193,22 @@ TEST(Gradient, CapturedOperandsOfEveryKind) {
       SCOPED_TRACE(int(capture));
       checkBoth(a);
     }
+}
+
+// One element for several heads.
+TEST(Gradient, PairsOfGroupsOfHeads) {
+  for (int64_t heads : {3, 4}) {
+    Attention a = make("sigmoid");
+    a.capture = Capture::PairsOfGroups;
+    a.wanted = {"table"};
+    a.batch = 2;
+    a.heads = a.keyHeads = heads;
+    a.queries = 70;
+    a.keys = 75;
+    a.dtype = heads == 4 ? Dtype::BF16 : Dtype::F32;
+    SCOPED_TRACE(heads);
+    checkBoth(a);
+  }
 }
 
 // Tables of relative positions: sums along diagonals, of every block that has
@@ -255,6 +280,44 @@ TEST(Gradient, Epilogues) {
       SCOPED_TRACE(a.score.name + std::to_string(int(gate)));
       checkBoth(a);
     }
+}
+
+// What an epilogue reads of a row.
+TEST(Gradient, RowStatistics) {
+  for (int statistic : {0, 1, 2})
+    for (const char *base : {"sigmoid", "softmax"}) {
+      if (statistic == 2 && base[1] == 'o')
+        continue;
+      Attention a = make(base);
+      a.score.rmsNorm = true;
+      a.score.statistic = statistic;
+      a.batch = 2;
+      a.queries = 140;
+      a.keys = 60;
+      a.dim = 24;
+      a.valueDim = 80;
+      a.bshd = statistic == 0;
+      bool isHalf = base[1] == 'i';
+      a.dtype = isHalf ? Dtype::BF16 : Dtype::F32;
+      if (isHalf)
+        a.queryLengths = {140, 77};
+      SCOPED_TRACE(a.score.name + std::to_string(statistic));
+      checkBoth(a);
+    }
+}
+
+// The LSE is a result like the output: what a sink outside makes of it.
+TEST(Gradient, ThroughTheLse) {
+  for (Mask mask : {Mask::None, Mask::Document}) {
+    Attention a = make("softmax");
+    a.lseGradient = true;
+    a.mask = mask;
+    a.capture = Capture::Full;
+    a.wanted = {"q", "k", "v", "table"};
+    a.queries = a.keys = 130;
+    a.dtype = mask == Mask::None ? Dtype::BF16 : Dtype::F32;
+    checkBoth(a);
+  }
 }
 
 TEST(Gradient, Scales) {

@@ -179,7 +179,8 @@ std::string Problem::getText(bool gradients) const {
   }
   text += ") -> (";
   for (auto [k, result] : llvm::enumerate(results))
-    text += std::string(k ? ", " : "") + result;
+    text += std::string(k ? ", " : "") + result +
+            (gradients && lseGradient && k == 1 ? " {attn.gradient}" : "");
   // Compared before they are rounded.
   if (gradients)
     return text + ") attributes {attn.differentiate = f32} {\n" + body + "}\n";
@@ -446,6 +447,8 @@ public:
 
   /// The gradient of the output.
   Buffer &doutput() { return handedOver.back(); }
+  /// And of the LSE, if the problem has one.
+  Buffer &dlse() { return handedOver[2]; }
 
 private:
   /// A softmax's output and LSE, or what an epilogue is given, as the forward
@@ -473,14 +476,20 @@ private:
         if (isOutput && problem.beyond)
           problem.beyond(handedOver.back());
       }
-    handedOver.push_back(Buffer::make(outputType, shapes[0]));
-    Buffer &gradient = handedOver.back();
+    if (problem.lseGradient)
+      handedOver.push_back(randomOf(Dtype::F32, shapes[1]));
+    handedOver.push_back(randomOf(outputType, shapes[0]));
+    if (problem.beyond)
+      problem.beyond(handedOver.back());
+  }
+
+  static Buffer randomOf(Dtype type, const std::vector<int64_t> &shape) {
+    Buffer buffer = Buffer::make(type, shape);
     std::mt19937 random(99);
     std::normal_distribution<double> normal;
-    for (int64_t k = 0; k < gradient.count(); ++k)
-      gradient.set(k, normal(random));
-    if (problem.beyond)
-      problem.beyond(gradient);
+    for (int64_t k = 0; k < buffer.count(); ++k)
+      buffer.set(k, normal(random));
+    return buffer;
   }
 
   Problem &problem;
@@ -492,12 +501,16 @@ private:
 
 std::vector<oracle::Tensor>
 numerics::differentiate(Problem &problem, oracle::Precision precision,
-                        std::vector<double> *doutput) {
+                        std::vector<double> *doutput,
+                        std::vector<double> *dlse) {
   GradientProblem gradients(problem, {});
   auto results = gradients.evaluate(precision);
   if (doutput && !results.empty())
     for (int64_t k = 0; k < gradients.doutput().count(); ++k)
       doutput->push_back(gradients.doutput().get(k));
+  if (dlse && problem.lseGradient && !results.empty())
+    for (int64_t k = 0; k < gradients.dlse().count(); ++k)
+      dlse->push_back(gradients.dlse().get(k));
   return results;
 }
 

@@ -58,6 +58,8 @@ struct Problem {
   /// is what the bounds are about, or `resultType`.
   std::vector<std::string> results;
   Dtype resultType = Dtype::F32;
+  /// The LSE, the second result, asks for its gradient.
+  bool lseGradient = false;
   /// Names of the parameters whose gradients `checkGradients` asks for.
   std::vector<std::string> wanted;
   /// Fills what lies beyond a sequence's query length, in a gradient of the
@@ -102,10 +104,11 @@ double check(Problem &problem, const RunOptions &options = {});
 /// error over its bound.
 double checkGradients(Problem &problem, const RunOptions &options = {});
 
-/// The oracle's gradients and, if asked for, the gradient of the output.
+/// The oracle's gradients and, if asked for, those of the output and the LSE.
 std::vector<oracle::Tensor>
 differentiate(Problem &problem, oracle::Precision precision,
-              std::vector<double> *doutput = nullptr);
+              std::vector<double> *doutput = nullptr,
+              std::vector<double> *dlse = nullptr);
 
 /// The gradients that the program gives, for tests of single elements.
 std::vector<Result> runGradients(Problem &problem,
