@@ -14,9 +14,12 @@ _OUTPUT = [("%b", "i32", "b"), ("%h", "i32", "h"), ("%i", "i32", "i"),
 
 def prepare(activation, score_mod, mask_mod, normalize, epilogue, lse):
     """(activation's lines, normalize, more fields of the Spec as text, captured
-    arrays by name)."""
+    arrays: see `taken`)."""
     arrays = []
     fields = []
+    lines, region = _activation(activation)
+    if region is not None and region.captures:
+        fields.append(("activation_part", _part(region, arrays)))
     if score_mod is not None:
         count = _count("score_mod", score_mod, (5, 7),
                        "(score, b, h, q_idx, kv_idx), or these and (q_len, "
@@ -36,7 +39,6 @@ def prepare(activation, score_mod, mask_mod, normalize, epilogue, lse):
             epilogue, "epilogue", "e", [("%o_d", "f32")] + _OUTPUT
             + [("%mean_square", "f32")][:count - 5], "f32")
         fields.append(("epilogue", _part(region, arrays, count == 6)))
-    lines = _activation(activation)
     normalize = _normalize(normalize, lines, lse)
     return lines, normalize, json.dumps(dict(fields)), tuple(arrays)
 
@@ -64,15 +66,33 @@ def _part(region, arrays, statistics=False):
     # One operand a use: the same array may be read by row and by key.
     for array, maps in region.captures:
         name = f"captured{len(arrays)}"
-        arrays.append((name, array))
-        captures.append([name, list(maps)])
+        fixed = tuple(_fixed(at, size) for at, size in zip(maps, array.shape))
+        arrays.append((name, array, fixed))
+        captures.append([name, [at for at, index in zip(maps, fixed)
+                                if index == slice(None)]])
     return {"lines": region.lines, "captures": captures,
             "statistics": statistics}
 
 
+def _fixed(at, size):
+    """How an array is indexed before the call: a constant need not be a dim of
+    what the kernel reads, and the gradient is put where it belongs."""
+    if _trace._is_number(at) and 0 <= int(at) < size:
+        return int(at)
+    return slice(None)
+
+
+def taken(arrays):
+    """(name, array) of captured arrays, as kernels read them."""
+    return tuple(
+        (name, array if all(x == slice(None) for x in fixed)
+         else array[fixed + (Ellipsis,)]) for name, array, fixed in arrays)
+
+
 def _activation(activation):
+    """(lines, the traced region if it is a function)."""
     if activation is None or activation == "softmax":
-        return None
+        return None, None
     if isinstance(activation, str):
         from . import scores
         named = scores.NAMED.get(activation)
@@ -84,12 +104,7 @@ def _activation(activation):
     _count("activation", activation, (1,), "the score")
     region = _trace.trace(activation, "activation", "a", [("%x", "f32")],
                           "f32")
-    if region.captures:
-        raise NotImplementedError(
-            "activation: captured arrays are possible in score_mod, which "
-            "knows the positions; scale the score there, or the output in "
-            "epilogue")
-    return tuple(region.lines)
+    return tuple(region.lines), region
 
 
 def _normalize(normalize, lines, lse):

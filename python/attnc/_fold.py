@@ -3,7 +3,7 @@
 
 def fold(spec, n, arrays, in_dims, move, broadcast, reshape):
     """The arrays with `n` times as many sequences; None: not mapped."""
-    parts = [p for p in (spec.score_mod, spec.mask_mod, spec.epilogue) if p]
+    parts = spec.parts()
     names = ["query", "key", "value"] + [
         name for name, kind in spec.operands if kind == "tensor"]
     if spec.computes_with("b"):

@@ -146,7 +146,8 @@ def attention(q, k, v, *, activation=None, score_mod=None, mask_mod=None,
             activation, score_mod, mask_mod, normalize, epilogue, return_lse)
     return _run(q, k, v, lines, normalize, bias, scale, causal, window,
                 alibi_slopes, attn_mask, kv_len, layout, return_lse,
-                deterministic, dropout_p, "attention", extra, arrays)
+                deterministic, dropout_p, "attention", extra,
+                _callables.taken(arrays))
 
 
 def _run(q, k, v, activation, normalize, bias, scale, causal, window, slopes,

@@ -197,11 +197,16 @@ def _differentiable(text, scalars):
     def backward(residuals, cotangents):
         arrays, saved, wanted = residuals
         wanted = tuple(name for name in names if name in wanted)
-        doutput = cotangents[0]
-        if not wanted or isinstance(doutput, jax.custom_derivatives.SymbolicZero):
+        given = [not isinstance(x, jax.custom_derivatives.SymbolicZero)
+                 for x in cotangents]
+        if not wanted or not any(given):
             return (None,) * len(arrays)
-        found = iter(_gradients(text, wanted, scalars)(
-            *arrays, *saved, doutput))
+        through_lse = any(given[1:])
+        doutput, *dlse = (
+            x if exists else jnp.zeros(x.shape, x.dtype)
+            for x, exists in zip(cotangents[:1 + through_lse], given))
+        found = iter(_gradients(text, wanted, scalars, through_lse)(
+            *arrays, *saved, *dlse, doutput))
         return tuple(next(found).reshape(x.shape) if name in wanted else None
                      for name, x in zip(names, arrays))
 
@@ -210,9 +215,10 @@ def _differentiable(text, scalars):
 
 
 @functools.lru_cache(maxsize=4096)
-def _gradients(text, wanted, scalars):
-    """(arrays, saved, doutput) -> the gradients of the wanted operands."""
-    spec = _spec.of(_spec.backward(text, wanted))
+def _gradients(text, wanted, scalars, through_lse):
+    """(arrays, saved, the LSE's gradient if there is one, doutput) -> the
+    gradients of the wanted operands."""
+    spec = _spec.of(_spec.backward(text, wanted, through_lse))
     count = 3 + sum(kind == "tensor" for _, kind in spec.operands)
 
     @jax.custom_batching.sequential_vmap

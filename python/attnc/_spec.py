@@ -30,22 +30,26 @@ class Spec:
             setattr(self, name, value)
         self.slots = [name for name, _ in self.operands]
         self.maps = {}  # of captured arrays
-        for part in (self.score_mod, self.mask_mod, self.epilogue):
-            for name, maps in part["captures"] if part else ():
+        for part in self.parts():
+            for name, maps in part["captures"]:
                 # In an epilogue, d is the dim of the values' elements.
                 letters = "bhie" if part is self.epilogue else "bhij"
                 self.maps[name] = [
                     letters["bhi".find(m) if m in "bhi" else 3].upper()
                     if m in ("b", "h", "i", "j", "d") else "" for m in maps]
 
+    def parts(self):
+        """The functions that may read arrays."""
+        return [part for part in (self.activation_part, self.score_mod,
+                                  self.mask_mod, self.epilogue) if part]
+
     def computes_with(self, letter):
         """Whether a function uses the number of a sequence (b) or head (h) for
         more than to read an array at it."""
-        for part in (self.score_mod, self.mask_mod, self.epilogue):
-            if part and (
-                    re.search(rf"%{letter}\b", "\n".join(part["lines"])) or any(
-                        one != letter and re.search(rf"\b{letter}\b", one)
-                        for _, maps in part["captures"] for one in maps)):
+        for part in self.parts():
+            if re.search(rf"%{letter}\b", "\n".join(part["lines"])) or any(
+                    one != letter and re.search(rf"\b{letter}\b", one)
+                    for _, maps in part["captures"] for one in maps):
                 return True
         return False
 
@@ -55,6 +59,7 @@ class Spec:
 
 _FIELDS = dict(
     activation=None,   # lines of a region of %x; null: softmax
+    activation_part=None,  # as score_mod, if it reads arrays
     normalize="none",  # none, l1, softmax
     score_mod=None,    # {"lines": [...], "captures": [[slot, [maps]], ...]}
     mask_mod=None,
@@ -64,6 +69,7 @@ _FIELDS = dict(
     bias="",           # "", "value", "per_sequence"
     layout="bhsd",
     lse=False,
+    lse_gradient=False,  # an operand of the gradients
     before=False,      # gives what an epilogue gets, too, and first
     ordered=False,     # more queries than keys need another alignment
     schedule="",
@@ -91,21 +97,21 @@ def for_training(text):
     if found is None:
         fields = json.loads(text)
         fields["lse"] = fields["lse"] or fields["activation"] is None
-        epilogue = fields["epilogue"]  # row statistics have no gradient
-        fields["before"] = bool(epilogue and not epilogue["statistics"])
+        fields["before"] = bool(fields["epilogue"])
         found = _derived[text] = make(**fields)
     return found
 
 
 @constant
-def backward(text, names):
+def backward(text, names, through_lse=False):
     """The gradients of the operands of these names: operands of the program
-    are those of the forward, a softmax's output and LSE, and the gradient of
-    the output."""
-    found = _derived.get((text, names))
+    are those of the forward, a softmax's output and LSE, the gradient of the
+    LSE if there is one, and that of the output."""
+    found = _derived.get((text, names, through_lse))
     if found is None:
-        found = _derived[text, names] = make(
-            **{**json.loads(for_training(text)), "gradient": names})
+        found = _derived[text, names, through_lse] = make(
+            **{**json.loads(for_training(text)), "gradient": names,
+               "lse_gradient": through_lse})
     return found
 
 
@@ -315,9 +321,9 @@ class _Writer:
     _positions = ["%b: i32", "%h: i32", "%i: i32", "%j: i32"]
     _lengths = ["%ql: i32", "%kl: i32"]
 
-    def _score_region(self, name, text, extra, lines):
+    def _score_region(self, name, text, extra, lines, score="%s"):
         self._add(f"{name} = attn.score_mod {self.logits}{text}")
-        self._region(["%s: f32"] + self._positions + self._lengths + extra,
+        self._region([f"{score}: f32"] + self._positions + self._lengths + extra,
                      lines)
         self.body[-1] += " : !s"
         self.logits = name
@@ -393,6 +399,11 @@ class _Writer:
                       "tensor<?x?x?xf32>")
         if spec.activation is None:
             self._add(f"%weights = attn.softmax {self.logits} : !s")
+        elif spec.activation_part:
+            # It reads arrays as a step of the scores does, of which the mask
+            # may be anywhere, and without an activation scores are weights.
+            text, scalars = self._captures(spec.activation_part, "b, h, i, j")
+            self._score_region("%weights", text, scalars, spec.activation, "%x")
         else:
             self._add(f"%weights = attn.activation {self.logits}")
             self._region(["%x: f32"], spec.activation)
@@ -430,7 +441,8 @@ class _Writer:
         if self.spec.activation is None or self.spec.before:
             forward.append(rows)
         if self.spec.activation is None:
-            forward.append(((0, "b"), (1, "h"), (2, "i")))
+            stat = ((0, "b"), (1, "h"), (2, "i"))
+            forward += [stat] * (1 + self.spec.lse_gradient)
         names = ["query", "key", "value"] + self.spec.slots
         dims = dict(zip(names, self.dims))
         gradients = []
@@ -453,8 +465,10 @@ class _Writer:
         else:
             self.dims += [dims for _, _, dims, _ in results]
         types = ", ".join(kind for _, kind, _, _ in results)
-        named = ", ".join(f"{kind} {{attn.name = \"{name}\"}}"
-                          for name, kind, _, _ in results)
+        given = {"lse": ", attn.gradient"} if self.spec.lse_gradient else {}
+        named = ", ".join(
+            f"{kind} {{attn.name = \"{name}\"{given.get(name, '')}}}"
+            for name, kind, _, _ in results)
         values = ", ".join(value for _, _, _, value in results)
         return "\n".join(
             self.aliases + ["", "func.func @attention("]

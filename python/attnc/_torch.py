@@ -94,7 +94,8 @@ def _vmap(info, in_dims, text, q, k, v, tensors, scalars):
         0] * len(results)
 
 
-# The gradients: `saved` is a softmax's output and LSE.
+# The gradients: `saved` is a softmax's output and LSE, and the gradient of that
+# if it is a result.
 _library.define("backward(str spec, Tensor q, Tensor k, Tensor v, Tensor[] "
                 "rest, float[] scalars, Tensor[] saved, Tensor doutput) -> "
                 "Tensor[]", tags=(torch.Tag.pt2_compliant_tag,
@@ -307,12 +308,13 @@ def _forward_results(text, scalars, q, k, v, tensors):
 def _keep(ctx, backward_text, scalars, operands, results):
     ctx.text, ctx.scalars, ctx.count = backward_text, scalars, len(operands)
     # A softmax's backward needs its output and LSE, that of an epilogue what
-    # is before it: results of the program, of which one has a gradient.
+    # is before it: results of the program, of which some have a gradient.
+    ctx.through_lse = _through_lse(backward_text)
     if isinstance(results, tuple):
         has_epilogue = _has_epilogue(backward_text)
         ctx.output = -1 if has_epilogue else 0
-        ctx.mark_non_differentiable(*(
-            results[:-1] if has_epilogue else results[1:]))
+        ctx.mark_non_differentiable(*_without_gradient(
+            results, has_epilogue, ctx.through_lse))
         ctx.save_for_backward(*operands, *(
             results[:-1] if has_epilogue else results))
     else:
@@ -320,9 +322,18 @@ def _keep(ctx, backward_text, scalars, operands, results):
         ctx.save_for_backward(*operands)
 
 
+def _without_gradient(results, has_epilogue, through_lse):
+    """Of what is before an epilogue, the LSE and the output."""
+    if has_epilogue:
+        return results[:1] if through_lse else results[:-1]
+    return () if through_lse else results[1:]
+
+
 def _backward_results(ctx, *doutputs):
     doutput = doutputs[ctx.output]
     tensors = ctx.saved_tensors
+    if ctx.through_lse:
+        tensors += (doutputs[1].contiguous(),)
     run = _gradients
     if not is_compiling() and _grad_enabled():
         run = _Gradients.apply  # which has no gradient itself, and says so
@@ -403,7 +414,8 @@ class _Plan:
         self.has_epilogue = spec.before
         names = ["query", "key", "value"] + spec.slots
         self.backward = _spec.backward(text, tuple(
-            name for k, name in enumerate(names) if graded >> k & 1))
+            name for k, name in enumerate(names) if graded >> k & 1),
+            self.wants_lse)
         # Element types of tensors that are neither converted nor narrowed.
         self.takes = [
             () if name in spec.maps else
@@ -428,14 +440,17 @@ class _Recorded(torch.autograd.Function):
         if results is NotImplemented:
             results = _forward_results(plan.text, numbers, q, k, v, tensors)
         ctx.plan, ctx.scalars = plan, numbers
+        ctx.through_lse = plan.wants_lse
         # As the methods for it do, of which each costs a call.
         if plan.has_epilogue:
             ctx.output = -1
-            ctx.non_differentiable = results[:-1]
+            ctx.non_differentiable = _without_gradient(
+                results, True, plan.wants_lse)
             ctx.to_save = (q, k, v) + tensors + results[:-1]
         elif results.__class__ is tuple:
             ctx.output = 0
-            ctx.non_differentiable = results[1:]
+            ctx.non_differentiable = _without_gradient(
+                results, False, plan.wants_lse)
             ctx.to_save = (q, k, v) + tensors + results
         else:
             ctx.output = 0
@@ -458,6 +473,7 @@ class _Plain(torch.autograd.Function):
     def backward(ctx, *doutputs):
         (*_, plan), ctx.scalars = ctx.plan
         ctx.text, ctx.count, ctx.output = plan.backward, plan.count, 0
+        ctx.through_lse = plan.wants_lse
         return _backward_results(ctx, *doutputs)
 
 
@@ -510,7 +526,8 @@ def _with_grad(text, operands):
         tensors[at] = _narrowed(text, name, _converted(name, x), q, k, v)
         if x.requires_grad:
             names += (name,)
-    training, backward = _spec.for_training(text), _spec.backward(text, names)
+    training = _spec.for_training(text)
+    backward = _spec.backward(text, names, _wants_lse(text))
     function = _Attention
     if not is_compiling() and _transforms() is not None:
         function = _TransformedAttention
@@ -530,6 +547,11 @@ def _tensor_names(text):
 @_spec.constant
 def _wants_lse(text):
     return _spec.of(text).lse
+
+
+@_spec.constant
+def _through_lse(text):
+    return _spec.of(text).lse_gradient
 
 
 @_spec.constant

@@ -28,8 +28,7 @@ class Program:
         if schedule:
             extra = json.dumps({**json.loads(extra), "schedule": schedule})
         self._fixed = (lines, normalize, causal, layout, return_lse, extra)
-        self._names = tuple(name for name, _ in arrays)
-        self._arrays = tuple(array for _, array in arrays)
+        self._arrays = arrays
 
     def __call__(self, q: Any, k: Any, v: Any, *, bias: Any = None,
                  scale: Any = None,
@@ -40,16 +39,18 @@ class Program:
         return _frontend._run(
             q, k, v, lines, normalize, bias, scale, causal, window,
             alibi_slopes, attn_mask, kv_len, layout, lse, False, 0.0,
-            "attention", extra, tuple(zip(self._names, self._arrays)))
+            "attention", extra, _callables.taken(self._arrays))
 
     # Looking inside
 
     def _written(self, dtype, head_dim, value_head_dim, operands):
         """The IR for operands: (name, kind, Operand) each."""
         lines, normalize, causal, layout, lse, extra = self._fixed
-        names = tuple(name for name, _, _ in operands) + self._names
+        captured = _callables.taken(self._arrays)
+        names = tuple(name for name, _, _ in operands) + tuple(
+            name for name, _ in captured)
         kinds = tuple(kind for _, kind, _ in operands) + (
-            "tensor",) * len(self._arrays)
+            "tensor",) * len(captured)
         corner = {True: "bottom_right", False: ""}.get(causal, causal)
         bias = "value" if "bias" in names else ""
         spec = _spec.of(_frontend._text((
@@ -60,7 +61,7 @@ class Program:
                  _spec.Operand(dtype, (2, 2, 2, d)),
                  _spec.Operand(dtype, (2, 2, 2, dv))]
         types += [operand for _, _, operand in operands]
-        types += _prepare.operand_types(spec, self._arrays)
+        types += _prepare.operand_types(spec, [x for _, x in captured])
         return _spec.write(spec, types)[0]
 
     def ir(self, level: str = "attn", *, dtype: str = "float32",

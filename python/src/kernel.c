@@ -654,7 +654,8 @@ static PyObject *forward(PyObject *module, PyObject *const *arguments,
   if (!results)
     return NULL;
   /* As ctx's methods do, of which each costs a call. Of a softmax's output and
-   * LSE, which the backward needs, only the output has a gradient. */
+   * LSE, which the backward needs, only the output has a gradient if the caller
+   * gets nothing else. */
   PyObject *numbers = PyTuple_GetSlice(operands, 3, MAX_ARGUMENTS);
   PyObject *kept = numbers ? PyTuple_Pack(2, plan, numbers) : NULL;
   PyObject *saved = PyTuple_Pack(3, arguments[3], arguments[4], arguments[5]);
@@ -665,7 +666,8 @@ static PyObject *forward(PyObject *module, PyObject *const *arguments,
     Py_DECREF(saved);
     saved = all;
     failed = !others || !all ||
-             PyObject_SetAttr(ctx, torch.non_differentiable, others);
+             (PyTuple_GetItem(plan, PLAN_WANTS_LSE) != Py_True &&
+              PyObject_SetAttr(ctx, torch.non_differentiable, others));
     Py_XDECREF(others);
   }
   failed = failed || PyObject_SetAttr(ctx, torch.to_save, saved);

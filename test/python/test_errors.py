@@ -191,8 +191,6 @@ def test_masks_that_are_none(function, words):
     (dict(normalize="l2"), ValueError, ["'normalize'", "l1", "l2"]),
     (dict(normalize="l1"), ValueError, ["'normalize'"]),
     (dict(activation="relu", return_lse=True), ValueError, ["'return_lse'"]),
-    (dict(activation=lambda x: x + TABLE[0, 0]), NotImplementedError,
-     ["activation", "score_mod"]),
     (dict(activation=lambda x, y: x), TypeError, ["activation"]),
 ])
 def test_slots(arguments, error, words):

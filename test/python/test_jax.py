@@ -1,5 +1,6 @@
 """JAX on the CPU: typed FFI, jit, vmap, two devices."""
 
+import functools
 import os
 
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "")
@@ -250,6 +251,61 @@ def test_gradients_of_some_and_under_vmap():
         want = jax.grad(loss, argnums=(0, 1))(many[n], biases[n])
         for a, b in zip(got, want):
             close(a[n], np.asarray(b, np.float64))
+
+
+def test_gradients_through_the_lse():
+    sinks = jnp.arange(4.0)[:, None]
+    weight = jax.random.normal(jax.random.key(7), q.shape)
+
+    def loss(q, k, v, sinks):
+        out, lse = attnc.softmax_attention(q, k, v, causal=True,
+                                           return_lse=True)
+        return (out * weight * jax.nn.sigmoid(lse - sinks)[..., None]).sum()
+
+    # The sink is one more key, of which nothing is added.
+    def apart(q, k, v, sinks):
+        s = jnp.einsum("bhid,bhjd->bhij", q, k) / q.shape[-1] ** 0.5
+        s = jnp.where(jnp.tril(jnp.ones(s.shape[2:], bool),
+                               s.shape[3] - s.shape[2]), s, -jnp.inf)
+        p = jax.nn.softmax(jnp.concatenate([s, jnp.broadcast_to(
+            sinks[..., None], s.shape[:3] + (1,))], -1))[..., :-1]
+        return (jnp.einsum("bhij,bhjd->bhid", p, v) * weight).sum()
+
+    for a, b in zip(jax.jit(jax.grad(loss, (0, 1, 2, 3)))(q, k, v, sinks),
+                    jax.grad(apart, (0, 1, 2, 3))(q, k, v, sinks)):
+        close(a, np.asarray(b, np.float64), 1e-5)
+
+    def alone(q):
+        return attnc.softmax_attention(q, k, v, return_lse=True)[1].sum()
+
+    got = jax.grad(alone)(q)
+    want = jax.grad(lambda q: jax.nn.logsumexp(jnp.einsum(
+        "bhid,bhjd->bhij", q, k) / q.shape[-1] ** 0.5, -1).sum())(q)
+    close(got, np.asarray(want, np.float64), 1e-5)
+
+
+def test_epilogue_statistic_gradients():
+    gain = jnp.linspace(0.5, 2, v.shape[-1])
+
+    def fused(q, k, v, gain):
+        return attnc.attention(
+            q, k, v, activation="sigmoid", epilogue=lambda o, b, h, i, d, square:
+            o * attnc.ops.rsqrt(square + 1e-2) * gain[d])
+
+    def apart(q, k, v, gain):
+        out = attnc.attention(q, k, v, activation="sigmoid")
+        return out * jax.lax.rsqrt((out ** 2).mean(-1, keepdims=True) + 1e-2
+                                   ) * gain
+
+    def loss(*inputs, attention):
+        return (attention(*inputs) ** 3).sum()
+
+    for a, b in zip(
+            jax.jit(jax.grad(functools.partial(loss, attention=fused),
+                             (0, 1, 2, 3)))(q, k, v, gain),
+            jax.grad(functools.partial(loss, attention=apart),
+                     (0, 1, 2, 3))(q, k, v, gain)):
+        close(a, np.asarray(b, np.float64), 1e-5)
 
 
 def test_epilogue_gradients():

@@ -506,7 +506,7 @@ def test_a_warm_call_with_gradients(lse, monkeypatch):
         patched.setattr(_torch, "_recorded", None)
         found.append(attention(q, k, v, scale=0.25))
     if lse:
-        assert not found[2][1].requires_grad
+        assert all(found[k][1].requires_grad for k in range(3))
         assert torch.equal(found[0][1], found[2][1])
         found = [output for output, _ in found]
     weight = torch.randn_like(v)
@@ -566,6 +566,44 @@ def test_scale_gradients(activation, shape):
     check(*inputs[:3], activation=activation, scale=inputs[3])
 
 
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+def test_gradients_of_arrays_read_at_constants_and_by_groups(layout):
+    """table[1, h // 2, i, j], and of an epilogue."""
+    def call(module):
+        return lambda q, k, v, full, heads, gate: module.attention(
+            q, k, v, activation="sigmoid", layout=layout, causal=True,
+            score_mod=lambda s, b, h, i, j:
+            s * heads[2, h] + full[1, h // 2, i, j],
+            epilogue=lambda o, b, h, i, d: o * gate[0, i, h // 3, d])
+
+    inputs = [x if layout == "bhsd" else x.transpose(1, 2)
+              for x in tensors()]
+    n = inputs[0].shape[1 if layout == "bshd" else 2]
+    width = inputs[2].shape[-1]
+    inputs += [torch.randn(3, 2, n, n), torch.randn(3, 4),
+               torch.randn(1, n, 2, width)]
+    want = gradients(call(reference), [x.double() for x in inputs])
+    for _ in range(2):
+        for a, b in zip(gradients(call(attnc), inputs), want):
+            close(a, b, 3e-6)
+
+
+def test_gradients_of_what_an_activation_captures():
+    def call(module):
+        return lambda q, k, v, beta, shift: module.attention(
+            q, k, v, causal=True, normalize="l1",
+            activation=lambda x: torch.relu(x - shift[1]) + torch.exp(
+                beta * torch.tanh(x)))
+
+    inputs = tensors() + [torch.tensor(0.7), torch.tensor([0.2, -0.1])]
+    want = gradients(call(reference), [x.double() for x in inputs])
+    got = gradients(call(attnc), inputs)
+    for a, b in zip(got[:3], want):
+        close(a, b, 3e-6)
+    for a, b in zip(got[3:], want[3:]):
+        assert torch.allclose(a.double(), b, rtol=1e-4)
+
+
 @pytest.mark.parametrize("sizes", [(1, 1), (7, 300), (200, 33)])
 def test_gradients_of_relative_positions(sizes):
     """Of tables read at a difference, as T5, Swin and ALiBi's successors do."""
@@ -621,6 +659,24 @@ def test_epilogue_gradients(activation, layout):
         close(a, b, 2e-6)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_epilogue_statistic_gradients(activation):
+    """Through the mean square of a row, and of a gain a channel."""
+    def function(attention):
+        def call(q, k, v, gain):
+            return attention(
+                q, k, v, activation=activation, kv_len=torch.tensor([0, 20]),
+                epilogue=lambda o, b, h, i, d, mean_square:
+                o * torch.rsqrt(mean_square + 1e-2) * gain[d])
+        return call
+
+    inputs = [*tensors(Hkv=2), torch.randn(32)]
+    wide = [x.double() for x in inputs]
+    for a, b in zip(gradients(function(attnc.attention), inputs),
+                    gradients(function(reference.attention), wide)):
+        close(a, b, 1e-5)
+
+
 def test_epilogue_with_lse():
     q, k, v = (x.requires_grad_() for x in tensors())
     scale = torch.tensor(2.0)
@@ -633,10 +689,57 @@ def test_epilogue_with_lse():
     with torch.no_grad():
         want, want_lse = call(q)
     close(out, want)
-    assert torch.equal(lse, want_lse) and not lse.requires_grad
-    got, = torch.autograd.grad(out.sum(), q)
+    assert torch.equal(lse, want_lse)
+    got, = torch.autograd.grad(out.sum(), q, retain_graph=True)
     want, = torch.autograd.grad(2 * attnc.softmax_attention(q, k, v).sum(), q)
     close(got, want, 1e-5)
+    got, = torch.autograd.grad((out + lse[..., None]).sum(), q)
+    plain, lse = attnc.softmax_attention(q, k, v, return_lse=True)
+    want, = torch.autograd.grad((2 * plain + lse[..., None]).sum(), q)
+    close(got, want, 1e-5)
+
+
+def sink(attention, **arguments):
+    """Softmax with one more logit whose value is 0."""
+    def call(q, k, v, bias, sink):
+        out, lse = attention(q, k, v, bias=bias, return_lse=True, **arguments)
+        return out * torch.sigmoid(lse - sink)[..., None].to(out.dtype)
+    return call
+
+
+@pytest.mark.parametrize("arguments", [
+    dict(), dict(causal=True), dict(kv_len=torch.tensor([0, 33]))],
+    ids=lambda a: ",".join(a))
+def test_gradients_through_the_lse(arguments):
+    inputs = [*tensors(), torch.randn(1, 1, 1, 33), torch.randn(4, 1)]
+    want = gradients(sink(reference.attention, **arguments),
+                     [x.double() for x in inputs])
+    function = sink(attnc.softmax_attention, **arguments)
+    ways = [function, function]  # cold and warm
+    if arguments.get("causal"):
+        ways += [torch.compile(function, fullgraph=True, backend="aot_eager")]
+    for way in ways:
+        *got, dsink = gradients(way, inputs)
+        for a, b in zip(got, want):
+            close(a, b, 2e-6)
+        # torch's sum of the output, in which much cancels.
+        assert torch.allclose(dsink.double(), want[-1], atol=1e-4)
+
+
+def test_gradients_through_the_lse_alone():
+    def alone(attention):
+        return lambda q, k: attention(q, k, k.detach(), return_lse=True)[1]
+
+    inputs = tensors()[:2]
+    want = gradients(alone(reference.attention), [x.double() for x in inputs])
+    for _ in range(2):
+        for a, b in zip(gradients(alone(attnc.softmax_attention), inputs), want):
+            close(a, b, 2e-6)
+    function = alone(attnc.softmax_attention)
+    got = torch.func.grad(lambda q: function(q, inputs[1]).sum())(inputs[0])
+    want, = torch.autograd.grad(function(
+        inputs[0].requires_grad_(), inputs[1]).sum(), inputs[0])
+    close(got, want, 1e-6)
 
 
 def test_compiled_epilogue_gradients():
