@@ -204,6 +204,13 @@ Error ExplainCommand::explain(StringRef contents, Target target) {
     kernels.emplace_back();
     kernels.back().problem = getScheduleProblem(op, /*anyLayout=*/false);
   });
+  bool hasGradients = false;
+  artifact->module->walk([&](attn::BackwardOp) { hasGradients = true; });
+  if (kernels.empty() && hasGradients)
+    return makeError("expected an attention, the file has the gradients of "
+                     "one; explain it without attn.differentiate (gen without "
+                     "--backward), and see --emit=tile for the schedules of "
+                     "gradients");
   if (kernels.empty())
     return makeError("expected an attention, the file has none");
   if (Error error = setSizes())
