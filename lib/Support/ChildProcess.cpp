@@ -2,12 +2,14 @@
 
 #include "lib/Support/ChildProcess.h"
 
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/ScopeExit.h"
 
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <poll.h>
@@ -52,7 +54,8 @@ struct Fd {
 
 class Child {
 public:
-  llvm::Error start(llvm::ArrayRef<std::string> arguments);
+  llvm::Error start(llvm::ArrayRef<std::string> arguments,
+                    llvm::ArrayRef<std::string> defaults);
   void exchange(llvm::StringRef input, Clock::time_point deadline,
                 ChildResult &result);
   void finish(Clock::time_point deadline, ChildResult &result);
@@ -69,9 +72,31 @@ private:
 llvm::Error failure(const llvm::Twine &message) {
   return llvm::createStringError(message);
 }
+
+/// As execve wants them. The texts stay where they are.
+std::vector<char *> pointersTo(llvm::ArrayRef<std::string> texts) {
+  std::vector<char *> pointers;
+  for (const std::string &text : texts)
+    pointers.push_back(const_cast<char *>(text.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+std::vector<char *> environmentWith(llvm::ArrayRef<std::string> defaults) {
+  std::vector<char *> variables = pointersTo(defaults);
+  variables.pop_back();
+  llvm::erase_if(variables, [](llvm::StringRef variable) {
+    return std::getenv(variable.split('=').first.str().c_str());
+  });
+  for (char **variable = environ; variable && *variable; ++variable)
+    variables.push_back(*variable);
+  variables.push_back(nullptr);
+  return variables;
+}
 } // namespace
 
-llvm::Error Child::start(llvm::ArrayRef<std::string> arguments) {
+llvm::Error Child::start(llvm::ArrayRef<std::string> arguments,
+                         llvm::ArrayRef<std::string> defaults) {
   // A socket takes MSG_NOSIGNAL, which a pipe does not.
   int in[2], out[2], err[2];
   Fd childIn, childOut, childErr;
@@ -111,12 +136,10 @@ llvm::Error Child::start(llvm::ArrayRef<std::string> arguments) {
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
   });
-  std::vector<char *> argv;
-  for (const std::string &argument : arguments)
-    argv.push_back(const_cast<char *>(argument.c_str()));
-  argv.push_back(nullptr);
+  std::vector<char *> argv = pointersTo(arguments);
+  std::vector<char *> envp = environmentWith(defaults);
   if (int code = posix_spawn(&pid, argv[0], &actions, &attributes, argv.data(),
-                             environ))
+                             envp.data()))
     return failure("cannot run " + arguments[0] + ": " + strerror(code));
   return llvm::Error::success();
 }
@@ -191,12 +214,13 @@ void Child::finish(Clock::time_point deadline, ChildResult &result) {
 
 llvm::Expected<ChildResult> runChild(llvm::ArrayRef<std::string> arguments,
                                      llvm::StringRef input,
-                                     double timeoutSeconds) {
+                                     double timeoutSeconds,
+                                     llvm::ArrayRef<std::string> defaults) {
   auto deadline =
       Clock::now() + std::chrono::duration_cast<Clock::duration>(
                          std::chrono::duration<double>(timeoutSeconds));
   Child child;
-  if (llvm::Error error = child.start(arguments))
+  if (llvm::Error error = child.start(arguments, defaults))
     return std::move(error);
   ChildResult result;
   child.exchange(input, deadline, result);

@@ -27,11 +27,13 @@ struct ChildResult {
 };
 
 /// Runs a program to its end with `input` on standard input, collecting what
-/// it writes; the group is killed after `timeoutSeconds`. Fails only if the
-/// program cannot be started.
+/// it writes; the group is killed after `timeoutSeconds`. The environment is
+/// ours, with those of `defaults` ("NAME=value") that it lacks. Fails only if
+/// the program cannot be started.
 llvm::Expected<ChildResult> runChild(llvm::ArrayRef<std::string> arguments,
                                      llvm::StringRef input,
-                                     double timeoutSeconds);
+                                     double timeoutSeconds,
+                                     llvm::ArrayRef<std::string> defaults = {});
 
 /// From now on children stay in this process's group: what ends it ends them.
 void keepChildrenInGroup();

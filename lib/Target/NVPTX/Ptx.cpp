@@ -166,9 +166,9 @@ void annotate(llvm::Module &module) {
   }
 }
 
-/// The passes of LLVM's -O3 that change the PTX of sigmoid or softmax attention,
-/// in its order: found by leaving out others until it changed. The rest took
-/// more than half of the time and would unroll or vectorise.
+/// The passes of LLVM's -O3 that change the PTX of sigmoid or softmax
+/// attention, in its order: found by leaving out others until it changed. The
+/// rest took more than half of the time and would unroll or vectorise.
 constexpr const char *passPipeline =
     "ipsccp,function<eager-inv>(instcombine<max-iterations=1;"
     "no-verify-fixpoint>),cgscc(devirt<4>(function<eager-inv;no-rerun>("
@@ -179,7 +179,8 @@ constexpr const char *passPipeline =
     "no-hoist-loads-stores-with-cond-faulting;no-sink-common-insts;"
     "speculate-blocks;simplify-cond-branch;no-speculate-unpredictables>,"
     "reassociate,loop-mssa(licm<no-allowspeculation>,licm<allowspeculation>),"
-    "loop(indvars),instcombine<max-iterations=1;no-verify-fixpoint>))),"
+    "loop(indvars),early-cse<>,instcombine<max-iterations=1;"
+    "no-verify-fixpoint>))),"
     "function<eager-inv>(simplifycfg<bonus-inst-threshold=1;"
     "forward-switch-cond;switch-range-to-icmp;switch-to-lookup;no-keep-loops;"
     "hoist-common-insts;sink-common-insts;speculate-blocks;"

@@ -82,10 +82,13 @@ private:
   SmallString<128> path;
 };
 
+/// An assembler touches 70 MB once: with huge pages it takes a tenth less time.
+constexpr StringRef hugePages = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
+
 /// Runs an assembler; what it says comes back as text.
 llvm::Expected<ChildResult> runProgram(llvm::ArrayRef<std::string> arguments,
                                        double timeoutSeconds) {
-  auto result = runChild(arguments, "", timeoutSeconds);
+  auto result = runChild(arguments, "", timeoutSeconds, hugePages.str());
   if (result && result->timedOut)
     return failure(llvm::formatv("{0} did not finish in {1} s and was ended",
                                  arguments[0], timeoutSeconds));
