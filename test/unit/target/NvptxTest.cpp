@@ -148,6 +148,25 @@ TEST(PtxasTest, AFailureCarriesItsOutput) {
   EXPECT_NE(text.find("no such register"), std::string::npos) << text;
 }
 
+/// What a program says of the variable that asks for huge pages.
+static std::string tunablesOfPtxas() {
+  FakePtxas program("echo \"tunables $GLIBC_TUNABLES.\"; exit 3\n");
+  PtxasOptions options;
+  options.program = program.name();
+  auto cubin = assemble(".version 8.4", options);
+  return cubin ? "" : llvm::toString(cubin.takeError());
+}
+
+TEST(PtxasTest, HugePagesAreADefault) {
+  ::unsetenv("GLIBC_TUNABLES");
+  EXPECT_NE(tunablesOfPtxas().find("tunables glibc.malloc.hugetlb=1."),
+            std::string::npos);
+  ::setenv("GLIBC_TUNABLES", "glibc.malloc.check=0", 1);
+  EXPECT_NE(tunablesOfPtxas().find("tunables glibc.malloc.check=0."),
+            std::string::npos);
+  ::unsetenv("GLIBC_TUNABLES");
+}
+
 TEST(PtxasTest, TheDeadlineEndsTheWholeGroup) {
   llvm::SmallString<128> pidFile;
   llvm::sys::fs::createTemporaryFile("grandchild", "pid", pidFile);
