@@ -76,8 +76,6 @@ static void countPairValues(attn::BackwardOp op,
 /// Keys are split where there are at least so many for each row of queries:
 /// adding up what the ranges gave takes time for each row.
 static constexpr int64_t kKeysPerSplitRow = 2;
-/// Blocks of keys that a range is worth.
-static constexpr int64_t kLeastBlocks = 2;
 
 tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
   auto fused = dyn_cast<attn::FusedOp>(op);
@@ -740,7 +738,7 @@ Value ProgramBuilder::countRanges(tile::ScheduleAttr schedule,
   items = arith::MaxUIOp::create(b, items, number(1));
   Value wanted = arith::DivUIOp::create(b, number(schedule.getFill()), items);
   Value blocks = arith::DivUIOp::create(
-      b, sizes.keys.size, number(schedule.getBlockN() * kLeastBlocks));
+      b, sizes.keys.size, number(schedule.getBlockN() * tile::kLeastBlocks));
   Value ranges = arith::MinUIOp::create(b, most, wanted);
   return arith::MinUIOp::create(b, ranges, blocks);
 }

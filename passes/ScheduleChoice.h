@@ -65,6 +65,9 @@ struct PipeClocks {
 PipeClocks getPipeClocks(const ScheduleProblem &problem, ScheduleAttr schedule,
                          ElementCost cost);
 
+/// Where keys are split, blocks of keys that a range is worth.
+inline constexpr int64_t kLeastBlocks = 2;
+
 /// The names `chooseSchedule` accepts.
 bool isKnownTarget(llvm::StringRef target);
 

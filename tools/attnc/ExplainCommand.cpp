@@ -319,19 +319,43 @@ static std::string scaled(double value, StringRef unit) {
   return text;
 }
 
+namespace {
+/// How the rows of queries of all heads are cut into work items.
+struct ItemCount {
+  /// Blocks of queries of one sequence, each of which reads all keys, and the
+  /// ranges of keys that each becomes.
+  double blocks, ranges;
+};
+} // namespace
+
+/// As the launch plan counts them: with packed groups the rows of all heads of
+/// a key head are cut together, and keys are split until the items are enough.
+static ItemCount countItems(tile::ScheduleAttr schedule, double b, double h,
+                            double hk, double s, double sk) {
+  double group = schedule.getPackGroups() ? std::floor(h / hk) : 1;
+  double blocks = h / group * std::ceil(s * group / schedule.getBlockM());
+  double ranges = schedule.getSplits();
+  if (schedule.getFill()) {
+    double wanted = std::floor(schedule.getFill() / std::max(b * blocks, 1.0));
+    double longest = tile::kLeastBlocks * schedule.getBlockN();
+    ranges = std::min({ranges, wanted, std::floor(sk / longest)});
+  }
+  return {blocks, std::max(ranges, 1.0)};
+}
+
 void ExplainCommand::printCost(const Kernel &kernel, Target target) {
   auto of = [&](StringRef name) -> double { return *sizes.get(name); };
   double b = of("B"), h = of("H"), hk = of("Hkv"), s = of("S"), sk = of("Skv");
   double d = kernel.problem.headDim, dv = kernel.problem.valueHeadDim;
   double element = kernel.problem.elementType.getIntOrFloatBitWidth() / 8.0;
-  double blocks = std::ceil(s / kernel.schedule.getBlockM());
+  ItemCount items = countItems(kernel.schedule, b, h, hk, s, sk);
   double logits = b * h * s * sk;
   double flops = 2 * logits * (d + dv);
   // Every operand once is the least; a cache may have to fetch keys and
   // values again for each query block.
   double least = element * (b * h * s * (d + dv) + b * hk * sk * (d + dv));
   double most =
-      element * (b * h * s * (d + dv) + b * h * blocks * sk * (d + dv));
+      element * (b * h * s * (d + dv) + b * items.blocks * sk * (d + dv));
   Machine machine = machineOf(target, kernel.problem.elementType);
   double times[] = {flops / machine.flops, least / machine.bytes,
                     kernel.functions * logits / machine.functions};
@@ -339,8 +363,8 @@ void ExplainCommand::printCost(const Kernel &kernel, Target target) {
                                             "elementary functions"};
   outs() << "  sizes       B=" << int64_t(b) << " H=" << int64_t(h)
          << " Hkv=" << int64_t(hk) << " S=" << int64_t(s)
-         << " Skv=" << int64_t(sk) << ": " << int64_t(b * h * blocks)
-         << " work items\n"
+         << " Skv=" << int64_t(sk) << ": "
+         << int64_t(b * items.blocks * items.ranges) << " work items\n"
          << "  operations  " << scaled(flops, "FLOP") << " in products, "
          << scaled(logits, "logits")
          << format(" of %.3g slow and %.3g plain operations", kernel.functions,
