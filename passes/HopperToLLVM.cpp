@@ -24,6 +24,8 @@
 #include "mlir/Dialect/Arith/Transforms/Passes.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/SaveAndRestore.h"
 #include <deque>
@@ -75,10 +77,19 @@ struct RingInfo {
   }
 };
 
+/// How the launches of a kernel stand to those beside them in its programs.
+struct LaunchOrder {
+  /// It may begin while the launch before it ends, and waits for what that one
+  /// stored.
+  bool follows = false;
+  /// Some that follows comes after it.
+  bool leads = false;
+};
+
 class KernelLowering {
 public:
-  KernelLowering(KernelOp kernel)
-      : kernel(kernel), b(kernel), loc(kernel.getLoc()) {
+  KernelLowering(KernelOp kernel, LaunchOrder order)
+      : kernel(kernel), order(order), b(kernel), loc(kernel.getLoc()) {
     i32 = b.getI32Type();
     i64 = b.getI64Type();
     f32 = b.getF32Type();
@@ -320,6 +331,7 @@ private:
   Value packPair(Value low, Value high, Type element);
 
   KernelOp kernel;
+  LaunchOrder order;
   OpBuilder b;
   Location loc;
   Type i32, i64, f32;
@@ -431,6 +443,8 @@ void KernelLowering::finishSignature() {
   recipe.set("smem", b.getI64IntegerAttr(sharedBytes));
   recipe.set("cluster", b.getI64IntegerAttr(1));
   recipe.set("persistent", b.getBoolAttr(roles.getPersistent()));
+  if (order.follows)
+    recipe.set("follows", b.getUnitAttr());
   recipe.set("params", b.getArrayAttr(recipes));
   func->setAttr("attnc.kernel", recipe.getDictionary(b.getContext()));
 }
@@ -602,6 +616,10 @@ LogicalResult KernelLowering::run() {
   entry = newBlock();
   exit = newBlock();
   at(entry);
+  if (order.leads)
+    assembly("griddepcontrol.launch_dependents;", "", {}, {});
+  if (order.follows)
+    assembly("griddepcontrol.wait;", "", {}, {});
   layOutSharedMemory();
   Block *produce = newBlock(), *consume = newBlock();
   // All threads compute what the kernel's body computes.
@@ -973,8 +991,13 @@ KernelLowering::Part KernelLowering::getPart(CopyElementsOp op,
   part.first = constant(0);
   part.end = constant(rows);
   if (ring.filler == Filler::AllWarps) {
-    part.count = roundUp((rows + 3) / 4, part.group);
-    part.first = mul(warp, part.count);
+    // The first warp goes on to the bulk copies, if there are any.
+    bool isBusy = llvm::any_of(
+        rings, [](auto &r) { return r.second.filler == Filler::Bulk; });
+    int64_t warps = isBusy ? 3 : 4;
+    Value number = isBusy ? andi(add(warp, 3), constant(3)) : warp;
+    part.count = roundUp((rows + warps - 1) / warps, part.group);
+    part.first = mul(number, part.count);
     part.end =
         arith::MinSIOp::create(b, loc, add(part.first, part.count), part.end);
   }
@@ -3231,8 +3254,10 @@ struct HopperToLLVMPass
     if (kernels.empty())
       return;
     declareSharedMemory(module);
+    llvm::StringMap<LaunchOrder> orders = findOrders(module);
     for (KernelOp kernel : kernels) {
-      if (failed(KernelLowering(kernel).run()))
+      LaunchOrder order = orders.lookup(kernel.getSymName());
+      if (failed(KernelLowering(kernel, order).run()))
         return signalPassFailure();
       kernel.erase();
       ++numLowered;
@@ -3240,6 +3265,34 @@ struct HopperToLLVMPass
     for (auto func : module.getOps<LLVM::LLVMFuncOp>())
       if (failed(convertScalars(func)))
         return signalPassFailure();
+  }
+
+  /// Kernels of which several blocks fit on a multiprocessor are short: that
+  /// they begin beside the end of the launch before them counts.
+  llvm::StringMap<LaunchOrder> findOrders(ModuleOp module) {
+    llvm::StringMap<LaunchOrder> orders;
+    llvm::StringSet<> firsts;
+    for (auto program : module.getOps<tile::ProgramOp>()) {
+      StringRef before;
+      for (auto launch : program.getBody().getOps<tile::LaunchOp>()) {
+        if (before.empty())
+          firsts.insert(launch.getKernel());
+        before = launch.getKernel();
+      }
+    }
+    for (auto kernel : module.getOps<KernelOp>())
+      orders[kernel.getSymName()].follows =
+          kernel.getRoles().getResident() > 1 &&
+          !firsts.contains(kernel.getSymName());
+    for (auto program : module.getOps<tile::ProgramOp>()) {
+      StringRef before;
+      for (auto launch : program.getBody().getOps<tile::LaunchOp>()) {
+        if (!before.empty() && orders.lookup(launch.getKernel()).follows)
+          orders[before].leads = true;
+        before = launch.getKernel();
+      }
+    }
+    return orders;
   }
 
   /// All dynamic shared memory; kernels use it one at a time.

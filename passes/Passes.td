@@ -237,7 +237,9 @@ def HopperToLLVM : Pass<"hopper-to-llvm", "::mlir::ModuleOp"> {
   let description = [{
     Each `hopper.kernel` becomes an `llvm.func` of the same name with the
     attribute `attnc.kernel`, which tells a launcher the number of threads,
-    the shared memory and where each parameter comes from.
+    the shared memory and where each parameter comes from. Short kernels that
+    no program launches first `follow`: they may begin while the launch before
+    them ends, and wait for it before they read anything.
   }];
   let statistics = [Statistic<"numLowered", "num-lowered",
                               "Number of kernels lowered">];

@@ -103,6 +103,16 @@ int64_t sm90Stages(const ScheduleProblem &p, int64_t blockM, int64_t blockN,
   return stages;
 }
 
+/// The widest key block, up to `blockN`, beside which two slots for queries
+/// fit, if tensor cores can be fed with it; else 0.
+int64_t blockNOfTwoSlots(const ScheduleProblem &p, int64_t blockM,
+                         int64_t blockN) {
+  while (blockN >= kNarrowestOfThree &&
+         sm90Stages(p, blockM, blockN, /*slots=*/2) < 2)
+    blockN -= 16;
+  return blockN >= kNarrowestOfThree ? blockN : 0;
+}
+
 /// More consumers hide more of the elementwise work and reuse keys more, as
 /// long as that leaves a key block wide enough to feed the tensor cores.
 ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p,
@@ -124,12 +134,10 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p,
   // Then the exponentials of a softmax must come before the wait for the
   // product beside them; ptxas would move them.
   bool pin = pingpong && p.rowReductions;
-  // Three wait for each other, unless products take twice as long as elementary
-  // functions and all have the same keys: then turns gave a softmax 4 % at
-  // n = 2k and 3 % at n = 16k.
+  // Three wait for each other, unless all rows have the same keys: then turns
+  // gave a softmax 3 to 4 % at n = 2k, and from -3 to 3 % at n = 16k.
   if (consumers == 3 && p.rowReductions && !p.unevenKeys)
-    pingpong = 2 * (p.headDim + p.valueHeadDim) / kFlopsPerClock >=
-               2 / kFunctionsPerClock;
+    pingpong = true;
   // In a persistent grid the next item's copies run during this one's end, if
   // there are slots for the queries of both: 3 to 16 % at n = 2k and within 3 %
   // at n = 16k. It takes registers from a speculation, whose schedule with a
@@ -140,6 +148,15 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p,
       consumers >= 3 && !p.cooperative && stages >= (isTight ? 4 : 3);
   if (!persistent)
     stages = std::max<int64_t>(sm90Stages(p, blockM, blockN, /*slots=*/1), 2);
+  // For a masked softmax of two consumers they are worth a narrower block: at
+  // head dim 192 5 % at n = 2k for 4 % at n = 16k.
+  if (consumers == 2 && p.rowReductions > 1 && p.unevenKeys && !p.cooperative)
+    if (int64_t narrower = blockNOfTwoSlots(p, blockM, blockN)) {
+      blockN = narrower;
+      stages = sm90Stages(p, blockM, blockN, /*slots=*/2);
+      persistent = true;
+      pin = false;
+    }
   return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
                            Order::Overlap, pingpong, pin, persistent, 1,
                            getWidestSlice(blockN), /*staged=*/true);
@@ -317,9 +334,15 @@ ScheduleAttr splitSm90a(MLIRContext *context, const ScheduleProblem &p) {
   int64_t budget = resident == 2 ? kHalf : kSharedMemory, stages = 2;
   while (stages < 6 && bytes(stages + 1) <= budget)
     ++stages;
-  auto schedule = ScheduleAttr::get(
-      context, kRowsPerConsumer, blockN, 1, stages, Order::Serial, false, false,
-      false, 1, getWidestSlice(blockN), /*staged=*/false);
+  // Beside a softmax the next product is started: 2 to 7 % at head dims 64 and
+  // 128. Without maxima of rows it gains less, and nothing where many key heads
+  // keep the GPU busy.
+  bool overlaps =
+      p.rowReductions > 1 && std::max(p.headDim, p.valueHeadDim) <= 128;
+  auto schedule =
+      ScheduleAttr::get(context, kRowsPerConsumer, blockN, 1, stages,
+                        overlaps ? Order::Overlap : Order::Serial, false, false,
+                        false, 1, getWidestSlice(blockN), /*staged=*/false);
   return schedule.withSplit(kMostSplits, kMultiprocessors * resident, resident,
                             p.hasGroups);
 }

@@ -36,6 +36,7 @@ typedef struct {
   union {
     char bytes[64];
     unsigned cluster[3];
+    int allowed;
   } value;
 } @_attribute;
 typedef struct {
@@ -485,23 +486,33 @@ Error Writer::writeLaunch(tile::LaunchOp op) {
      << recipe.cluster << " * " << recipe.cluster << ";\n";
   put("    if (blocks > INT32_MAX)\n"
       "      return @_fail(\"more work items than one launch can hold\");\n");
+  // Of the two attributes a kernel has one at most.
+  bool inCluster = recipe.cluster > 1;
   os << "    memset(&attribute, 0, sizeof(attribute));\n"
-        "    memset(&config, 0, sizeof(config));\n"
-        "    attribute.id = 4;\n"
-     << "    attribute.value.cluster[0] = " << recipe.cluster << ";\n"
-     << "    attribute.value.cluster[1] = attribute.value.cluster[2] = 1;\n"
-        "    config.grid[0] = (unsigned)blocks;\n"
+        "    memset(&config, 0, sizeof(config));\n";
+  if (inCluster)
+    os << "    attribute.id = 4;\n    attribute.value.cluster[0] = "
+       << recipe.cluster
+       << ";\n    attribute.value.cluster[1] = attribute.value.cluster[2] = "
+          "1;\n";
+  else if (recipe.follows)
+    os << "    attribute.id = 6;\n    attribute.value.allowed = 1;\n";
+  os << "    config.grid[0] = (unsigned)blocks;\n"
      << "    config.block[0] = " << recipe.threads << ";\n"
      << "    config.grid[1] = config.grid[2] = config.block[1] =\n"
         "        config.block[2] = 1;\n"
      << "    config.shared_bytes = " << recipe.sharedBytes << ";\n"
      << "    config.stream = stream;\n    config.attributes = &attribute;\n"
-     << "    config.attribute_count = " << (recipe.cluster > 1) << ";\n";
+     << "    config.attribute_count = "
+     << (inCluster        ? "1"
+         : recipe.follows ? "launched"
+                          : "0")
+     << ";\n";
   put("    if ((status = @_driver(cuLaunchKernelEx(&config, kernel->function,\n"
       "                                            parameters, 0),\n"
       "                           \"launching a kernel\")))\n"
       "      return status;\n");
-  os << "  }\n";
+  os << "    launched = 1;\n  }\n";
   return Error::success();
 }
 
@@ -551,12 +562,13 @@ Error Writer::writeBody(bool launching) {
     return Error::success();
   }
   put("  if (workspace_bytes < bytes)\n"
-      "    return @_fail(\"the workspace is too small\");\n");
+      "    return @_fail(\"the workspace is too small\");\n"
+      "  int launched = 0;\n");
   for (Operation &op : program.getBody().front())
     if (isa<tile::LaunchOp>(op))
       if (Error error = writeOp(op, launching))
         return error;
-  os << "  return status;\n}\n";
+  os << "  (void)launched;\n  return status;\n}\n";
   return Error::success();
 }
 

@@ -401,18 +401,27 @@ llvm::Error CudaModule::bindOne(const CudaLaunch &launch, const Placed &kernel,
 
 llvm::Error CudaCall::launch(CuStream stream) const {
   for (const One &one : llvm::ArrayRef(launches).take_front(count)) {
-    CuLaunchAttribute cluster = {};
-    cluster.id = cu::launchClusterDimension;
-    cluster.cluster[0] = one.recipe->cluster;
-    cluster.cluster[1] = cluster.cluster[2] = 1;
+    CuLaunchAttribute attributes[2] = {};
     CuLaunchConfig config = {};
+    auto add = [&](int id) -> CuLaunchAttribute & {
+      CuLaunchAttribute &attribute = attributes[config.attributeCount++];
+      attribute.id = id;
+      return attribute;
+    };
+    if (one.recipe->cluster > 1) {
+      CuLaunchAttribute &cluster = add(cu::launchClusterDimension);
+      cluster.cluster[0] = one.recipe->cluster;
+      cluster.cluster[1] = cluster.cluster[2] = 1;
+    }
+    // Not beside what others put on the stream.
+    if (one.recipe->follows && &one != launches.data())
+      add(cu::launchProgrammaticSerialization).allowed = 1;
     config.grid[0] = one.grid;
     config.block[0] = one.recipe->threads;
     config.grid[1] = config.grid[2] = config.block[1] = config.block[2] = 1;
     config.sharedBytes = one.recipe->sharedBytes;
     config.stream = stream;
-    config.attributes = &cluster;
-    config.attributeCount = one.recipe->cluster > 1 ? 1 : 0;
+    config.attributes = attributes;
     CuStatus status = driver->launchKernel(&config, one.function,
                                            one.parameters.pointers(), nullptr);
     if (status)

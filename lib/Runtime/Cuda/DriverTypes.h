@@ -26,6 +26,7 @@ struct CuLaunchAttribute {
   union {
     char bytes[64];
     unsigned cluster[3];
+    int allowed;
   };
 };
 
@@ -47,6 +48,7 @@ constexpr int deviceSharedPerBlock = 97;
 constexpr int functionDynamicShared = 8;
 constexpr int functionLargeClusters = 14;
 constexpr int launchClusterDimension = 4;
+constexpr int launchProgrammaticSerialization = 6;
 constexpr int captureModeRelaxed = 2;
 } // namespace cu
 

@@ -167,6 +167,7 @@ llvm::Expected<KernelRecipe> readKernelRecipe(LLVM::LLVMFuncOp kernel) {
   recipe.sharedBytes = reader.integer("smem", std::nullopt, 0, 1 << 20);
   recipe.cluster = reader.integer("cluster", 1, 1, 16);
   recipe.persistent = reader.boolean("persistent");
+  recipe.follows = reader.boolean("follows");
   auto parameters = dictionary.getAs<ArrayAttr>("params");
   if (!parameters)
     reader.complain("params", "an array of dictionaries");

@@ -40,6 +40,9 @@ struct KernelRecipe {
   unsigned cluster = 1;
   /// The grid is what fits on the device at once, not one block an item.
   bool persistent = false;
+  /// It may begin while the launch before it ends: it waits by itself for what
+  /// that one stores.
+  bool follows = false;
   std::vector<KernelParameter> parameters;
 };
 

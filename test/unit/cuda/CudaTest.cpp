@@ -10,8 +10,10 @@
 
 #include "gtest/gtest.h"
 
+#include <array>
 #include <cstring>
 #include <dlfcn.h>
+#include <vector>
 
 using namespace attnc;
 
@@ -103,6 +105,53 @@ void record(const CuLaunchConfig &config, void **parameters) {
 }
 
 alignas(256) char memory[1 << 16];
+
+/// A launch for the rows of `x` and one, which follows, for those of `y`.
+std::string moduleOfTwo() {
+  return R"(
+tile.program @f(%x: !tile.view<?x?xbf16> {tile.name = "x"},
+                %y: !tile.view<?x?xbf16> {tile.name = "y", tile.result}) {
+  %n = tile.dim %x, 0 : !tile.view<?x?xbf16>
+  %m = tile.dim %y, 0 : !tile.view<?x?xbf16>
+  tile.launch @a(%x) items %n : !tile.view<?x?xbf16>
+  tile.launch @b(%y) items %m : !tile.view<?x?xbf16>
+}
+llvm.func @a(%0: !llvm.ptr<1>) attributes {attnc.kernel = {threads = 128 : i64,
+    smem = 0 : i64, params = [{kind = "pointer", arg = 0 : i64}]}} {
+  llvm.return
+}
+llvm.func @b(%0: !llvm.ptr<1>) attributes {attnc.kernel = {threads = 256 : i64,
+    smem = 0 : i64, follows, params = [{kind = "pointer", arg = 0 : i64}]}} {
+  llvm.return
+})";
+}
+
+// A kernel that follows may begin beside the end of the launch before it, not
+// of what others put on the stream.
+TEST_F(CudaTest, OnlyAfterALaunchOfItsOwnAKernelFollows) {
+  module = mlir::parseSourceString<mlir::ModuleOp>(moduleOfTwo(), &context);
+  ASSERT_TRUE(module);
+  auto program = CudaProgram::load(*driver, *module, "image");
+  ASSERT_TRUE(bool(program)) << message(program.takeError());
+  static std::vector<std::array<int, 4>> launches;
+  fake->onLaunch = [](const CuLaunchConfig &config, void **) {
+    bool any = config.attributeCount > 0;
+    launches.push_back({int(config.block[0]), int(config.attributeCount),
+                        any ? config.attributes[0].id : 0,
+                        any ? config.attributes[0].allowed : 0});
+  };
+  using Launches = std::vector<std::array<int, 4>>;
+  for (auto [rows, wanted] :
+       {std::pair(7, Launches{{128, 0, 0, 0}, {256, 1, 6, 1}}),
+        std::pair(0, Launches{{256, 0, 0, 0}})}) {
+    launches.clear();
+    std::vector<Argument> arguments{view(memory, rows, 8, 8),
+                                    view(memory + 4096, 7, 8, 8)};
+    llvm::Error error = (*program)->launch(arguments, nullptr, memory, 0);
+    ASSERT_FALSE(bool(error)) << message(std::move(error));
+    EXPECT_EQ(launches, wanted);
+  }
+}
 
 TEST_F(CudaTest, ALaunchFollowsItsRecipe) {
   auto program = load();
