@@ -225,6 +225,10 @@ private:
   void lowerAwait(AwaitOp op);
   void lowerPut(PutOp op);
   void lowerZeroRows(ZeroRowsOp op);
+  Value getPrefetched(Value scratch, Value slot);
+  void lowerPrefetch(PrefetchOp op);
+  Values fetch(FetchOp op, int64_t first, int64_t count);
+  void lowerFetch(FetchOp op);
   void arriveOnce(Value address);
   void lowerRelease(ReleaseOp op);
   LogicalResult lowerWgmma(WgmmaOp op);
@@ -260,6 +264,7 @@ private:
   LogicalResult emitLoads(LoadOp op, ArrayRef<int64_t> indices,
                           Values &results);
   LogicalResult emitMap(MapOp op, ArrayRef<int64_t> indices, Values &results);
+  void fetchFor(MapOp op, FragOffset offset);
   LogicalResult emitRowScaling(MapOp op, Values &results);
   LogicalResult emitMask(MaskOp op, ArrayRef<int64_t> indices, Values &results);
   Value convertElement(Value value, Type element);
@@ -1719,6 +1724,16 @@ static bool isStreamed(Value frag) {
   return true;
 }
 
+/// Whether each user fetches what it needs, two columns at a time: all at once
+/// would take registers. Others branch, and have it before.
+static bool isFetchedByUsers(Value frag) {
+  return frag.getDefiningOp<FetchOp>() &&
+         llvm::all_of(frag.getUsers(), [](Operation *user) {
+           auto map = dyn_cast<MapOp>(user);
+           return map && map.getWidth() <= 2;
+         });
+}
+
 /// The elements of `frag` at `indices`.
 LogicalResult KernelLowering::emitElements(Value frag,
                                            ArrayRef<int64_t> indices,
@@ -1824,9 +1839,15 @@ LogicalResult KernelLowering::emitMap(MapOp op, ArrayRef<int64_t> indices,
   for (auto [input, elements] : llvm::zip(op.getInputs(), streamed))
     if (isStreamed(input) && failed(emitElements(input, indices, elements)))
       return failure();
-  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
+  llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol), keepWarp(warp);
+  for (Value input : op.getInputs())
+    if (isFetchedByUsers(input)) {
+      set(input, Values(cast<FragType>(input.getType()).getCount()));
+      warp = refreshed(warp);
+    }
   refreshPosition(op.getBody(), op.getBody().getNumArguments() - 2);
   for (size_t i = 0; i < indices.size(); i += width) {
+    fetchFor(op, offsetOf(type, indices[i]));
     Values arguments;
     for (auto [input, elements] : llvm::zip(op.getInputs(), streamed))
       for (size_t k = i; k < i + width; ++k)
@@ -1839,6 +1860,21 @@ LogicalResult KernelLowering::emitMap(MapOp op, ArrayRef<int64_t> indices,
       return failure();
   }
   return success();
+}
+
+/// What the elements at `offset` and next to it read and was prefetched.
+void KernelLowering::fetchFor(MapOp op, FragOffset offset) {
+  for (Value input : op.getInputs()) {
+    if (!isFetchedByUsers(input))
+      continue;
+    int64_t first = offset.col / 8 * 2;
+    Values all = llvm::to_vector(getAll(input));
+    if (all[first])
+      continue;
+    Values pair = fetch(input.getDefiningOp<FetchOp>(), first, 2);
+    std::copy(pair.begin(), pair.end(), all.begin() + first);
+    set(input, all);
+  }
 }
 
 LogicalResult KernelLowering::emitMask(MaskOp op, ArrayRef<int64_t> indices,
@@ -2578,6 +2614,63 @@ void KernelLowering::addByCopy(StoreOp op, ArrayRef<Value> elements,
   assembly(text, constraints, {}, operands);
 }
 
+/// Of what is prefetched.
+static constexpr int64_t kPrefetchBytes = 4;
+
+/// This warp's slot of a scratch.
+Value KernelLowering::getPrefetched(Value scratch, Value slot) {
+  int64_t bytes = kPrefetchBytes * cast<SmemType>(scratch.getType()).getCols();
+  // The consumers' first warp is warp 4.
+  Value number = add(mul(add(warp, -4), 2), get(slot));
+  return add(mul(number, bytes), add(base, scratches.lookup(scratch)));
+}
+
+void KernelLowering::lowerPrefetch(PrefetchOp op) {
+  // Computed here: as invariants, addresses would fill registers in the loop.
+  llvm::SaveAndRestore keepWarp(warp);
+  warp = refreshed(warp);
+  Value col = refreshed(lane);
+  Values symbols;
+  for (Value coordinate : op.getCoordinates())
+    symbols.push_back(refreshed(get(coordinate)));
+  Value rows = op.getRows() ? get(op.getRows()) : Value();
+  Value to = add(getPrefetched(op.getScratch(), op.getSlot()),
+                 mul(col, kPrefetchBytes));
+  int64_t cols = op.getScratch().getType().getCols();
+  for (int64_t first = 0; first < cols; first += 32) {
+    Access access = getAccess(op.getView(), op.getMap(), symbols, rows,
+                              constant(0), add(col, first));
+    Value pointer = elementPointer(op.getView(), access.offset);
+    assembly("{\n.reg .b32 s;\nselp.b32 s, 4, 0, $2;\n"
+             "cp.async.ca.shared.global [$0+" +
+                 std::to_string(first * kPrefetchBytes) + "], [$1], 4, s;\n}",
+             "r,l,b", {}, {to, pointer, access.inBounds});
+  }
+}
+
+/// Values `first` and following of what was prefetched.
+Values KernelLowering::fetch(FetchOp op, int64_t first, int64_t count) {
+  FragType type = op.getFrag().getType();
+  Value from = add(getPrefetched(op.getScratch(), op.getSlot()),
+                   mul(firstCol, kPrefetchBytes));
+  bool isFloat = type.getElementType().isF32();
+  std::string text, constraints;
+  repeat(constraints, isFloat ? "=f" : "=r", count);
+  constraints += ",r";
+  for (int64_t i = 0; i < count; i += 2)
+    text += "ld.shared.v2.b32 {" + operandList(i, 2) + "}, [$" +
+            std::to_string(count) + "+" +
+            std::to_string(offsetOf(type, first + i).col * kPrefetchBytes) +
+            "];\n";
+  return assembly(text, constraints,
+                  SmallVector<Type>(count, type.getElementType()), {from});
+}
+
+void KernelLowering::lowerFetch(FetchOp op) {
+  if (!isFetchedByUsers(op.getFrag()))
+    set(op.getFrag(), fetch(op, 0, op.getFrag().getType().getCount()));
+}
+
 /// A store of a fragment whose quads are neighbours in memory. The groups of
 /// eight columns lie in the dim before the last.
 LogicalResult KernelLowering::storeQuads(StoreOp op) {
@@ -3100,6 +3193,15 @@ LogicalResult KernelLowering::lower(Operation *op) {
       .Case<ZeroRowsOp>(
           [&](ZeroRowsOp zero) { return lowerZeroRows(zero), success(); })
       .Case<PutOp>([&](PutOp put) { return lowerPut(put), success(); })
+      .Case<PrefetchOp>([&](PrefetchOp prefetch) {
+        return lowerPrefetch(prefetch), success();
+      })
+      .Case<PrefetchedOp>([&](PrefetchedOp) {
+        assembly("cp.async.wait_all;\nbar.warp.sync 0xffffffff;", "", {}, {});
+        return success();
+      })
+      .Case<FetchOp>(
+          [&](FetchOp fetch) { return lowerFetch(fetch), success(); })
       .Case<ColumnsOp>([&](ColumnsOp columns) {
         // Within a panel, the swizzle follows the address.
         SmemType type = columns.getResult().getType();

@@ -126,13 +126,46 @@ LogicalResult TensorMapOp::verify() {
   return success();
 }
 
+static bool is32Bits(SmemType type) {
+  Type element = type.getElementType();
+  return element.isF32() || element.isInteger(32);
+}
+
+/// Two rows for each warp, a whole number of elements for each lane.
+static bool isPrefetchScratch(SmemType type) {
+  return type.getRows() == kPrefetchRows && type.getCols() % 32 == 0 &&
+         is32Bits(type);
+}
+
 LogicalResult ScratchOp::verify() {
   SmemType slot = getSlot().getType();
-  if (slot.getRows() != kWgmmaRows || slot.getCols() % 8 ||
-      !slot.getElementType().isF32())
-    return emitOpError() << "has 64 rows of f32 in a multiple of 8 columns, "
-                            "got "
+  bool isSums = slot.getRows() == kWgmmaRows && slot.getElementType().isF32();
+  bool isPrefetched = slot.getRows() == kPrefetchRows && is32Bits(slot);
+  if (slot.getCols() % 8 || !(isSums || isPrefetched))
+    return emitOpError() << "has 64 rows of f32, or 8 of 32 bits, in a "
+                            "multiple of 8 columns, got "
                          << slot;
+  return success();
+}
+
+LogicalResult PrefetchOp::verify() {
+  SmemType scratch = getScratch().getType();
+  if (!isPrefetchScratch(scratch) ||
+      getView().getType().getElementType() != scratch.getElementType())
+    return emitOpError() << "takes elements of 32 bits to 8 rows of a multiple "
+                            "of 32 columns, got "
+                         << getView().getType() << " and " << scratch;
+  return success();
+}
+
+LogicalResult FetchOp::verify() {
+  SmemType scratch = getScratch().getType();
+  FragType frag = getFrag().getType();
+  if (!isPrefetchScratch(scratch) || frag.getLayout() != Layout::Col ||
+      frag.getCols() > scratch.getCols() || frag.getCols() % 8 ||
+      frag.getElementType() != scratch.getElementType())
+    return emitOpError() << "gives at most the columns of the scratch, got "
+                         << frag << " of " << scratch;
   return success();
 }
 

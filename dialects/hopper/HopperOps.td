@@ -121,8 +121,9 @@ def Hopper_ScratchOp : Hopper_Op<"scratch",
     [MemoryEffects<[MemAlloc]>, HasParent<"KernelOp">]> {
   let summary = "Shared memory of each consumer's own, without barriers";
   let description = [{
-    For what passes through on its way to global memory, in the order that
-    who uses it likes. `name` is for readers of the IR.
+    For what passes through on its way to or from global memory, in the order
+    that who uses it likes: 64 rows of sums, or two rows for each of the four
+    warps of what is prefetched. `name` is for readers of the IR.
   }];
   let arguments = (ins StrAttr:$name);
   let results = (outs Hopper_SmemType:$slot);
@@ -255,6 +256,43 @@ def Hopper_ColumnsOp : Hopper_Op<"columns", [Pure]> {
   let results = (outs Hopper_SmemType:$result);
   let assemblyFormat = [{
     $slot `[` $index `]` attr-dict `:` type($slot) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def Hopper_PrefetchOp : Hopper_Op<"prefetch",
+    [AttrSizedOperandSegments, Hopper_Ordered]> {
+  let summary = "Consumer: starts to copy one value a column";
+  let description = [{
+    For a block that is to come: the row of 32-bit elements at
+    map(0, c)[coordinates...], any strides and alignment; outside the view, or
+    where `rows` is not positive, 0. Each warp copies to a part of the scratch
+    of its own, whose two slots (0 and 1) take turns.
+  }];
+  let arguments = (ins Tile_ViewType:$view, Variadic<Index>:$coordinates,
+    AffineMapAttr:$map, Optional<Index>:$rows, Hopper_SmemType:$scratch,
+    Index:$slot);
+  let assemblyFormat = [{
+    $view `[` $coordinates `]` `by` $map (`rows` $rows^)? `to`
+    $scratch `[` $slot `]` attr-dict `:` type($view) `,` type($scratch)
+  }];
+  let hasVerifier = 1;
+}
+
+def Hopper_PrefetchedOp : Hopper_Op<"prefetched", [Hopper_Ordered]> {
+  let summary = "Consumer: waits for all that this warp prefetches";
+  let description = [{
+    What was fetched of other slots before may be written again after it.
+  }];
+  let assemblyFormat = "attr-dict";
+}
+
+def Hopper_FetchOp : Hopper_Op<"fetch", [Hopper_Ordered]> {
+  let summary = "Consumer: a `col` fragment that was prefetched";
+  let arguments = (ins Hopper_SmemType:$scratch, Index:$slot);
+  let results = (outs Hopper_FragType:$frag);
+  let assemblyFormat = [{
+    $scratch `[` $slot `]` attr-dict `:` type($scratch) `->` type($frag)
   }];
   let hasVerifier = 1;
 }

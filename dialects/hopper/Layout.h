@@ -26,6 +26,8 @@ inline constexpr int64_t kPanelColumns = 64;
 inline constexpr int64_t kWgmmaK = 16;
 /// The rows that one warpgroup multiplies.
 inline constexpr int64_t kWgmmaRows = 64;
+/// Of what a warpgroup prefetches: two for each warp.
+inline constexpr int64_t kPrefetchRows = 8;
 
 inline constexpr int64_t roundUp(int64_t x, int64_t to) {
   return (x + to - 1) / to * to;

@@ -209,7 +209,7 @@ func.func @f(%x: !hopper.frag<64x64xbf16, acc>, %v: !tile.view<?x?xbf16>) {
 // -----
 
 hopper.kernel @f(%v: !tile.view<?x64xf32>) roles(#hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240>) {
-  // expected-error@+1 {{has 64 rows of f32 in a multiple of 8 columns}}
+  // expected-error@+1 {{has 64 rows of f32, or 8 of 32 bits, in a multiple of 8 columns}}
   %sums = hopper.scratch "sums" : !hopper.smem<64x64xbf16>
   hopper.producer {
   }
@@ -222,5 +222,21 @@ hopper.kernel @f(%v: !tile.view<?x64xf32>) roles(#hopper.roles<consumers = 2, pr
 func.func @f(%x: !hopper.frag<64x64xf32, acc>, %v: !tile.view<?x64xf32>, %s: !hopper.smem<64x64xf32>) {
   // expected-error@+1 {{adds through a hopper.scratch as wide}}
   hopper.store add %x, %v[] by affine_map<(r, c) -> (r, c)> through %s : !hopper.smem<64x64xf32> : !hopper.frag<64x64xf32, acc>, !tile.view<?x64xf32>
+  return
+}
+
+// -----
+
+func.func @f(%v: !tile.view<?xbf16>, %s: !hopper.smem<8x64xf32>, %at: index) {
+  // expected-error@+1 {{takes elements of 32 bits to 8 rows of a multiple of 32 columns}}
+  hopper.prefetch %v[%at] by affine_map<(r, c)[at] -> (at + c)> to %s[%at] : !tile.view<?xbf16>, !hopper.smem<8x64xf32>
+  return
+}
+
+// -----
+
+func.func @f(%s: !hopper.smem<8x64xf32>, %at: index) {
+  // expected-error@+1 {{gives at most the columns of the scratch}}
+  %x = hopper.fetch %s[%at] : !hopper.smem<8x64xf32> -> !hopper.frag<1x80xf32, col>
   return
 }

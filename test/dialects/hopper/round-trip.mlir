@@ -143,3 +143,19 @@ hopper.kernel @sums(%v: !tile.view<?x8x128xf32>) roles(#hopper.roles<consumers =
     hopper.store add %x, %v[] by #sums through %sums : !hopper.smem<64x64xf32> : !hopper.frag<64x64xf32, acc>, !tile.view<?x8x128xf32>
   }
 }
+
+// CHECK-LABEL: hopper.kernel @columns
+hopper.kernel @columns(%v: !tile.view<?x?xi32>) roles(#hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240>) {
+  // CHECK: hopper.scratch "columns" : <8x96xi32>
+  %columns = hopper.scratch "columns" : !hopper.smem<8x96xi32>
+  hopper.producer {
+  }
+  hopper.consumers (%wg) {
+    // CHECK: hopper.prefetch %{{.*}}[%{{.*}}, %{{.*}}] by #{{.*}} rows %{{.*}} to %{{.*}}[%{{.*}}] : <?x?xi32>, <8x96xi32>
+    hopper.prefetch %v[%wg, %wg] by affine_map<(r, c)[h, at] -> (h, at + c)> rows %wg to %columns[%wg] : !tile.view<?x?xi32>, !hopper.smem<8x96xi32>
+    // CHECK: hopper.prefetched
+    hopper.prefetched
+    // CHECK: hopper.fetch %{{.*}}[%{{.*}}] : <8x96xi32> -> <1x80xi32, col>
+    %x = hopper.fetch %columns[%wg] : !hopper.smem<8x96xi32> -> !hopper.frag<1x80xi32, col>
+  }
+}
