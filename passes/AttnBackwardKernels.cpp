@@ -1164,6 +1164,13 @@ bool attnc::mayUseOneKernel(attn::BackwardOp op) {
                       [](Value gradient) { return gradient.use_empty(); });
 }
 
+bool attnc::hasQueryKernel(attn::BackwardOp op, tile::ScheduleAttr schedule) {
+  if (schedule.getOneKernel() && mayUseOneKernel(op))
+    return false;
+  return !op.getDquery().use_empty() ||
+         !gradientsOf(op, attn::CaptureKind::Queries).empty();
+}
+
 SmallVector<AttnKernel>
 attnc::buildBackwardKernels(ImplicitLocOpBuilder &builder,
                             function_ref<std::string(StringRef)> name,
@@ -1190,8 +1197,7 @@ attnc::buildBackwardKernels(ImplicitLocOpBuilder &builder,
     add([&] { return sumsKernel("query_gradient").round(); });
     return kernels;
   }
-  if (!op.getDquery().use_empty() ||
-      !gradientsOf(op, attn::CaptureKind::Queries).empty())
+  if (hasQueryKernel(op, schedule))
     add([&] {
       return QueryKernel(builder, name("query_gradient"), op, orders,
                          schedules.queriesStay)

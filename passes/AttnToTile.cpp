@@ -53,15 +53,17 @@ static void countLoopValues(attn::FusedOp op, tile::ScheduleProblem &problem) {
     problem.keyValues += 2;
 }
 
-/// The same for gradients: rows are queries in one kernel, keys in another.
+/// The same for gradients: queries pass in one kernel, keys in another. What
+/// belongs to the rows that stay is read once.
 static void countPairValues(attn::BackwardOp op,
                             tile::ScheduleProblem &problem) {
+  unsigned passing = problem.queriesStay ? 3 : 2;
   auto count = [&](Value value, AffineMap map) {
     if (!isa<RankedTensorType>(value.getType()))
       return;
     if (attn::getCaptureKind(map) == attn::CaptureKind::Positions)
       ++problem.positionValues;
-    else if (map.isFunctionOfDim(2) || map.isFunctionOfDim(3))
+    else if (map.isFunctionOfDim(passing))
       ++problem.keyValues;
   };
   for (auto [value, map] : llvm::zip_equal(
@@ -73,11 +75,43 @@ static void countPairValues(attn::BackwardOp op,
       count(capture.value, capture.map);
 }
 
+/// What the gradients' regions need beside weight and logit gradient: positions
+/// and, where queries stay, gradients that are summed over keys.
+static void countRegions(attn::BackwardOp op, tile::ScheduleProblem &problem) {
+  constexpr unsigned kRow = 3, kColumn = 4;
+  auto count = [&](Region &region, unsigned tiles) {
+    unsigned row = tiles - 1 + kRow, column = tiles - 1 + kColumn;
+    problem.positions |= !region.getArgument(row).use_empty() ||
+                         !region.getArgument(column).use_empty();
+  };
+  count(op.getWeight(), 1);
+  count(op.getGradient(), 3);
+  Block &gradient = op.getGradient().front();
+  problem.logits =
+      !gradient.getArgument(0).use_empty() &&
+      llvm::any_of(gradient.without_terminator(), [](Operation &inner) {
+        return !isa<arith::ArithDialect>(inner.getDialect());
+      });
+  if (!problem.queriesStay)
+    return;
+  for (auto [number, index] : llvm::enumerate(op.getOf())) {
+    AffineMap map = cast<AffineMapAttr>(op.getMaps()[index]).getValue();
+    Region &region = op.getCaptureGradients()[number];
+    if (attn::getCaptureKind(map) != attn::CaptureKind::Queries ||
+        op.getDcaptures()[number].use_empty())
+      continue;
+    count(region, 3);
+    problem.summed += !OperationEquivalence::isRegionEquivalentTo(
+        &region, &op.getGradient(), OperationEquivalence::IgnoreLocations);
+  }
+}
+
 /// Keys are split where there are at least so many for each row of queries:
 /// adding up what the ranges gave takes time for each row.
 static constexpr int64_t kKeysPerSplitRow = 2;
 
-tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
+tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout,
+                                                bool queriesStay) {
   auto fused = dyn_cast<attn::FusedOp>(op);
   Value query = fused ? fused.getQuery() : op->getOperand(0);
   Value value = fused ? fused.getValue() : query;
@@ -91,6 +125,7 @@ tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
       type.getElementType()};
   // A row's products take as many registers as the sums of a block.
   problem.gradients = gradients || isa<attn::RowDotOp>(op);
+  problem.queriesStay = queriesStay || isa<attn::RowSumsOp>(op);
   if (fused) {
     countLoopValues(fused, problem);
     int64_t dim = attn::getLayoutDims(fused.getLayout()).h;
@@ -100,8 +135,9 @@ tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout) {
   }
   if (auto backward = dyn_cast<attn::BackwardOp>(op)) {
     countPairValues(backward, problem);
-    problem.oneKernel = mayUseOneKernel(backward);
+    problem.oneKernel = !queriesStay && mayUseOneKernel(backward);
     problem.unevenKeys = !backward.getMasks().empty();
+    countRegions(backward, problem);
   }
   // Dense rows that are no multiple of 16 bytes are no operands of bulk copies.
   int64_t bits = problem.elementType.getIntOrFloatBitWidth();
@@ -663,19 +699,19 @@ void ProgramBuilder::provideResult(Value result, ArrayRef<Extent> sizes) {
 // Kernels
 //===----------------------------------------------------------------------===//
 
-/// `queriesStay`: of the kernel that needs no more than the queries' sums.
 tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op,
                                                bool queriesStay) {
   if (override)
     return override;
   if (!queriesStay)
     return chooseScheduleOf(op, target, anyLayout, fewQueries);
-  if (auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr))
+  if (auto step = op->getAttrOfType<tile::ScheduleAttr>(kQueryScheduleAttr))
+    return step;
+  auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr);
+  if (own && !op->hasAttr(kSteppedAttr))
     return own;
-  tile::ScheduleProblem problem = getScheduleProblem(op, anyLayout);
-  problem.queriesStay = queriesStay;
-  problem.oneKernel &= !queriesStay;
-  return tile::chooseSchedule(b.getContext(), target, problem);
+  return tile::chooseSchedule(b.getContext(), target,
+                              getScheduleProblem(op, anyLayout, queriesStay));
 }
 
 std::string ProgramBuilder::kernelName(StringRef suffix) {

@@ -19,9 +19,18 @@ struct ScheduleProblem {
   int64_t valueHeadDim;
   mlir::Type elementType;
   /// What the loop over keys reads besides: values with one element a key,
-  /// and values with one a (query, key) position.
+  /// and values with one a (query, key) position. Where keys stay and queries
+  /// pass, with one element a query.
   int64_t keyValues = 0;
   int64_t positionValues = 0;
+  /// Whether functions of the position are computed in it.
+  bool positions = false;
+  /// Whether the logit's gradient has functions of the logit: what they have in
+  /// common with the weight is kept.
+  bool logits = false;
+  /// Of gradients: functions of a position besides that of the logit, each of
+  /// which is summed.
+  int64_t summed = 0;
   /// Some operands are copied by ordinary loads, which take the producer's
   /// threads more registers than bulk copies.
   bool cooperative = false;
@@ -116,8 +125,10 @@ ScheduleFootprint getFootprint(llvm::StringRef target,
 namespace attnc {
 
 /// What the schedule of an op that becomes kernels is chosen for; `anyLayout`:
-/// operands may have any strides.
-tile::ScheduleProblem getScheduleProblem(mlir::Operation *op, bool anyLayout);
+/// operands may have any strides. `queriesStay`: of gradients, the kernel that
+/// needs no more than the queries' sums.
+tile::ScheduleProblem getScheduleProblem(mlir::Operation *op, bool anyLayout,
+                                         bool queriesStay = false);
 
 /// Whether the kernel of an attention can split its keys.
 bool canSplitKeys(attn::FusedOp op);
@@ -133,9 +144,14 @@ bool splitsKeyGradients(tile::ScheduleAttr schedule, int64_t headDim,
                         int64_t valueHeadDim);
 
 /// The attribute of such an op that holds a schedule of its own, and one that
-/// says that it is the cost model's after steps on the ladder.
+/// says that it is the cost model's after steps on the ladder. The kernel in
+/// which queries stay has a ladder of its own, and an attribute for its step.
 inline constexpr llvm::StringLiteral kScheduleAttr = "tile.schedule";
 inline constexpr llvm::StringLiteral kSteppedAttr = "tile.stepped";
+inline constexpr llvm::StringLiteral kQueryScheduleAttr = "tile.query_schedule";
+
+/// Whether gradients have a kernel in which queries stay, and it is the first.
+bool hasQueryKernel(attn::BackwardOp op, tile::ScheduleAttr schedule);
 
 } // namespace attnc
 

@@ -18,7 +18,8 @@
 // - Order `deferred` starts a product where it stands and waits for it where
 //   its result is first read. A product of transposed weights needs those of
 //   all consumers: they are exchanged in shared memory, and what depends on
-//   them is done one block late, so that consumers need not keep in step.
+//   them is done one block late, so that consumers need not keep in step. What
+//   a block reads in each column is copied to shared memory one block early.
 //
 // Nothing here knows what the elementwise work is.
 //
@@ -95,6 +96,28 @@ int64_t findUnitDim(AffineMap map, AffineExpr dim) {
     found = index;
   }
   return found;
+}
+
+/// The same, with sums as they are read from text: from the left. Else a
+/// program that starts again from text would add in another order.
+AffineExpr sumFromLeft(AffineExpr expr) {
+  auto binary = dyn_cast<AffineBinaryOpExpr>(expr);
+  if (!binary)
+    return expr;
+  AffineExpr lhs = sumFromLeft(binary.getLHS());
+  AffineExpr rhs = sumFromLeft(binary.getRHS());
+  auto sum = dyn_cast<AffineBinaryOpExpr>(rhs);
+  if (binary.getKind() == AffineExprKind::Add && sum &&
+      sum.getKind() == AffineExprKind::Add)
+    return sumFromLeft(lhs + sum.getLHS()) + sum.getRHS();
+  return getAffineBinaryOpExpr(binary.getKind(), lhs, rhs);
+}
+
+AffineMap simplified(AffineMap map) {
+  map = simplifyAffineMap(map);
+  return AffineMap::get(map.getNumDims(), map.getNumSymbols(),
+                        llvm::map_to_vector(map.getResults(), sumFromLeft),
+                        map.getContext());
 }
 
 /// A dim of a kernel's argument.
@@ -223,8 +246,10 @@ struct Role : Stage {
   llvm::MapVector<Operation *, Value> missed;
   /// Slots that were awaited and not yet released.
   llvm::MapVector<Operation *, Value> slots;
-  /// Order `deferred`: products that were not waited for, the oldest first.
+  /// Order `deferred`: products that were not waited for, the oldest first, and
+  /// elementwise work done meanwhile.
   SmallVector<Started> inFlight;
+  SmallVector<Operation *> beside;
   /// Keys between these need no mask.
   Value fullLo, fullHi;
 };
@@ -238,6 +263,10 @@ struct Exchange {
   /// Through which sums are added, if there is room.
   Value scratch;
 };
+
+/// Order `deferred`: what blocks read in each column, and the shared memory
+/// into which it is copied while the block before is worked on.
+using Prefetches = llvm::MapVector<Operation *, Value>;
 
 /// The ops of a stage: its first products with what stands before them, and
 /// what depends on a product or stands after the last of those.
@@ -283,6 +312,8 @@ private:
   LogicalResult checkBudgets();
   LogicalResult findStages();
   LogicalResult findExchange();
+  void findPrefetches();
+  void makePrefetchScratch();
   void findAccumulators();
   void findDeferredSums();
   Value getInit(Role &role, Value init, BlockArgument arg);
@@ -321,9 +352,18 @@ private:
   /// Those ops stand for the positions in the ring of exchanged weights.
   Operation *getPutter() { return exchange->dot.getLhs().getDefiningOp(); }
   Operation *getReader() { return exchange->dot; }
+  Value getPrefetchSlot(Value key);
+  void prefetch(Role &role, Value key);
+  bool readsPrefetched(Operation &op) {
+    return llvm::any_of(op.getOperands(), [&](Value operand) {
+      return prefetches.contains(operand.getDefiningOp());
+    });
+  }
+  void fetch(Role &role, Operation &op, Value key);
+  void pinBefore(Role &role, Operation &op);
   void settle(Role &role, Value tile);
   void settleAll(Role &role);
-  Stage beginLate(Role &role, Value key);
+  Stage beginOther(Role &role, Value key);
   LogicalResult putWeights(Role &role);
   void putZeros(Role &role);
   void put(Role &role, Value packed);
@@ -430,6 +470,7 @@ private:
 
   // Order `deferred`.
   std::optional<Exchange> exchange;
+  Prefetches prefetches;
 
   // Order `overlap`.
   llvm::SetVector<Operation *> secondStage;
@@ -475,6 +516,8 @@ LogicalResult Scheduler::analyse() {
       return failure();
   if (failed(findExchange()))
     return failure();
+  if (isDeferred())
+    findPrefetches();
   return isOverlap() ? findStages() : success();
 }
 
@@ -757,6 +800,38 @@ LogicalResult Scheduler::findExchange() {
   return success();
 }
 
+/// Values of 32 bits, one a column.
+void Scheduler::findPrefetches() {
+  for (auto load : loop.getBody()->getOps<tile::LoadOp>()) {
+    tile::TileType type = load.getTile().getType();
+    Type element = type.getElementType();
+    if (type.getRows() == 1 && type.getCols() > 1 && !load.getPageTable() &&
+        (element.isF32() || element.isInteger(32)))
+      prefetches[load] = Value();
+  }
+}
+
+/// For as many as there is room for.
+void Scheduler::makePrefetchScratch() {
+  int64_t cols = hopper::roundUp(schedule.getBlockN(), 32);
+  int64_t each = 4 * hopper::kPrefetchRows * cols * schedule.getConsumers();
+  int64_t bytes = getSharedBytes() +
+                  (exchange && exchange->scratch ? getScratchBytes() : 0);
+  Prefetches fitting;
+  for (auto &[op, scratch] : prefetches) {
+    bytes += each;
+    if (bytes > hopper::kSharedMemoryLimit)
+      break;
+    auto type = cast<tile::TileType>(op->getResult(0).getType());
+    fitting[op] = hopper::ScratchOp::create(
+        b, loc,
+        hopper::SmemType::get(b.getContext(), hopper::kPrefetchRows, cols,
+                              type.getElementType()),
+        "columns");
+  }
+  prefetches = std::move(fitting);
+}
+
 //===----------------------------------------------------------------------===//
 // The kernel and its roles
 //===----------------------------------------------------------------------===//
@@ -818,6 +893,7 @@ LogicalResult Scheduler::run() {
         hopper::SmemType::get(b.getContext(), hopper::kWgmmaRows, getShare(),
                               b.getF32Type()),
         "sums");
+  makePrefetchScratch();
   if (failed(emitRole(/*producer=*/true)) ||
       failed(emitRole(/*producer=*/false))) {
     out.erase();
@@ -1303,7 +1379,7 @@ Scheduler::shiftRows(Role &role, AffineMap map, OperandRange coordinates,
     identity.push_back(getAffineSymbolExpr(i, context));
   map = map.replaceDimsAndSymbols({row, getAffineDimExpr(1, context)}, identity,
                                   2, map.getNumSymbols() + 1);
-  return {isLinear ? map : simplifyAffineMap(map), symbols};
+  return {isLinear ? map : simplified(map), symbols};
 }
 
 Value Scheduler::shiftCount(Role &role, Value rows, bool split) {
@@ -1735,6 +1811,8 @@ Scheduler::emitBlocks(Role &role, Range range,
     carried.push_back(getInit(role, init, arg));
   if (exchange)
     putZeros(role);
+  if (!prefetches.empty())
+    prefetch(role, range.begin);
   size_t count = carried.size();
   llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
   auto body = [&](Value key, bool isFull, ValueRange args,
@@ -2051,6 +2129,44 @@ LogicalResult Scheduler::emitOverlapLoop(Role &role, Range range) {
 // The consumers: order `deferred`
 //===----------------------------------------------------------------------===//
 
+/// Whether no branch holds where `frag` is made.
+static bool mayMove(Value frag) {
+  if (auto mask = frag.getDefiningOp<hopper::MaskOp>())
+    return mayMove(mask.getInput());
+  return frag.getDefiningOp<hopper::MapOp>() != nullptr;
+}
+
+/// Whether `op` waits for a product.
+static bool waits(Role &role, Operation &op) {
+  return llvm::any_of(op.getOperands(), [&](Value operand) {
+    if (auto cast = operand.getDefiningOp<tile::CastOp>())
+      operand = cast.getInput();
+    return llvm::any_of(role.inFlight, [&](Started &started) {
+      return started.dot.getResult() == operand;
+    });
+  });
+}
+
+/// Holds elementwise work that was done beside a product where it is, if `op`
+/// waits for that product: compilers move arithmetic to where it is used, and
+/// keep in registers what it takes.
+void Scheduler::pinBefore(Role &role, Operation &op) {
+  if (!schedule.getPin() || !waits(role, op))
+    return;
+  llvm::SetVector<Value> frags;
+  for (Operation *made : role.beside) {
+    Value frag = role.map.lookupOrNull(made->getResult(0));
+    bool isRead = llvm::any_of(made->getUsers(), [&](Operation *user) {
+      return !user->isBeforeInBlock(&op);
+    });
+    if (frag && isRead && mayMove(frag))
+      frags.insert(frag);
+  }
+  for (Value frag : frags)
+    hopper::PinOp::create(b, loc, frag);
+  role.beside.clear();
+}
+
 /// Waits for the product that makes `tile`, if it is in flight, and for those
 /// started before.
 void Scheduler::settle(Role &role, Value tile) {
@@ -2068,14 +2184,53 @@ void Scheduler::settleAll(Role &role) {
     settle(role, role.inFlight.back().dot.getResult());
 }
 
-/// Scalars for the block at `key`, whose late part is to be emitted.
-Stage Scheduler::beginLate(Role &role, Value key) {
-  Stage late = role;
-  late.map.map(loop.getKey(), key);
+/// Scalars for the block at `key`, of which a part is to be emitted in another.
+Stage Scheduler::beginOther(Role &role, Value key) {
+  Stage other = role;
+  other.map.map(loop.getKey(), key);
   for (Operation &op : loop.getBody()->without_terminator())
     if (isScalar(&op))
-      b.clone(op, late.map);
-  return late;
+      b.clone(op, other.map);
+  return other;
+}
+
+/// Blocks take the two slots in turn.
+Value Scheduler::getPrefetchSlot(Value key) {
+  Value number = arith::DivUIOp::create(b, loc, key, constant(loop.getStep()));
+  return arith::RemUIOp::create(b, loc, number, constant(2));
+}
+
+/// Starts to copy what the block at `key` reads in each column, if there is
+/// such a block: beyond the last one, the range of the view may end.
+void Scheduler::prefetch(Role &role, Value key) {
+  Stage next = beginOther(role, key);
+  for (auto &[op, scratch] : prefetches) {
+    auto load = cast<tile::LoadOp>(op);
+    auto coordinates =
+        llvm::map_to_vector(load.getCoordinates(), [&](Value coordinate) {
+          return next.map.lookup(coordinate);
+        });
+    Value rows = load.getRows() ? next.map.lookup(load.getRows()) : Value();
+    hopper::PrefetchOp::create(b, loc, next.map.lookup(load.getView()),
+                               coordinates, load.getMap(), rows, scratch,
+                               getPrefetchSlot(key));
+  }
+}
+
+/// What `op` of the block at `key` reads and was prefetched. Reads are done at
+/// the first use: before, registers hold other things.
+void Scheduler::fetch(Role &role, Operation &op, Value key) {
+  for (Value operand : op.getOperands()) {
+    auto found = prefetches.find(operand.getDefiningOp());
+    if (found == prefetches.end() || role.map.contains(operand))
+      continue;
+    auto type = cast<tile::TileType>(operand.getType());
+    auto frag =
+        hopper::FragType::get(b.getContext(), 1, type.getCols(),
+                              type.getElementType(), hopper::Layout::Col);
+    role.map.map(operand, hopper::FetchOp::create(b, loc, frag, found->second,
+                                                  getPrefetchSlot(key)));
+  }
 }
 
 void Scheduler::put(Role &role, Value packed) {
@@ -2149,7 +2304,7 @@ LogicalResult Scheduler::finishLate(Role &role, Value key, Value any) {
   hopper::ReleaseOp::create(b, loc, exchange->ring, cursor);
   cursor = hopper::NextOp::create(b, loc, cursor, exchange->ring);
   // Scalars are computed here and not earlier, to save registers.
-  Stage late = beginLate(role, key);
+  Stage late = beginOther(role, key);
   return storeLate(role, late, cast<tile::StoreOp>(exchange->late[1]), any);
 }
 
@@ -2171,7 +2326,7 @@ LogicalResult Scheduler::storeLate(Role &role, Stage &late, tile::StoreOp store,
   else
     row = number * hopper::kWgmmaRows + row;
   symbols.push_back(consumer);
-  AffineMap map = simplifyAffineMap(store.getMap().replaceDimsAndSymbols(
+  AffineMap map = simplified(store.getMap().replaceDimsAndSymbols(
       {row, col}, identity, 2, symbols.size()));
   auto choice = scf::IfOp::create(b, loc, any, /*withElse=*/false);
   OpBuilder::InsertionGuard guard(b);
@@ -2197,28 +2352,51 @@ LogicalResult Scheduler::emitDeferredBlock(Role &role, Value begin, Value key) {
   // Packed operands are of one block.
   for (auto cast : block.getOps<tile::CastOp>())
     role.map.erase(cast.getResult());
+  for (auto &[load, scratch] : prefetches)
+    role.map.erase(load->getResult(0));
+  // Beside the first products.
+  bool isAhead = prefetches.empty();
+  auto lookAhead = [&] {
+    if (!isAhead) {
+      hopper::PrefetchedOp::create(b, loc);
+      prefetch(role,
+               arith::AddIOp::create(b, loc, key, constant(loop.getStep())));
+    }
+    isAhead = true;
+  };
   for (Operation &op : block.without_terminator()) {
+    if (prefetches.contains(&op))
+      continue;
     if (exchange && exchange->late.contains(&op)) {
       if (!isa<tile::DotOp>(op)) {
         if (failed(finish()))
           return failure();
         continue;
       }
+      pinBefore(role, op);
       // Once put, the weights take half the registers.
       settle(role, op.getOperand(0).getDefiningOp<tile::CastOp>().getInput());
       if (failed(putWeights(role)) || failed(startLate(role)))
         return failure();
       continue;
     }
+    if (waits(role, op) || readsPrefetched(op))
+      lookAhead();
+    pinBefore(role, op);
     for (Value operand : op.getOperands()) {
       settle(role, operand);
       if (auto cast = operand.getDefiningOp<tile::CastOp>())
         settle(role, cast.getInput());
     }
+    // What a full block does not mask reads nothing.
+    if (!isa<tile::MaskOp>(op) || role.isFull != true)
+      fetch(role, op, key);
     auto dot = dyn_cast<tile::DotOp>(op);
     if (!dot) {
       if (failed(emitOp(role, &op)))
         return failure();
+      if (isa<tile::MapOp, tile::MaskOp>(op) && !role.inFlight.empty())
+        role.beside.push_back(&op);
       continue;
     }
     FailureOr<Started> started = startDot(role, dot);
@@ -2227,7 +2405,9 @@ LogicalResult Scheduler::emitDeferredBlock(Role &role, Value begin, Value key) {
     hopper::CommitOp::create(b, loc);
     role.inFlight.push_back(*started);
   }
+  lookAhead();
   settleAll(role);
+  role.beside.clear();
   return success();
 }
 
@@ -2236,6 +2416,9 @@ LogicalResult Scheduler::emitDeferredLoop(Role &role, Range range) {
         return emitDeferredBlock(role, range.begin, key);
       })))
     return failure();
+  // Of a block that there is not.
+  if (!prefetches.empty())
+    hopper::PrefetchedOp::create(b, loc);
   if (!exchange)
     return success();
   Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,

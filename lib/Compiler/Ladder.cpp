@@ -17,15 +17,20 @@ using llvm::Error;
 
 namespace {
 
-/// An op that becomes kernels, and the schedules to try for them: none if it
+/// Kernels that an op becomes, and the schedules to try for them: none if it
 /// has one of its own.
 struct Kernels {
+  /// Of the ops that become kernels, and where the schedule goes.
+  size_t op;
+  StringRef attribute = kScheduleAttr;
   SmallVector<tile::ScheduleAttr> ladder;
   size_t rung = 0;
   /// One for each gradient that is used; several where keys are split.
   size_t count = 1;
   /// As many kernels as the others leave.
   bool isMany = false;
+  /// Of the kernel in which queries stay: whose it is. The others come next.
+  attn::BackwardOp backward;
 };
 
 /// The ops that become kernels, in the order of the kernels.
@@ -40,13 +45,39 @@ SmallVector<Operation *> findKernelOps(ModuleOp module) {
   return ops;
 }
 
+/// Of gradients, the kernel in which queries stay.
+Kernels makeQueryLadder(attn::BackwardOp op, size_t index,
+                        const CompileOptions &options) {
+  StringRef name = targetName(options.target);
+  tile::ScheduleProblem problem =
+      getScheduleProblem(op, options.anyLayout, /*queriesStay=*/true);
+  Kernels kernels;
+  kernels.op = index;
+  kernels.attribute = kQueryScheduleAttr;
+  kernels.backward = op;
+  kernels.ladder = tile::getScheduleLadder(
+      name, problem, tile::chooseSchedule(op->getContext(), name, problem));
+  return kernels;
+}
+
+/// With one kernel for all gradients, there is none in which queries stay.
+void countQueryKernels(MutableArrayRef<Kernels> all) {
+  for (auto [index, kernels] : llvm::enumerate(all))
+    if (kernels.backward) {
+      const Kernels &others = all[index + 1];
+      kernels.count =
+          hasQueryKernel(kernels.backward, others.ladder[others.rung]);
+    }
+}
+
 SmallVector<Kernels> makeLadders(ModuleOp module,
                                  const CompileOptions &options) {
   StringRef name = targetName(options.target);
   module.getContext()->loadDialect<tile::TileDialect>();
   SmallVector<Kernels> all;
-  for (Operation *op : findKernelOps(module)) {
+  for (auto [index, op] : llvm::enumerate(findKernelOps(module))) {
     Kernels &kernels = all.emplace_back();
+    kernels.op = index;
     kernels.isMany = isa<attn::BackwardOp>(op);
     if (isa<attn::EpilogueGradientOp>(op))
       kernels.count = llvm::count_if(
@@ -60,6 +91,8 @@ SmallVector<Kernels> makeLadders(ModuleOp module,
     kernels.count = first.getSplits() ? 1 + getCombineShapes(first).size() : 1;
     kernels.ladder = tile::getScheduleLadder(
         name, getScheduleProblem(op, options.anyLayout), first);
+    if (auto backward = dyn_cast<attn::BackwardOp>(op))
+      all.insert(all.end() - 1, makeQueryLadder(backward, index, options));
   }
   return all;
 }
@@ -135,9 +168,11 @@ Error attnc::climbLadder(Artifact &artifact, const CompileOptions &options,
     Artifact next;
     next.phase = artifact.phase;
     next.module = fused->clone();
-    for (auto [kernel, op] : llvm::zip(kernels, findKernelOps(*next.module)))
+    SmallVector<Operation *> ops = findKernelOps(*next.module);
+    for (const Kernels &kernel : kernels)
       if (kernel.rung) {
-        op->setAttr(kScheduleAttr, kernel.ladder[kernel.rung]);
+        Operation *op = ops[kernel.op];
+        op->setAttr(kernel.attribute, kernel.ladder[kernel.rung]);
         op->setAttr(kSteppedAttr, UnitAttr::get(op->getContext()));
       }
     if (Error error = attempt(next)) {
@@ -148,6 +183,7 @@ Error attnc::climbLadder(Artifact &artifact, const CompileOptions &options,
       break;
     }
     best = std::move(next);
+    countQueryKernels(kernels);
     SmallVector<StringRef> names = findKernelNames(best);
     std::string remarks = takeSteps(kernels, shareNames(kernels, names),
                                     parsePtxasLog(best.assemblerLog));

@@ -86,8 +86,8 @@ func.func @wide(%q: !w, %k: !w, %v: !w) -> !w attributes {attn.differentiate} {
 
 // TILE-LABEL: tile.kernel @captured_query_gradient(
 // TILE: tile.for_keys
-// TILE: tile.reduce add %{{.*}} : <128x96xf32> -> <128x1xf32>
-// TILE: tile.store %{{.*}} : <128x1xf32>, <?x?x?xf32>
+// TILE: tile.reduce add %{{.*}} : <192x{{.*}}xf32> -> <192x1xf32>
+// TILE: tile.store %{{.*}} : <192x1xf32>, <?x?x?xf32>
 // TILE-LABEL: tile.kernel @captured_key_sums(
 // TILE: tile.for_keys
 // TILE-COUNT-2: tile.dot
@@ -232,4 +232,34 @@ func.func @relative(%q: !t, %k: !t, %v: !t,
     attn.yield %y : f32
   } : !t, !t, !t -> !t
   return %o : !t
+}
+
+// What a block of queries needs in each column, here LSE and delta, is copied
+// to shared memory while the block before is worked on, and read where it is
+// used. The weights stay beside the product that was started before.
+
+// CHECK-LABEL: hopper.kernel @columns_gradients(
+// CHECK: %[[LSE:.*]] = hopper.scratch "columns" : <8x128xf32>
+// CHECK: %[[DELTA:.*]] = hopper.scratch "columns" : <8x128xf32>
+// CHECK: hopper.consumers
+// CHECK: hopper.prefetch {{.*}} to %[[LSE]][
+// CHECK-NEXT: hopper.prefetch {{.*}} to %[[DELTA]][
+// CHECK: scf.for
+// CHECK: %[[S:.*]] = hopper.wgmma
+// CHECK: %[[DP:.*]] = hopper.wgmma
+// CHECK: hopper.prefetched
+// CHECK: hopper.prefetch {{.*}} to %[[LSE]][
+// CHECK-NEXT: hopper.prefetch {{.*}} to %[[DELTA]][
+// CHECK-NEXT: hopper.wait %[[S]] :
+// CHECK: hopper.fetch %[[LSE]][
+// CHECK: %[[P:.*]] = hopper.map
+// CHECK: hopper.pin %[[P]]
+// CHECK-NEXT: hopper.wait %[[DP]] :
+// CHECK-NEXT: hopper.fetch %[[DELTA]][
+// CHECK-LABEL: hopper.kernel @columns_query_gradient(
+func.func @columns(%q: !t, %k: !t, %v: !t) -> (!t, tensor<?x?x?xf32>)
+    attributes {attn.differentiate} {
+  %o, %lse = attn.fused %q, %k, %v normalize softmax
+      : !t, !t, !t -> !t, tensor<?x?x?xf32>
+  return %o, %lse : !t, tensor<?x?x?xf32>
 }
