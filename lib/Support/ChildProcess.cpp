@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <poll.h>
@@ -82,14 +81,17 @@ std::vector<char *> pointersTo(llvm::ArrayRef<std::string> texts) {
   return pointers;
 }
 
+/// This process's own, and those of `defaults` ("NAME=VALUE") whose name it
+/// does not set.
 std::vector<char *> environmentWith(llvm::ArrayRef<std::string> defaults) {
-  std::vector<char *> variables = pointersTo(defaults);
-  variables.pop_back();
-  llvm::erase_if(variables, [](llvm::StringRef variable) {
-    return std::getenv(variable.split('=').first.str().c_str());
-  });
+  std::vector<char *> variables;
   for (char **variable = environ; variable && *variable; ++variable)
     variables.push_back(*variable);
+  for (const std::string &added : defaults)
+    if (llvm::none_of(variables, [&](llvm::StringRef own) {
+          return own.starts_with(added.substr(0, added.find('=') + 1));
+        }))
+      variables.push_back(const_cast<char *>(added.c_str()));
   variables.push_back(nullptr);
   return variables;
 }
