@@ -183,7 +183,7 @@ private:
     return buildMap(
         b, all, {maxima, shiftOf(maxima), shiftOf(maximum)},
         [](ImplicitLocOpBuilder &b, ValueRange e, Value, Value) -> Value {
-          Value none = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, e[0],
+          Value none = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, e[1],
                                              constantF32(b, -kInfinity));
           Value factor =
               math::Exp2Op::create(b, arith::SubFOp::create(b, e[1], e[2]),

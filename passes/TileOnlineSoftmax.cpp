@@ -130,11 +130,12 @@ private:
                });
   }
 
-  /// t, or 0 where no key has been seen: -inf - -inf would be NaN.
+  /// t, or 0 where it is -inf: -inf - -inf would be NaN. No key has been seen
+  /// then, or only logits that stand for -inf in users' masks (S-mask-zero).
   Value newShift(Value max) {
     return map(row(), max, [](ImplicitLocOpBuilder &b, ValueRange e) -> Value {
       Value shift = arith::MulFOp::create(b, e[0], real(b, kLog2e));
-      Value empty = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, e[0],
+      Value empty = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, shift,
                                           minusInfinity(b));
       return arith::SelectOp::create(b, empty, real(b, 0), shift);
     });

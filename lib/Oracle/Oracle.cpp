@@ -577,6 +577,9 @@ double Evaluation::softmax(Row &row) const {
   for (int64_t j = 0; j < row.kLen; ++j)
     if (row.keep[j])
       max = std::fmax(max, row.x[j]);
+  // S-mask-zero: smallest numbers of f32 stand for -inf in users' masks.
+  if (max / std::log(2.0) < std::numeric_limits<float>::lowest())
+    max = -kInf;
   double sum = 0;
   for (int64_t j = 0; j < row.kLen; ++j) {
     // S-mask-zero: a row without any key has weights 0, not NaN.

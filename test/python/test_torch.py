@@ -699,6 +699,25 @@ def test_epilogue_with_lse():
     close(got, want, 1e-5)
 
 
+@pytest.mark.parametrize("rows", [5, 200])
+def test_a_mask_of_the_smallest_number(rows):
+    """S-mask-zero: a row of it is a row without keys, as one of -inf."""
+    q, k, v = (torch.randn(2, 2, n, 32).requires_grad_()
+               for n in (rows, 300, 300))
+    smallest = torch.zeros(2, 1, rows, 300)
+    smallest[0, :, 3] = smallest[1, ..., 200:] = torch.finfo(torch.float32).min
+    infinite = smallest.masked_fill(smallest < 0, -math.inf)
+    results = []
+    for mask in (smallest, infinite):
+        out, lse = attnc.softmax_attention(q, k, v, attn_mask=mask,
+                                           return_lse=True)
+        results.append((out, lse, *torch.autograd.grad(out.sum(), (q, k, v))))
+    assert not results[0][0][0, :, 3].any()
+    for got, want in zip(*results):
+        assert not got.isnan().any()
+        assert torch.equal(got, want)
+
+
 def sink(attention, **arguments):
     """Softmax with one more logit whose value is 0."""
     def call(q, k, v, bias, sink):

@@ -150,6 +150,22 @@ TEST_F(OracleTest, SoftmaxGivesZeroAndMinusInfinityForAnEmptyRow) {
   EXPECT_DOUBLE_EQ(out[1].data[2], std::log(a + b));
 }
 
+// S-mask-zero
+TEST_F(OracleTest, SoftmaxTakesARowOfSmallestNumbersForAnEmptyOne) {
+  Simple in({-3e38f, -2.3e38f}, {1, 1}, {1, 10});
+  auto out = evaluate(withTypes(R"(
+    func.func @f(%q: !t, %k: !t, %v: !t) -> (!t, tensor<?x?x?xf32>) {
+      %o, %lse = attn.fused %q, %k, %v normalize softmax
+        : !t, !t, !t -> !t, tensor<?x?x?xf32>
+      return %o, %lse : !t, tensor<?x?x?xf32>
+    })"),
+                      in.arguments());
+  ASSERT_EQ(out.size(), 2u) << message;
+  EXPECT_EQ(out[0].data[0], 0);
+  EXPECT_EQ(out[1].data[0], -std::numeric_limits<double>::infinity());
+  EXPECT_DOUBLE_EQ(out[0].data[1], 5.5);
+}
+
 // S-window
 TEST_F(OracleTest, WindowIsInclusiveAndMinusOneIsNoLimit) {
   Simple in({1, 1, 1, 1}, {1, 1, 1, 1}, {1, 10, 100, 1000});
