@@ -55,8 +55,7 @@ static CompileOptions optionsOf(const ProgramRequest &request) {
   options.cpu = request.cpu;
   options.features = request.features;
   options.anyLayout = request.anyLayout;
-  static std::once_flag registered;
-  std::call_once(registered, [] { registerAllPasses(); });
+  registerAllPasses();
   return options;
 }
 

@@ -19,7 +19,6 @@
 #include <cmath>
 #include <cstring>
 #include <fcntl.h>
-#include <mutex>
 #include <tuple>
 #include <unistd.h>
 
@@ -206,8 +205,7 @@ std::string attnc::spellSchedule(tile::ScheduleAttr schedule) {
 Expected<std::vector<tile::ScheduleProblem>>
 attnc::scheduleProblems(const ProgramRequest &request,
                         mlir::MLIRContext &context) {
-  static std::once_flag registered;
-  std::call_once(registered, [] { registerAllPasses(); });
+  registerAllPasses();
   context.loadDialect<tile::TileDialect>();
   CompileOptions options;
   options.target = *parseTarget(request.target);
@@ -220,16 +218,12 @@ attnc::scheduleProblems(const ProgramRequest &request,
     return std::move(error);
   std::vector<tile::ScheduleProblem> problems, queries;
   artifact->module->walk([&](mlir::Operation *op) {
-    if (!isa<attn::FusedOp, attn::BackwardOp, attn::RowSumsOp>(op))
-      return;
-    auto problem = getScheduleProblem(op, request.anyLayout);
-    if (!isa<attn::RowSumsOp>(op))
-      problems.push_back(problem);
+    if (mlir::isa<attn::FusedOp, attn::BackwardOp>(op))
+      problems.push_back(getScheduleProblem(op, request.anyLayout));
     // Of gradients, a kernel in which queries stay is one more.
-    problem.queriesStay = true;
-    problem.oneKernel = false;
-    if (problem.gradients)
-      queries.push_back(problem);
+    if (mlir::isa<attn::BackwardOp, attn::RowSumsOp>(op))
+      queries.push_back(getScheduleProblem(op, request.anyLayout,
+                                           /*queriesStay=*/true));
   });
   if (problems.empty())
     return makeError("<ir>: error: expected an attention, got none");

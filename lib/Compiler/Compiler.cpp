@@ -29,6 +29,7 @@
 #include "llvm/Support/SourceMgr.h"
 
 #include <chrono>
+#include <mutex>
 
 using namespace attnc;
 using namespace mlir;
@@ -48,9 +49,12 @@ std::unique_ptr<MLIRContext> attnc::makeContext() {
 }
 
 void attnc::registerAllPasses() {
-  registerPasses();
-  registerCanonicalizerPass();
-  registerCSEPass();
+  static std::once_flag registered;
+  std::call_once(registered, [] {
+    registerPasses();
+    registerCanonicalizerPass();
+    registerCSEPass();
+  });
 }
 
 //===----------------------------------------------------------------------===//

@@ -58,7 +58,7 @@ struct Artifact {
 /// A context that knows every dialect and translation a phase may need.
 std::unique_ptr<mlir::MLIRContext> makeContext();
 
-/// Makes the passes of all phases known by name.
+/// Makes the passes of all phases known by name, at the first of all calls.
 void registerAllPasses();
 
 /// Reads MLIR or a later phase's text and finds out its phase. Fails if the

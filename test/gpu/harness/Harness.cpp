@@ -218,8 +218,7 @@ bool report(llvm::Error error, char *message, int64_t size) {
 EXPORT void *attnc_compile(const char *text, const char *schedule,
                            int anyLayout, int device, char *message,
                            int64_t size) {
-  static bool registered = (registerAllPasses(), true);
-  (void)registered;
+  registerAllPasses();
   auto program = std::make_unique<Program>();
   if (!report(build(*program, text, schedule, anyLayout != 0, device), message,
               size))

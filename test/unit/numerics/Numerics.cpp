@@ -221,8 +221,7 @@ static void readOrders(Compiled &compiled) {
 static Compiled *compileProblem(const Problem &problem, const std::string &text,
                                 const RunOptions &options) {
   static std::map<std::string, std::unique_ptr<Compiled>> cache;
-  static bool once = (registerAllPasses(), true);
-  (void)once;
+  registerAllPasses();
   std::string key =
       targetName(options.target).str() + options.schedule + "\n" + text;
   std::unique_ptr<Compiled> &entry = cache[key];
