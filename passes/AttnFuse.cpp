@@ -82,18 +82,6 @@ LogicalResult collectLogits(Chain &chain, Value logits) {
   return success();
 }
 
-attn::RowNorm normOf(attn::RowStat stat) {
-  switch (stat) {
-  case attn::RowStat::Mean:
-    return attn::RowNorm::Mean;
-  case attn::RowStat::MeanSquare:
-    return attn::RowNorm::MeanSquare;
-  case attn::RowStat::AbsMax:
-    return attn::RowNorm::AbsMax;
-  }
-  llvm_unreachable("not a statistic");
-}
-
 /// Where an epilogue stays on its own, what it reads of a row is an operand
 /// that it captures: then it is differentiated like others. The arguments of
 /// statistics come before those of captured operands, as these do then.
@@ -110,9 +98,9 @@ void captureStats(attn::EpilogueOp epilogue) {
                             builder.getF32Type());
   SmallVector<Value> captures;
   for (auto stat : epilogue.getStats().getAsRange<attn::RowStatAttr>())
-    captures.push_back(attn::RowNormOp::create(builder, epilogue.getLoc(), rows,
-                                               input, normOf(stat.getValue()),
-                                               epilogue.getLayout()));
+    captures.push_back(attn::RowNormOp::create(
+        builder, epilogue.getLoc(), rows, input,
+        attn::getRowNorm(stat.getValue()), epilogue.getLayout()));
   auto map = AffineMapAttr::get(
       AffineMap::getMultiDimMapWithTargets(4, {0, 1, 2}, builder.getContext()));
   SmallVector<Attribute> maps(captures.size(), map);

@@ -653,8 +653,10 @@ AttnKernel attnc::buildFusedKernel(ImplicitLocOpBuilder &builder,
 // attn.row_norm
 //===----------------------------------------------------------------------===//
 
-/// |x|^2, or 1/|x| with 0 for a zero row.
-static Value normOf(ImplicitLocOpBuilder &b, attn::RowNorm kind, Value x) {
+/// Of rows of f32. `inverse_l2` of a zero row is 0.
+static Value rowNorm(ImplicitLocOpBuilder &b, attn::RowNorm kind, Value x) {
+  if (std::optional<attn::RowStat> stat = attn::getRowStat(kind))
+    return rowStat(b, *stat, x);
   Value sum = reduceRows(b, tile::Reduction::Add, squareTile(b, x));
   if (kind == attn::RowNorm::SquaredL2)
     return sum;
@@ -665,21 +667,6 @@ static Value normOf(ImplicitLocOpBuilder &b, attn::RowNorm kind, Value x) {
     Value inverse = math::RsqrtOp::create(b, sum);
     return arith::SelectOp::create(b, empty, zero, inverse);
   });
-}
-
-static Value reduceRow(ImplicitLocOpBuilder &b, attn::RowNorm kind, Value x) {
-  switch (kind) {
-  case attn::RowNorm::SquaredL2:
-  case attn::RowNorm::InverseL2:
-    return normOf(b, kind, x);
-  case attn::RowNorm::Mean:
-    return rowStat(b, attn::RowStat::Mean, x);
-  case attn::RowNorm::MeanSquare:
-    return rowStat(b, attn::RowStat::MeanSquare, x);
-  case attn::RowNorm::AbsMax:
-    return rowStat(b, attn::RowStat::AbsMax, x);
-  }
-  llvm_unreachable("not a norm");
 }
 
 AttnKernel attnc::buildRowNormKernel(ImplicitLocOpBuilder &b, StringRef name,
@@ -705,7 +692,7 @@ AttnKernel attnc::buildRowNormKernel(ImplicitLocOpBuilder &b, StringRef name,
       frame.view(input), at, rowMap(frame, input, op.getLayout()), Value(),
       Value(), Value(), Value(), IntegerAttr(), IntegerAttr());
   x = castTile(b, x, b.getF32Type());
-  Value norm = reduceRow(b, op.getKind(), x);
+  Value norm = rowNorm(b, op.getKind(), x);
   tile::StoreOp::create(b, norm, frame.view(op.getResult()), at,
                         statMap(b.getContext()), Value());
   return frame.finish();

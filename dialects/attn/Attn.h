@@ -117,6 +117,10 @@ struct Diagonals {
 };
 std::optional<Diagonals> getDiagonals(mlir::AffineMap map);
 
+/// The statistic that a norm is, if it is one.
+std::optional<RowStat> getRowStat(RowNorm norm);
+RowNorm getRowNorm(RowStat stat);
+
 /// Of a map that permutes some of the positions, where h floordiv N may stand
 /// for h: that N, or 1.
 std::optional<int64_t> getHeadsPerElement(mlir::AffineMap map);

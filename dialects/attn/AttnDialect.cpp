@@ -109,6 +109,33 @@ std::optional<Diagonals> attnc::attn::getDiagonals(AffineMap map) {
   return found;
 }
 
+std::optional<RowStat> attnc::attn::getRowStat(RowNorm norm) {
+  switch (norm) {
+  case RowNorm::SquaredL2:
+  case RowNorm::InverseL2:
+    return std::nullopt;
+  case RowNorm::Mean:
+    return RowStat::Mean;
+  case RowNorm::MeanSquare:
+    return RowStat::MeanSquare;
+  case RowNorm::AbsMax:
+    return RowStat::AbsMax;
+  }
+  llvm_unreachable("not a norm");
+}
+
+RowNorm attnc::attn::getRowNorm(RowStat stat) {
+  switch (stat) {
+  case RowStat::Mean:
+    return RowNorm::Mean;
+  case RowStat::MeanSquare:
+    return RowNorm::MeanSquare;
+  case RowStat::AbsMax:
+    return RowNorm::AbsMax;
+  }
+  llvm_unreachable("not a statistic");
+}
+
 /// N of h floordiv N.
 static std::optional<int64_t> readGroup(AffineExpr expr) {
   auto quotient = dyn_cast<AffineBinaryOpExpr>(expr);

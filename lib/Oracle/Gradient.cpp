@@ -58,6 +58,7 @@ private:
   llvm::Error findChain();
   void followSteps(Value logits);
   bool asksForLse();
+  llvm::Error readHandedOver(ArrayRef<Argument> arguments);
   void findWanted();
   bool wants(Value value) const { return value && gradients.count(value); }
   /// Whether every task owns the rows that it adds to.
@@ -505,17 +506,8 @@ void Differentiation::differentiateNorms() {
 void Differentiation::addThroughNorm(attn::RowNorm norm, ArrayRef<double> row,
                                      double value, double change,
                                      MutableArrayRef<double> sum) const {
-  switch (norm) {
-  case attn::RowNorm::Mean:
-    return addThroughStat(attn::RowStat::Mean, row, value, change, sum);
-  case attn::RowNorm::MeanSquare:
-    return addThroughStat(attn::RowStat::MeanSquare, row, value, change, sum);
-  case attn::RowNorm::AbsMax:
-    return addThroughStat(attn::RowStat::AbsMax, row, value, change, sum);
-  case attn::RowNorm::SquaredL2:
-  case attn::RowNorm::InverseL2:
-    break;
-  }
+  if (std::optional<attn::RowStat> stat = attn::getRowStat(norm))
+    return addThroughStat(*stat, row, value, change, sum);
   double factor = norm == attn::RowNorm::SquaredL2 ? 2 : -value * value * value;
   for (auto [d, x] : llvm::enumerate(row))
     sum[d] = round(sum[d] + round(round(factor * change) * x));
@@ -552,11 +544,9 @@ bool Differentiation::asksForLse() {
   return false;
 }
 
-llvm::Expected<std::vector<Tensor>>
-Differentiation::run(ArrayRef<Argument> arguments) {
-  if (llvm::Error error = findChain())
-    return std::move(error);
-  // The gradient of the output is the last argument.
+/// What is handed over behind the forward's arguments: a softmax's output, the
+/// gradient of its LSE and, as the last argument, that of the output.
+llvm::Error Differentiation::readHandedOver(ArrayRef<Argument> arguments) {
   unsigned count = function.getNumArguments();
   const auto *given = arguments.size() > count
                           ? std::get_if<ViewArgument>(&arguments.back())
@@ -577,17 +567,27 @@ Differentiation::run(ArrayRef<Argument> arguments) {
     storedOutput = readTensor(*stored, outputType);
   }
   if (asksForLse()) {
-    const auto *given = arguments.size() > count + 3
-                            ? std::get_if<ViewArgument>(&arguments[count + 2])
-                            : nullptr;
-    if (!given)
+    const auto *change = arguments.size() > count + 3
+                             ? std::get_if<ViewArgument>(&arguments[count + 2])
+                             : nullptr;
+    if (!change)
       return llvm::createStringError(
           "the gradient of the LSE must come before that of the output");
-    dlse = readTensor(*given, Float32Type::get(function.getContext()));
+    dlse = readTensor(*change, Float32Type::get(function.getContext()));
   }
+  return llvm::Error::success();
+}
+
+llvm::Expected<std::vector<Tensor>>
+Differentiation::run(ArrayRef<Argument> arguments) {
+  if (llvm::Error error = findChain())
+    return std::move(error);
+  if (llvm::Error error = readHandedOver(arguments))
+    return std::move(error);
   // The forward, for its norms and scalars; no row of it.
   options.rows.emplace();
-  auto forward = Evaluation::run(arguments.take_front(count));
+  auto forward =
+      Evaluation::run(arguments.take_front(function.getNumArguments()));
   if (!forward)
     return forward.takeError();
   findWanted();

@@ -619,17 +619,8 @@ std::vector<double> Evaluation::apply(const Row &row, Value value,
 }
 
 double Evaluation::getNorm(attn::RowNorm norm, ArrayRef<double> row) const {
-  switch (norm) {
-  case attn::RowNorm::Mean:
-    return getStat(attn::RowStat::Mean, row);
-  case attn::RowNorm::MeanSquare:
-    return getStat(attn::RowStat::MeanSquare, row);
-  case attn::RowNorm::AbsMax:
-    return getStat(attn::RowStat::AbsMax, row);
-  case attn::RowNorm::SquaredL2:
-  case attn::RowNorm::InverseL2:
-    break;
-  }
+  if (std::optional<attn::RowStat> stat = attn::getRowStat(norm))
+    return getStat(*stat, row);
   int64_t width = row.size();
   double square = plain ? dot<float>(row.data(), row.data(), width)
                         : dot<double>(row.data(), row.data(), width);
