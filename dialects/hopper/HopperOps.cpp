@@ -7,6 +7,11 @@
 #include "mlir/IR/OpImplementation.h"
 #include "mlir/Interfaces/FunctionImplementation.h"
 
+namespace attnc::hopper {
+using tile::parseLimits;
+using tile::printLimits;
+} // namespace attnc::hopper
+
 #define GET_OP_CLASSES
 #include "dialects/hopper/HopperOps.cpp.inc"
 

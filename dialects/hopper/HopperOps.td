@@ -424,10 +424,10 @@ def Hopper_StoreOp : Hopper_Op<"store",
 
     With `through`, 64 rows of shared memory that no product reads any more,
     the elements change hands there, so that each thread writes 16 bytes and
-    eight of them a line of 128. A number of columns that is no multiple of 8 has
-    rows that begin anywhere: they are written by words, a row at a time. Where
-    sizes, strides or the address do not allow that, elements go straight to
-    global memory as without it.
+    eight of them a line of 128. A number of columns that is no multiple of 8
+    has rows that begin anywhere: they are written by words, a row at a time.
+    Where sizes, strides or the address do not allow that, elements go straight
+    to global memory as without it.
 
     An `add` goes through a `hopper.scratch`, from where the copy engine adds
     it: what each warp holds is one piece of memory. It is done when the role
@@ -484,7 +484,7 @@ def Hopper_SpeculateOp : Hopper_Op<"speculate",
                         VariadicRegion<SizedRegion<1>>:$fast);
   let assemblyFormat = [{
     `(` $inputs `:` type($inputs) `)` (`after` $missed^)?
-    `slice` $slice `limits` $limits
+    `slice` $slice `limits` custom<Limits>($limits)
     `common` $common `fast` $fast `exact` $exact attr-dict
     `:` type($result) (`,` type($misses)^)?
   }];

@@ -52,6 +52,12 @@ namespace attnc::tile {
 llvm::LogicalResult verifyLimits(mlir::Operation *op,
                                  llvm::ArrayRef<float> limits, size_t formulas);
 
+/// Those limits with as many digits as it takes to read the same floats again.
+mlir::ParseResult parseLimits(mlir::OpAsmParser &parser,
+                              mlir::DenseF32ArrayAttr &limits);
+void printLimits(mlir::OpAsmPrinter &printer, mlir::Operation *op,
+                 mlir::DenseF32ArrayAttr limits);
+
 /// How many elements a formula of a speculation computes at once.
 int64_t getFormulaWidth(mlir::Region &formula);
 

@@ -534,6 +534,31 @@ LogicalResult MapOp::verifyRegions() {
   return verifyElementRegion(*this, getBody(), arguments, yields, "map");
 }
 
+ParseResult attnc::tile::parseLimits(OpAsmParser &parser,
+                                     DenseF32ArrayAttr &limits) {
+  SmallVector<float> values;
+  auto parseOne = [&]() -> ParseResult {
+    APFloat value(0.0f);
+    if (parser.parseFloat(APFloat::IEEEsingle(), value))
+      return failure();
+    values.push_back(value.convertToFloat());
+    return success();
+  };
+  if (parser.parseCommaSeparatedList(AsmParser::Delimiter::Square, parseOne))
+    return failure();
+  limits = parser.getBuilder().getDenseF32ArrayAttr(values);
+  return success();
+}
+
+void attnc::tile::printLimits(OpAsmPrinter &printer, Operation *op,
+                              DenseF32ArrayAttr limits) {
+  printer << '[';
+  llvm::interleaveComma(limits.asArrayRef(), printer, [&](float limit) {
+    printer.printFloat(APFloat(limit));
+  });
+  printer << ']';
+}
+
 LogicalResult attnc::tile::verifyLimits(Operation *op, ArrayRef<float> limits,
                                         size_t formulas) {
   if (limits.empty() || limits.size() != formulas)

@@ -371,7 +371,7 @@ def Tile_SpeculateOp : Tile_Op<"speculate", [Pure,
   let regions = (region SizedRegion<1>:$common, SizedRegion<1>:$exact,
                         VariadicRegion<SizedRegion<1>>:$fast);
   let assemblyFormat = [{
-    `(` $inputs `:` type($inputs) `)` `slice` $slice `limits` $limits
+    `(` $inputs `:` type($inputs) `)` `slice` $slice `limits` custom<Limits>($limits)
     `common` $common `fast` $fast `exact` $exact attr-dict `:` type($result)
   }];
   let hasRegionVerifier = 1;

@@ -84,3 +84,33 @@ func.func @add(%x: !tile.tile<4x4xf32>, %v: !tile.view<?x?xf32>)
   tile.store add %x, %v[] by affine_map<(r, c) -> (r, c)> : !tile.tile<4x4xf32>, !tile.view<?x?xf32>
   return
 }
+
+// Limits are read again as the same floats, whatever their digits.
+// CHECK-LABEL: func.func @limits(
+// CHECK: limits [0.00999999977, 1.562500e-02, 0x4B7FFFFF, 1.07374182E+9, 0x7F800000]
+func.func @limits(%a: !tile.tile<8x16xf32>) -> !tile.tile<8x16xf32> {
+  %c = tile.speculate(%a : !tile.tile<8x16xf32>) slice 8
+      limits [0.01, 0.015625, 16777215.0, 1073741824.0, 0x7F800000] common {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x, %x : f32, f32
+  } fast {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  }, {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  }, {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  }, {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  }, {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } exact {
+  ^bb0(%x: f32, %r: i32, %k: i32):
+    tile.yield %x : f32
+  } : !tile.tile<8x16xf32>
+  return %c : !tile.tile<8x16xf32>
+}
