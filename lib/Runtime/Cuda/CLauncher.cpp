@@ -159,6 +159,7 @@ private:
   Error writeArithmetic(Operation &op);
   void writeCheck(tile::CheckOp op);
   void writeWorkspace(tile::WorkspaceOp op);
+  void writeAttribute(const KernelRecipe &recipe);
   Error writeLaunch(tile::LaunchOp op);
   Error writeMap(const KernelParameter &parameter, tile::LaunchOp op,
                  unsigned number);
@@ -424,6 +425,21 @@ Error Writer::writeMap(const KernelParameter &parameter, tile::LaunchOp op,
   return Error::success();
 }
 
+/// A kernel has one at most.
+void Writer::writeAttribute(const KernelRecipe &recipe) {
+  if (recipe.cluster > 1)
+    os << "    attribute.id = " << cu::launchClusterDimension
+       << ";\n    attribute.value.cluster[0] = " << recipe.cluster
+       << ";\n    attribute.value.cluster[1] = attribute.value.cluster[2] = "
+          "1;\n"
+          "    config.attribute_count = 1;\n";
+  // Not beside what others put on the stream.
+  else if (recipe.follows)
+    os << "    attribute.id = " << cu::launchProgrammaticSerialization
+       << ";\n    attribute.value.allowed = 1;\n"
+          "    config.attribute_count = launched;\n";
+}
+
 Error Writer::writeLaunch(tile::LaunchOp op) {
   auto kernel = llvm::find_if(kernels, [&](const Kernel &kernel) {
     return kernel.name == op.getKernel();
@@ -486,28 +502,15 @@ Error Writer::writeLaunch(tile::LaunchOp op) {
      << recipe.cluster << " * " << recipe.cluster << ";\n";
   put("    if (blocks > INT32_MAX)\n"
       "      return @_fail(\"more work items than one launch can hold\");\n");
-  // Of the two attributes a kernel has one at most.
-  bool inCluster = recipe.cluster > 1;
   os << "    memset(&attribute, 0, sizeof(attribute));\n"
         "    memset(&config, 0, sizeof(config));\n";
-  if (inCluster)
-    os << "    attribute.id = 4;\n    attribute.value.cluster[0] = "
-       << recipe.cluster
-       << ";\n    attribute.value.cluster[1] = attribute.value.cluster[2] = "
-          "1;\n";
-  else if (recipe.follows)
-    os << "    attribute.id = 6;\n    attribute.value.allowed = 1;\n";
+  writeAttribute(recipe);
   os << "    config.grid[0] = (unsigned)blocks;\n"
      << "    config.block[0] = " << recipe.threads << ";\n"
      << "    config.grid[1] = config.grid[2] = config.block[1] =\n"
         "        config.block[2] = 1;\n"
      << "    config.shared_bytes = " << recipe.sharedBytes << ";\n"
-     << "    config.stream = stream;\n    config.attributes = &attribute;\n"
-     << "    config.attribute_count = "
-     << (inCluster        ? "1"
-         : recipe.follows ? "launched"
-                          : "0")
-     << ";\n";
+     << "    config.stream = stream;\n    config.attributes = &attribute;\n";
   put("    if ((status = @_driver(cuLaunchKernelEx(&config, kernel->function,\n"
       "                                            parameters, 0),\n"
       "                           \"launching a kernel\")))\n"
