@@ -27,6 +27,11 @@ namespace attnc {
 using namespace mlir;
 using namespace attnc;
 
+static Value constantF32(OpBuilder &builder, Location loc, float value) {
+  return arith::ConstantOp::create(builder, loc,
+                                   builder.getF32FloatAttr(value));
+}
+
 namespace {
 
 //===----------------------------------------------------------------------===//
@@ -123,8 +128,7 @@ FailureOr<Value> Tape::differentiate(Value input) {
     reverse(op);
   if (Value gradient = gradients.lookup(input))
     return gradient;
-  return Value(
-      arith::ConstantOp::create(builder, loc, builder.getF32FloatAttr(0)));
+  return constantF32(builder, loc, 0);
 }
 
 /// What the derivative did not need after all.
@@ -224,6 +228,9 @@ private:
   LogicalResult buildEpilogueGradient(Region &region,
                                       ArrayRef<Captured> captured, Value of,
                                       ArrayRef<Through> through = {});
+  LogicalResult addThroughOutputNorms(attn::EpilogueGradientOp first,
+                                      ArrayRef<Captured> captured,
+                                      ArrayRef<Through> through);
   LogicalResult differentiateEpilogue();
   Type stateGradientType(const Captured &captured, int64_t last);
   void finish();
@@ -296,8 +303,8 @@ LogicalResult Differentiation::findEpilogue(ValueRange returned) {
       return op.emitOpError("cannot be differentiated: expected the output of "
                             "the attn.fused, in its layout");
     if (!op.getStats().empty())
-      return op.emitOpError("reads row statistics, which have no gradient: "
-                            "run attn-fuse before");
+      return op.emitOpError("reads row statistics, which attn-fuse makes "
+                            "attn.row_norm: run it before");
     if (!llvm::is_contained(returned, op.getOutput()))
       return function.emitError()
              << "'" << function.getName()
@@ -329,8 +336,7 @@ void Differentiation::captureScale() {
   if (isEmpty)
     attn::YieldOp::create(builder, loc, scaled);
   builder.setInsertionPoint(fused);
-  fused.getScaleMutable().assign(
-      arith::ConstantOp::create(builder, loc, builder.getF32FloatAttr(1)));
+  fused.getScaleMutable().assign(constantF32(builder, loc, 1));
 }
 
 /// Whether sums over the positions that a map drops are those that `attn.sum`
@@ -620,9 +626,7 @@ void Differentiation::buildWeight(Region &region, bool normalised) {
   if (isSoftmax()) {
     // S-mask-zero: exp(x - inf) is 0, where exp(-inf + inf) would be NaN.
     float inf = std::numeric_limits<float>::infinity();
-    auto constant = [&](float x) -> Value {
-      return arith::ConstantOp::create(b, loc, b.getF32FloatAttr(x));
-    };
+    auto constant = [&](float x) { return constantF32(b, loc, x); };
     Value lse = captureArgument(block, rowNorm);
     Value empty = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OEQ, lse,
                                         constant(-inf));
@@ -792,10 +796,7 @@ static AffineMap getRowsMap(MLIRContext *context) {
 static Value passThrough(OpBuilder &builder, Location loc, attn::RowNorm norm,
                          int64_t width, Value x, Value n, Value gradient,
                          Value count) {
-  auto constant = [&](float value) -> Value {
-    return arith::ConstantOp::create(builder, loc,
-                                     builder.getF32FloatAttr(value));
-  };
+  auto constant = [&](float value) { return constantF32(builder, loc, value); };
   auto times = [&](Value a, Value c) -> Value {
     return arith::MulFOp::create(builder, loc, a, c);
   };
@@ -848,16 +849,13 @@ Value Differentiation::countLargest(attn::RowNormOp norm, Value lengths) {
   attn::YieldOp::create(builder, loc, unused->getArgument(0));
   Block *block =
       builder.createBlock(&op.getCaptureGradients()[0], {}, types, locs);
-  auto constant = [&](float value) -> Value {
-    return arith::ConstantOp::create(builder, loc,
-                                     builder.getF32FloatAttr(value));
-  };
   Value size = math::AbsFOp::create(builder, loc, block->getArgument(0));
   Value isLargest = arith::CmpFOp::create(
       builder, loc, arith::CmpFPredicate::OEQ, size, block->getArgument(6));
   attn::YieldOp::create(builder, loc,
                         arith::SelectOp::create(builder, loc, isLargest,
-                                                constant(1), constant(0)));
+                                                constantF32(builder, loc, 1),
+                                                constantF32(builder, loc, 0)));
   return op.getDcaptures()[0];
 }
 
@@ -1031,13 +1029,10 @@ LogicalResult Differentiation::differentiateEpilogue() {
     of.push_back(index);
     types.push_back(stateGradientType(c, outputType.getShape().back()));
   }
-  auto create = [&](TypeRange types, ArrayRef<int64_t> of) {
-    return attn::EpilogueGradientOp::create(
-        builder, loc, types, output, given, fused.getQLen(), values,
-        builder.getAffineMapArrayAttr(maps), fused.getLayout(),
-        builder.getDenseI64ArrayAttr(of), /*captureGradientsCount=*/of.size());
-  };
-  auto op = create(types, of);
+  auto op = attn::EpilogueGradientOp::create(
+      builder, loc, types, output, given, fused.getQLen(), values,
+      builder.getAffineMapArrayAttr(maps), fused.getLayout(),
+      builder.getDenseI64ArrayAttr(of), /*captureGradientsCount=*/of.size());
   if (failed(buildEpilogueGradient(op.getGradient(), *captured, Value())))
     return failure();
   doutput = op.getDinput();
@@ -1059,17 +1054,31 @@ LogicalResult Differentiation::differentiateEpilogue() {
   }
   if (through.empty())
     return success();
-  // What changes with a norm is known after a pass over the whole row.
-  AffineMap rows = getRowsMap(builder.getContext());
+  return addThroughOutputNorms(op, *captured, through);
+}
+
+/// What changes with a norm of o is known after a pass over the whole row: the
+/// gradient of o is computed again, with that.
+LogicalResult
+Differentiation::addThroughOutputNorms(attn::EpilogueGradientOp first,
+                                       ArrayRef<Captured> captured,
+                                       ArrayRef<Through> through) {
+  SmallVector<Value> values(first.getCaptures());
+  SmallVector<Attribute> maps(first.getMaps().getValue());
+  auto rows = AffineMapAttr::get(getRowsMap(builder.getContext()));
   for (const Through &norm : through)
     for (Value value : {norm.gradient, norm.count})
       if (value) {
         values.push_back(value);
         maps.push_back(rows);
       }
-  auto last = create(types.front(), {});
+  auto last = attn::EpilogueGradientOp::create(
+      builder, loc, first.getDinput().getType(), first.getInput(),
+      first.getDoutput(), first.getQLen(), values, builder.getArrayAttr(maps),
+      first.getLayout(), builder.getDenseI64ArrayAttr({}),
+      /*captureGradientsCount=*/0);
   doutput = last.getDinput();
-  return buildEpilogueGradient(last.getGradient(), *captured, Value(), through);
+  return buildEpilogueGradient(last.getGradient(), captured, Value(), through);
 }
 
 /// The forward goes; the function gets its new type and names.

@@ -288,6 +288,10 @@ private:
   Value refreshed(Value value) {
     return assembly("mov.b32 $0, $1;", "=r,r", i32, value)[0];
   }
+  Values refreshedAll(ValueRange values) {
+    return llvm::map_to_vector(
+        values, [&](Value value) { return refreshed(get(value)); });
+  }
   void refreshPosition(Region &region, unsigned row);
   Value getRow(FragType type, FragOffset offset);
   Value getCol(FragType type, FragOffset offset);
@@ -327,6 +331,8 @@ private:
                           Values &results);
   void unstage(StoreOp op, int64_t colDim, Value rows, int64_t panel);
   void unstageWords(StoreOp op, int64_t colDim, Value rows, int64_t panel);
+  Values loadWords(Value rows, Value row, Value low, int64_t panels,
+                   int64_t panel);
   void storeWords(Value address, ArrayRef<Value> words, Value first, Value end,
                   Value inBounds);
   LogicalResult storeThrough(StoreOp op, int64_t colDim);
@@ -2630,9 +2636,7 @@ void KernelLowering::lowerPrefetch(PrefetchOp op) {
   llvm::SaveAndRestore keepWarp(warp);
   warp = refreshed(warp);
   Value col = refreshed(lane);
-  Values symbols;
-  for (Value coordinate : op.getCoordinates())
-    symbols.push_back(refreshed(get(coordinate)));
+  Values symbols = refreshedAll(op.getCoordinates());
   Value rows = op.getRows() ? get(op.getRows()) : Value();
   Value to = add(getPrefetched(op.getScratch(), op.getSlot()),
                  mul(col, kPrefetchBytes));
@@ -2687,9 +2691,7 @@ LogicalResult KernelLowering::storeQuads(StoreOp op) {
   firstRow = refreshed(firstRow);
   firstCol = refreshed(firstCol);
   llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
-  Values symbols;
-  for (Value coordinate : op.getCoordinates())
-    symbols.push_back(refreshed(get(coordinate)));
+  Values symbols = refreshedAll(op.getCoordinates());
   Access access = getAccess(view, op.getMap(), symbols, {}, firstRow, firstCol);
   Value pointer = elementPointer(view, access.offset);
   Value begin =
@@ -2908,9 +2910,7 @@ void KernelLowering::unstage(StoreOp op, int64_t colDim, Value rows,
   lane = refreshed(lane);
   warp = refreshed(warp);
   Value symbolRows = op.getRows() ? get(op.getRows()) : Value();
-  Values symbols;
-  for (Value coordinate : op.getCoordinates())
-    symbols.push_back(refreshed(get(coordinate)));
+  Values symbols = refreshedAll(op.getCoordinates());
   Value inRow = andi(lane, constant(7));
   Value firstOfFour = arith::ShRUIOp::create(b, loc, lane, constant(3));
   Value col = mul(inRow, 8);
@@ -2953,32 +2953,10 @@ void KernelLowering::unstage(StoreOp op, int64_t colDim, Value rows,
   }
 }
 
-/// The same where rows begin at any element: a row at a time, a word a lane.
-void KernelLowering::unstageWords(StoreOp op, int64_t colDim, Value rows,
-                                  int64_t panel) {
-  int64_t cols = op.getFrag().getType().getCols();
-  llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
-  lane = refreshed(lane);
-  warp = refreshed(warp);
-  Value symbolRows = op.getRows() ? get(op.getRows()) : Value();
-  Values symbols;
-  for (Value coordinate : op.getCoordinates())
-    symbols.push_back(refreshed(get(coordinate)));
-  Value end = arith::MinSIOp::create(b, loc, getSize(op.getView(), colDim),
-                                     constant(cols));
-  Value warpRow = mul(andi(warp, constant(3)), 16);
-  Block *loop = newBlock(i32), *done = newBlock();
-  branch(loop, constant(0));
-  at(loop);
-  Value row = loop->getArgument(0);
-  Access access = getAccess(op.getView(), op.getMap(), symbols, symbolRows,
-                            add(warpRow, row), constant(0));
-  Value address = LLVM::PtrToIntOp::create(
-      b, loc, i64, elementPointer(op.getView(), access.offset));
-  // Of an odd row, the first word is half another's. The lower half of a
-  // lane's word is in the panel before if it is the first lane's.
-  Value odd = isOdd(address);
-  Value low = arith::SubIOp::create(b, loc, mul(lane, 4), odd);
+/// Every 32nd word of a staged row, of which this lane's in a panel begins at
+/// byte `low`: -2 is half a word that the panel before has.
+Values KernelLowering::loadWords(Value rows, Value row, Value low,
+                                 int64_t panels, int64_t panel) {
   Value flips = mul(andi(row, constant(7)), 16);
   Value from = add(rows, mul(row, kPanelBytes));
   auto place = [&](Value inner) {
@@ -2990,13 +2968,41 @@ void KernelLowering::unstageWords(StoreOp op, int64_t colDim, Value rows,
   Value before =
       arith::SelectOp::create(b, loc, isBefore, add(lowAt, -panel), lowAt);
   Values words;
-  for (int64_t col = 0; col < cols; col += kPanelColumns) {
-    std::string at = "+" + std::to_string(col / kPanelColumns * panel) + "];\n";
+  for (int64_t p = 0; p < panels; ++p) {
+    std::string at = "+" + std::to_string(p * panel) + "];\n";
     words.push_back(assembly("{\n.reg .b16 l, h;\nld.shared.b16 l, [$1" + at +
                                  "ld.shared.b16 h, [$2" + at +
                                  "mov.b32 $0, {l, h};\n}",
-                             "=r,r,r", i32, {col ? before : lowAt, highAt})[0]);
+                             "=r,r,r", i32, {p ? before : lowAt, highAt})[0]);
   }
+  return words;
+}
+
+/// As `unstage` where rows begin at any element: a row at a time, a word a
+/// lane.
+void KernelLowering::unstageWords(StoreOp op, int64_t colDim, Value rows,
+                                  int64_t panel) {
+  int64_t cols = op.getFrag().getType().getCols();
+  llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
+  lane = refreshed(lane);
+  warp = refreshed(warp);
+  Value symbolRows = op.getRows() ? get(op.getRows()) : Value();
+  Values symbols = refreshedAll(op.getCoordinates());
+  Value end = arith::MinSIOp::create(b, loc, getSize(op.getView(), colDim),
+                                     constant(cols));
+  Value warpRow = mul(andi(warp, constant(3)), 16);
+  Block *loop = newBlock(i32), *done = newBlock();
+  branch(loop, constant(0));
+  at(loop);
+  Value row = loop->getArgument(0);
+  Access access = getAccess(op.getView(), op.getMap(), symbols, symbolRows,
+                            add(warpRow, row), constant(0));
+  Value address = LLVM::PtrToIntOp::create(
+      b, loc, i64, elementPointer(op.getView(), access.offset));
+  // Of an odd row, the first word is half another's.
+  Value odd = isOdd(address);
+  Value low = arith::SubIOp::create(b, loc, mul(lane, 4), odd);
+  Values words = loadWords(rows, row, low, panelCount(cols), panel);
   Value to = add(andi(address, constant(-4, i64)),
                  Value(arith::ExtUIOp::create(b, loc, i64, mul(lane, 4))));
   storeWords(to, words, arith::ShRSIOp::create(b, loc, low, constant(1)), end,
@@ -3372,28 +3378,26 @@ struct HopperToLLVMPass
   /// Kernels of which several blocks fit on a multiprocessor are short: that
   /// they begin beside the end of the launch before them counts.
   llvm::StringMap<LaunchOrder> findOrders(ModuleOp module) {
-    llvm::StringMap<LaunchOrder> orders;
     llvm::StringSet<> firsts;
+    SmallVector<std::pair<StringRef, StringRef>> neighbours;
     for (auto program : module.getOps<tile::ProgramOp>()) {
       StringRef before;
       for (auto launch : program.getBody().getOps<tile::LaunchOp>()) {
         if (before.empty())
           firsts.insert(launch.getKernel());
+        else
+          neighbours.emplace_back(before, launch.getKernel());
         before = launch.getKernel();
       }
     }
+    llvm::StringMap<LaunchOrder> orders;
     for (auto kernel : module.getOps<KernelOp>())
       orders[kernel.getSymName()].follows =
           kernel.getRoles().getResident() > 1 &&
           !firsts.contains(kernel.getSymName());
-    for (auto program : module.getOps<tile::ProgramOp>()) {
-      StringRef before;
-      for (auto launch : program.getBody().getOps<tile::LaunchOp>()) {
-        if (!before.empty() && orders.lookup(launch.getKernel()).follows)
-          orders[before].leads = true;
-        before = launch.getKernel();
-      }
-    }
+    for (auto [before, after] : neighbours)
+      if (orders.lookup(after).follows)
+        orders[before].leads = true;
     return orders;
   }
 

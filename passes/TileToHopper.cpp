@@ -348,6 +348,9 @@ private:
   LogicalResult emitSerialLoop(Role &role, Range range);
   LogicalResult emitOverlapLoop(Role &role, Range range);
   LogicalResult emitDeferredLoop(Role &role, Range range);
+  LogicalResult finishBefore(Role &role, Value begin, Value key);
+  LogicalResult exchangeWeights(Role &role, Operation &dot);
+  LogicalResult emitDeferredOp(Role &role, Operation &op, Value key);
   LogicalResult emitDeferredBlock(Role &role, Value begin, Value key);
   /// Those ops stand for the positions in the ring of exchanged weights.
   Operation *getPutter() { return exchange->dot.getLhs().getDefiningOp(); }
@@ -2338,16 +2341,57 @@ LogicalResult Scheduler::storeLate(Role &role, Stage &late, tile::StoreOp store,
   return success();
 }
 
+/// The late part of the block before that at `key`, if there is one.
+LogicalResult Scheduler::finishBefore(Role &role, Value begin, Value key) {
+  Value any =
+      arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, begin, key);
+  Value before = arith::SubIOp::create(b, loc, key, constant(loop.getStep()));
+  before = arith::SelectOp::create(b, loc, any, before, begin);
+  return finishLate(role, before, any);
+}
+
+/// Puts the weights that other consumers multiply, too, and starts the product
+/// of those of the block before.
+LogicalResult Scheduler::exchangeWeights(Role &role, Operation &dot) {
+  pinBefore(role, dot);
+  // Once put, the weights take half the registers.
+  settle(role, dot.getOperand(0).getDefiningOp<tile::CastOp>().getInput());
+  if (failed(putWeights(role)))
+    return failure();
+  return startLate(role);
+}
+
+/// An op of the block at `key` once its operands are there. A product is only
+/// started.
+LogicalResult Scheduler::emitDeferredOp(Role &role, Operation &op, Value key) {
+  pinBefore(role, op);
+  for (Value operand : op.getOperands()) {
+    settle(role, operand);
+    if (auto cast = operand.getDefiningOp<tile::CastOp>())
+      settle(role, cast.getInput());
+  }
+  // What a full block does not mask reads nothing.
+  if (!isa<tile::MaskOp>(op) || role.isFull != true)
+    fetch(role, op, key);
+  auto dot = dyn_cast<tile::DotOp>(op);
+  if (!dot) {
+    if (failed(emitOp(role, &op)))
+      return failure();
+    if (isa<tile::MapOp, tile::MaskOp>(op) && !role.inFlight.empty())
+      role.beside.push_back(&op);
+    return success();
+  }
+  FailureOr<Started> started = startDot(role, dot);
+  if (failed(started))
+    return failure();
+  hopper::CommitOp::create(b, loc);
+  role.inFlight.push_back(*started);
+  return success();
+}
+
 /// The block whose scalars and iteration arguments are bound, and the late
 /// part of the block before it, if there is one.
 LogicalResult Scheduler::emitDeferredBlock(Role &role, Value begin, Value key) {
-  auto finish = [&] {
-    Value any =
-        arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, begin, key);
-    Value before = arith::SubIOp::create(b, loc, key, constant(loop.getStep()));
-    before = arith::SelectOp::create(b, loc, any, before, begin);
-    return finishLate(role, before, any);
-  };
   Block &block = *loop.getBody();
   // Packed operands are of one block.
   for (auto cast : block.getOps<tile::CastOp>())
@@ -2368,42 +2412,15 @@ LogicalResult Scheduler::emitDeferredBlock(Role &role, Value begin, Value key) {
     if (prefetches.contains(&op))
       continue;
     if (exchange && exchange->late.contains(&op)) {
-      if (!isa<tile::DotOp>(op)) {
-        if (failed(finish()))
-          return failure();
-        continue;
-      }
-      pinBefore(role, op);
-      // Once put, the weights take half the registers.
-      settle(role, op.getOperand(0).getDefiningOp<tile::CastOp>().getInput());
-      if (failed(putWeights(role)) || failed(startLate(role)))
+      if (failed(isa<tile::DotOp>(op) ? exchangeWeights(role, op)
+                                      : finishBefore(role, begin, key)))
         return failure();
       continue;
     }
     if (waits(role, op) || readsPrefetched(op))
       lookAhead();
-    pinBefore(role, op);
-    for (Value operand : op.getOperands()) {
-      settle(role, operand);
-      if (auto cast = operand.getDefiningOp<tile::CastOp>())
-        settle(role, cast.getInput());
-    }
-    // What a full block does not mask reads nothing.
-    if (!isa<tile::MaskOp>(op) || role.isFull != true)
-      fetch(role, op, key);
-    auto dot = dyn_cast<tile::DotOp>(op);
-    if (!dot) {
-      if (failed(emitOp(role, &op)))
-        return failure();
-      if (isa<tile::MapOp, tile::MaskOp>(op) && !role.inFlight.empty())
-        role.beside.push_back(&op);
-      continue;
-    }
-    FailureOr<Started> started = startDot(role, dot);
-    if (failed(started))
+    if (failed(emitDeferredOp(role, op, key)))
       return failure();
-    hopper::CommitOp::create(b, loc);
-    role.inFlight.push_back(*started);
   }
   lookAhead();
   settleAll(role);
@@ -2416,7 +2433,7 @@ LogicalResult Scheduler::emitDeferredLoop(Role &role, Range range) {
         return emitDeferredBlock(role, range.begin, key);
       })))
     return failure();
-  // Of a block that there is not.
+  // What was begun for a block after the last.
   if (!prefetches.empty())
     hopper::PrefetchedOp::create(b, loc);
   if (!exchange)

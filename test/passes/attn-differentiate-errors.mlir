@@ -146,7 +146,7 @@ func.func @norm(%q: !t, %k: !t, %v: !t) -> !t attributes {attn.differentiate} {
 func.func @statistic(%q: !t, %k: !t, %v: !t) -> (!t, !t)
     attributes {attn.differentiate} {
   %o = attn.fused %q, %k, %v : !t, !t, !t -> !t
-  // expected-error @+1 {{'attn.epilogue' op reads row statistics, which have no gradient: run attn-fuse before}}
+  // expected-error @+1 {{'attn.epilogue' op reads row statistics, which attn-fuse makes attn.row_norm: run it before}}
   %r = attn.epilogue %o stats [1 : i32] {
   ^bb0(%e: f32, %b: i32, %h: i32, %i: i32, %d: i32, %m: f32):
     %y = arith.mulf %e, %m : f32
