@@ -366,13 +366,18 @@ TEST(Api, ADescriptionNeedsNoSizes) {
             ATTNC_INVALID_ARGUMENT);
 }
 
-TEST(Api, ExactAndAutoServeOtherSizesToo) {
+static attnc_attention sizedAttention() {
   attnc_attention attention = attnc::attention();
   attention.head_dim = 16;
   attention.batch = 1;
   attention.heads = 2;
   attention.seq = 7;
   attention.kv_seq = 9;
+  return attention;
+}
+
+TEST(Api, ExactAndAutoServeOtherSizesToo) {
+  attnc_attention attention = sizedAttention();
   for (const char *policy : {"exact", "auto"}) {
     attnc::Options options;
     options.policy = policy;
@@ -396,12 +401,7 @@ TEST(Api, ExactAndAutoServeOtherSizesToo) {
 /// Gradients by description: the arguments of docs/backward.md, and the same
 /// numbers from the program for these sizes as from the one for any.
 TEST(Api, GradientsAreDescribedToo) {
-  attnc_attention attention = attnc::attention();
-  attention.head_dim = 16;
-  attention.batch = 1;
-  attention.heads = 2;
-  attention.seq = 7;
-  attention.kv_seq = 9;
+  attnc_attention attention = sizedAttention();
   attention.backward = "all";
   std::vector<float> q = numbers(2 * 7 * 16, 1), k = numbers(2 * 9 * 16, 2),
                      v = numbers(2 * 9 * 16, 3), o = numbers(2 * 7 * 16, 4);
