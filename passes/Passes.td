@@ -53,11 +53,12 @@ def AttnDifferentiate : Pass<"attn-differentiate", "::mlir::func::FuncOp"> {
   let description = [{
     Rewrites a function with the attribute `attn.differentiate` that holds one
     `attn.fused`. Its arguments stay and others follow: for a softmax the
-    forward's `output` and `lse`, then the gradient of the output. It returns
-    the gradients of the arguments that have the attribute `attn.gradient`, in
-    their order; if none has it, of query, key and value. An argument x gives
-    a result named dx. `attn.differentiate = f32` gives all gradients that
-    type; else each has its argument's.
+    forward's `output` and `lse`, and the gradient of the LSE if that result
+    has the attribute `attn.gradient`, then the gradient of the output. It
+    returns the gradients of the arguments that have this attribute, in their
+    order; if none has it, of query, key and value. An argument x gives a
+    result named dx. `attn.differentiate = f32` gives all gradients that type;
+    else each has its argument's. An `attn.row_norm` hands its gradient on.
 
     Regions are differentiated in reverse by the derivatives of the op table.
     An op that has none there is an error.
@@ -112,8 +113,8 @@ def TileOnlineSoftmax : Pass<"tile-online-softmax", "::mlir::ModuleOp"> {
   let description = [{
     Into reductions and maps. Exponentials are powers of 2: the maximum is
     multiplied by log2(e) once a row, so that a weight costs a product, a
-    difference and one exp2. A row that has seen no key yet has weights 0 and alpha 1,
-    never NaN.
+    difference and one exp2. A row that has seen no key yet has weights 0 and
+    alpha 1, never NaN.
   }];
   let dependentDialects = ["::attnc::tile::TileDialect",
                            "::mlir::arith::ArithDialect",

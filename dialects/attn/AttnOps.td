@@ -414,8 +414,9 @@ def Attn_BackwardOp : Attn_Op<"backward", [Pure, AttrSizedOperandSegments]> {
     (B, Hq, Sk) f32 tensor, and where it does not read j the sum over j, a
     (B, Hq, Sq) one; `attn.sum` does the rest. Where it reads both, the result
     is of the captured operand's shape, and the map may only permute
-    positions, h floordiv N for h, or read b, h and in one dim (i - j + constant) floordiv constant
-    or the same of j - i: a table of relative positions.
+    positions, h floordiv N for h, or read b, h and in one dim
+    (i - j + constant) floordiv constant or the same of j - i: a table of
+    relative positions.
   }];
   let arguments = (ins
     Attn_Tensor4:$query, Attn_Tensor4:$key, Attn_Tensor4:$value,

@@ -323,7 +323,8 @@ def _keep(ctx, backward_text, scalars, operands, results):
 
 
 def _without_gradient(results, has_epilogue, through_lse):
-    """Of what is before an epilogue, the LSE and the output."""
+    """Of what is before an epilogue, the LSE and the output: those on which no
+    loss may depend."""
     if has_epilogue:
         return results[:1] if through_lse else results[:-1]
     return () if through_lse else results[1:]

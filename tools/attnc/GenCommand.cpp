@@ -50,10 +50,11 @@ void attnc::addAttentionOptions(OptionTable &options,
                "Takes the scale as an argument instead of 1/sqrt(d).");
   options.flag("gate", request.gate, "Multiplies the output by sigmoid(gate).");
   options.flag("lse", request.lse,
-               "Also returns log sum exp of the logits (softmax only).");
+               "Also returns log sum exp of the logits (softmax only); with "
+               "--backward, takes its gradient too.");
   options.choice("backward", {"operands", "all"}, request.backward,
                  "The function of the gradients of query, key and value, or of "
-                 "bias and slopes too (docs/backward.md).",
+                 "bias, slopes, gate and scale too (docs/backward.md).",
                  "operands");
   options.section("mask");
   options.choice("causal", {"bottom_right", "top_left"}, request.causal,

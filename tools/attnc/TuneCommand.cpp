@@ -47,8 +47,8 @@ public:
     flags.text("times", "FILE.json", times,
                "Also writes down what each schedule took.");
     flags.number("budget", budget,
-                 "Seconds to measure for, for each --attention; 60 by "
-                 "default.");
+                 "Seconds to measure for, for each program and its sizes; 60 "
+                 "by default.");
     flags.integer("most", most, 1, 1000,
                   "Tries no more schedules than this; by default all that "
                   "fit.");
