@@ -199,6 +199,26 @@ TEST_F(TuneTest, CandidatesOfGradientsFit) {
   EXPECT_TRUE(llvm::none_of(spaceOf("sm_90a").schedules, ofOneKernel));
 }
 
+/// In the kernel in which queries stay, a softmax's LSE and delta do too.
+TEST_F(TuneTest, ProblemsOfGradientsAreThoseOfTheirKernels) {
+  ProgramRequest request;
+  AttentionDescription description;
+  description.dtype = "bf16";
+  description.score = "softmax";
+  description.backward = "operands";
+  request.target = "sm_90a";
+  request.ir = llvm::cantFail(writeAttention(description, ""));
+  auto context = makeContext();
+  auto problems = llvm::cantFail(scheduleProblems(request, *context));
+  ASSERT_EQ(problems.size(), 2u);
+  EXPECT_FALSE(problems[0].queriesStay);
+  EXPECT_TRUE(problems[0].oneKernel);
+  EXPECT_EQ(problems[0].keyValues, 2);
+  EXPECT_TRUE(problems[1].queriesStay);
+  EXPECT_FALSE(problems[1].oneKernel);
+  EXPECT_EQ(problems[1].keyValues, 0);
+}
+
 TEST_F(TuneTest, ATableIsReadAsItWasWritten) {
   std::string path = directory + "/table.json";
   auto none = TunedTable::read(path);
