@@ -169,16 +169,15 @@ static LogicalResult checkAttribute(FunctionOpInterface function,
 static LogicalResult checkAttributes(ModuleOp module) {
   LogicalResult result = success();
   module.walk([&](FunctionOpInterface function) {
+    auto check = [&](const llvm::Twine &of, ArrayRef<NamedAttribute> all) {
+      for (NamedAttribute attribute : all)
+        if (failed(checkAttribute(function, of, attribute)))
+          result = failure();
+    };
     for (unsigned k = 0; k < function.getNumArguments(); ++k)
-      for (NamedAttribute attribute : function.getArgAttrs(k))
-        if (failed(checkAttribute(function, "argument " + llvm::Twine(k),
-                                  attribute)))
-          result = failure();
+      check("argument " + llvm::Twine(k), function.getArgAttrs(k));
     for (unsigned k = 0; k < function.getNumResults(); ++k)
-      for (NamedAttribute attribute : function.getResultAttrs(k))
-        if (failed(checkAttribute(function, "result " + llvm::Twine(k),
-                                  attribute)))
-          result = failure();
+      check("result " + llvm::Twine(k), function.getResultAttrs(k));
   });
   return result;
 }

@@ -209,26 +209,28 @@ void compare(StringRef mask, const Keep &wanted, bool exact,
       for (int64_t j = 0; j < call.kLen; ++j)
         ASSERT_EQ(evaluator.keeps(call, i, j), wanted(call, i, j))
             << i << ", " << j;
+    // Of the rows or keys from `first` on that make a block.
+    auto attended = [&](int64_t first, int64_t length, auto wants) {
+      Attended all;
+      for (int64_t n = first; n < std::min(first + block, length); ++n)
+        all.add(wants(n));
+      return all;
+    };
     for (int64_t i0 = 0; i0 < call.qLen; i0 += block) {
       SCOPED_TRACE(testing::Message() << "i0 " << i0);
-      compareRange(evaluator.range(call, i0, block), call.kLen, exact,
-                   [&](int64_t j) {
-                     Attended rows;
-                     int64_t end = std::min(i0 + block, call.qLen);
-                     for (int64_t i = i0; i < end; ++i)
-                       rows.add(wanted(call, i, j));
-                     return rows;
-                   });
+      compareRange(
+          evaluator.range(call, i0, block), call.kLen, exact, [&](int64_t j) {
+            return attended(i0, call.qLen,
+                            [&](int64_t i) { return wanted(call, i, j); });
+          });
     }
     for (int64_t j0 = 0; j0 < call.kLen; j0 += block) {
       SCOPED_TRACE(testing::Message() << "j0 " << j0);
       compareRange(evaluator.queryRange(call, j0, block), call.qLen, exact,
                    [&](int64_t i) {
-                     Attended keys;
-                     int64_t end = std::min(j0 + block, call.kLen);
-                     for (int64_t j = j0; j < end; ++j)
-                       keys.add(wanted(call, i, j));
-                     return keys;
+                     return attended(j0, call.kLen, [&](int64_t j) {
+                       return wanted(call, i, j);
+                     });
                    });
     }
   }
