@@ -68,6 +68,8 @@ struct RingInfo {
   Filler filler;
   int64_t number;
   RingType type;
+  /// All thread blocks of the cluster fill it together.
+  bool multicast;
 
   /// Arrivals that make a slot full, besides the bytes of bulk copies.
   int64_t producers(int64_t consumers) const {
@@ -230,6 +232,7 @@ private:
   Values fetch(FetchOp op, int64_t first, int64_t count);
   void lowerFetch(FetchOp op);
   void arriveOnce(Value address);
+  void arriveEverywhere(Value address);
   void lowerRelease(ReleaseOp op);
   LogicalResult lowerWgmma(WgmmaOp op);
   void lowerWait(WaitOp op);
@@ -365,6 +368,8 @@ private:
   Value base, tid, warp, lane, never, groupNumber;
   bool cooperative = false;
   Value firstRow, firstCol;
+  /// Where shared memory begins in the block that this lane signals.
+  Value peerBase;
 };
 
 //===----------------------------------------------------------------------===//
@@ -452,7 +457,7 @@ void KernelLowering::finishSignature() {
   NamedAttrList recipe;
   recipe.set("threads", b.getI64IntegerAttr(128 * (roles.getConsumers() + 1)));
   recipe.set("smem", b.getI64IntegerAttr(sharedBytes));
-  recipe.set("cluster", b.getI64IntegerAttr(1));
+  recipe.set("cluster", b.getI64IntegerAttr(roles.getCluster()));
   recipe.set("persistent", b.getBoolAttr(roles.getPersistent()));
   if (order.follows)
     recipe.set("follows", b.getUnitAttr());
@@ -517,7 +522,8 @@ void KernelLowering::layOutSharedMemory() {
     else if (llvm::any_of(op.getRing().getUsers(), llvm::IsaPred<PutOp>))
       filler = Filler::Consumers;
     int64_t number = rings.size();
-    rings[op.getRing()] = RingInfo{offset, slot, 0, 0, filler, number, type};
+    rings[op.getRing()] = RingInfo{offset, slot,   0,    0,
+                                   filler, number, type, op.getMulticast()};
     offset += slot * type.getStages();
   });
   kernel->walk([&](ScratchOp op) {
@@ -557,17 +563,24 @@ void KernelLowering::emitEntry(Block *produce, Block *consume) {
   branchIf(equals(tid, 0), init, ready);
   at(init);
   int64_t arrivals = 4 * kernel.getRoles().getConsumers();
+  int64_t cluster = kernel.getRoles().getCluster();
   for (auto &[value, ring] : rings)
     for (int64_t s = 0; s < ring.type.getStages(); ++s)
       for (auto [offset, count] :
            {std::pair(ring.full, ring.producers(arrivals / 4)),
-            std::pair(ring.empty, arrivals)})
+            std::pair(ring.empty, ring.multicast ? arrivals * cluster
+                                                 : arrivals)})
         intrinsic("llvm.nvvm.mbarrier.init.shared", {},
                   {sharedPointer(add(base, offset + 8 * s)), constant(count)});
   intrinsic("llvm.nvvm.fence.mbarrier_init.release.cluster", {}, {});
   branch(ready);
   at(ready);
-  intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", {}, {constant(0)});
+  if (cluster == 1)
+    intrinsic("llvm.nvvm.barrier.cta.sync.aligned.all", {}, {constant(0)});
+  else // Nobody signals a barrier of another block before it is made.
+    assembly("barrier.cluster.arrive.relaxed.aligned;\n"
+             "barrier.cluster.wait.acquire.aligned;",
+             "", {}, {});
   branchIf(equals(group, 0), produce, consume);
 }
 
@@ -595,6 +608,12 @@ LogicalResult KernelLowering::emitConsumers(ConsumersOp role) {
   intrinsic("llvm.nvvm.setmaxnreg.inc.sync.aligned.u32", {},
             {constant(kernel.getRoles().getConsumerRegisters())});
   set(role.getBody().getArgument(0), {groupNumber});
+  // Lane r signals block r of the cluster; other lanes, which do not signal, have
+  // an address that exists, too.
+  if (int64_t cluster = kernel.getRoles().getCluster(); cluster > 1)
+    peerBase = assembly("mapa.shared::cluster.u32 $0, $1, $2;", "=r,r,r", i32,
+                        {base, andi(lane, constant(cluster - 1))},
+                        /*effects=*/false)[0];
   // ptxas cannot know the size of dynamic shared memory.
   Value size = assembly("mov.u32 $0, %dynamic_smem_size;", "=r", i32, {},
                         /*effects=*/false)[0];
@@ -624,6 +643,8 @@ LogicalResult KernelLowering::run() {
   func->setAttr("nvvm.reqntid", b.getDenseI32ArrayAttr({threads}));
   func->setAttr("nvvm.minctasm",
                 b.getI32IntegerAttr(kernel.getRoles().getResident()));
+  if (int32_t cluster = kernel.getRoles().getCluster(); cluster > 1)
+    func->setAttr("nvvm.cluster_dim", b.getDenseI32ArrayAttr({cluster}));
   entry = newBlock();
   exit = newBlock();
   at(entry);
@@ -938,14 +959,23 @@ void KernelLowering::lowerCopy(CopyOp op) {
   Value full = sharedPointer(barrier(ring, ring.full, stage));
   int64_t panel = ring.type.getRows() * kPanelBytes;
   int64_t panels = panelCount(ring.type.getCols());
-  // Bytes that are outside the tensor count too.
+  // Bytes that are outside the tensor count too. Those of a multicast slot come
+  // from all blocks, which do not wait for each other here: where a part comes
+  // first, its bytes count below 0, and the slot is not full before this
+  // arrival. It is not the last round's either: every consumer here has seen
+  // that one full before it released it.
   intrinsic("llvm.nvvm.mbarrier.arrive.expect.tx.scope.cta.space.cta", i64,
             {full, constant(panels * panel)});
   Value slot = add(add(base, mul(stage, ring.slot)), ring.base);
+  int64_t blocks = ring.multicast ? kernel.getRoles().getCluster() : 1;
+  if (ring.multicast)
+    slot = add(slot, mul(get(op.getPart()), panel / blocks));
+  Value mask = constant(ring.multicast ? (1 << blocks) - 1 : 0, b.getI16Type());
   auto cluster = LLVM::LLVMPointerType::get(b.getContext(), kClusterSpace);
   std::string name = "llvm.nvvm.cp.async.bulk.tensor.g2s.tile." +
                      std::to_string(op.getCoordinates().size()) + "d";
   Value no = constant(0, b.getI1Type());
+  Value isMulticast = constant(ring.multicast, b.getI1Type());
   for (int64_t p = 0; p < panels; ++p) {
     Value to = LLVM::AddrSpaceCastOp::create(
         b, loc, cluster, sharedPointer(add(slot, p * panel)));
@@ -953,8 +983,7 @@ void KernelLowering::lowerCopy(CopyOp op) {
     for (auto [k, coordinate] : llvm::enumerate(op.getCoordinates()))
       args.push_back(k ? get(coordinate)
                        : add(get(coordinate), p * kPanelColumns));
-    args.append(
-        {constant(0, b.getI16Type()), constant(0, i64), no, no, constant(0)});
+    args.append({mask, constant(0, i64), isMulticast, no, constant(0)});
     intrinsic(name, {}, args);
   }
   if (done) {
@@ -1414,6 +1443,18 @@ void KernelLowering::arriveOnce(Value address) {
            "r,r", {}, {address, leader});
 }
 
+/// One arrival for each warp in each block of the cluster: lane r tells block r,
+/// in whose shared memory its `address` is. It says that a slot may be written,
+/// and publishes nothing that was written: its products are done, so what they
+/// read was read. A release in the scope of the cluster would wait for all
+/// stores of the thread to arrive in memory.
+void KernelLowering::arriveEverywhere(Value address) {
+  std::string blocks = std::to_string(kernel.getRoles().getCluster());
+  assembly("{\n.reg .pred p;\nsetp.lt.u32 p, $1, " + blocks +
+               ";\n@p mbarrier.arrive.shared::cluster.b64 _, [$0];\n}",
+           "r,r", {}, {address, lane});
+}
+
 void KernelLowering::lowerAwait(AwaitOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
   auto [stage, phase] = splitCursor(ring, op.getCursor());
@@ -1424,7 +1465,10 @@ void KernelLowering::lowerAwait(AwaitOp op) {
 void KernelLowering::lowerRelease(ReleaseOp op) {
   const RingInfo &ring = rings.find(op.getRing())->second;
   Value stage = splitCursor(ring, op.getCursor()).first;
-  arriveOnce(barrier(ring, ring.empty, stage));
+  if (ring.multicast)
+    arriveEverywhere(add(add(peerBase, mul(stage, 8)), ring.empty));
+  else
+    arriveOnce(barrier(ring, ring.empty, stage));
 }
 
 /// 16 bytes at a time: row r of panel p begins at (p * rows + r) * 128, and
@@ -3132,6 +3176,11 @@ LogicalResult KernelLowering::lower(Operation *op) {
       })
       .Case<BlockOp>([&](BlockOp block) {
         set(block, {intrinsic("llvm.nvvm.read.ptx.sreg.ctaid.x", i32, {})});
+        return success();
+      })
+      .Case<RankOp>([&](RankOp rank) {
+        // Read where it is needed: it would be kept in a register.
+        set(rank, assembly("mov.u32 $0, %cluster_ctarank;", "=r", i32, {}));
         return success();
       })
       .Case<GridOp>([&](GridOp grid) {

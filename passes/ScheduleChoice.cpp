@@ -388,7 +388,8 @@ PipeClocks attnc::tile::getPipeClocks(const ScheduleProblem &p,
   double element = bytesOf(p.elementType);
   // An instruction multiplies 64 rows by 16 of K. The left operand of the first
   // product comes from shared memory, that of the second from registers; each
-  // warpgroup reads the right operand anew. The copies write it once.
+  // warpgroup reads the right operand anew. The copies write it once; the cache
+  // reads it once for all blocks of a cluster.
   double first = d / 16 * (64 + n) * 16 * element;
   double second = n / 16 * dv * 16 * element;
   double copied = n * (d + dv) * element;
@@ -398,7 +399,8 @@ PipeClocks attnc::tile::getPipeClocks(const ScheduleProblem &p,
   return {2 * m * n * (d + dv) / kFlopsPerClock,
           m * n * cost.functions / kFunctionsPerClock,
           (m * n * cost.issued + rescaled) / kIssuedPerClock,
-          (read + copied) / kSharedBytesPerClock, copied / kCacheBytesPerClock};
+          (read + copied) / kSharedBytesPerClock,
+          copied / kCacheBytesPerClock / schedule.getCluster()};
 }
 
 bool attnc::tile::isKnownTarget(StringRef target) {

@@ -6,9 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "passes/LaunchItems.h"
 #include "passes/Passes.h"
-
-#include "dialects/tile/Tile.h"
 
 #include "mlir/IR/IRMapping.h"
 #include "llvm/ADT/SetVector.h"
@@ -33,9 +32,8 @@ static llvm::DenseSet<Operation *> sliceOfCounts(tile::ItemsOp items) {
   return slice;
 }
 
-/// The product of the counts, at the builder's place in the program.
-static Value countItems(OpBuilder &builder, tile::LaunchOp launch,
-                        tile::KernelOp kernel) {
+Value attnc::countItems(OpBuilder &builder, tile::LaunchOp launch,
+                        tile::KernelOp kernel, int64_t cluster) {
   tile::ItemsOp items = kernel.getItems();
   llvm::DenseSet<Operation *> slice = sliceOfCounts(items);
   IRMapping map;
@@ -44,8 +42,15 @@ static Value countItems(OpBuilder &builder, tile::LaunchOp launch,
     if (slice.contains(&op))
       builder.clone(op, map);
   Value product;
-  for (Value count : items.getCounts()) {
+  for (auto [index, count] : llvm::enumerate(items.getCounts())) {
     Value factor = map.lookup(count);
+    if (cluster > 1 && index + 1 == items.getCounts().size()) {
+      Value size = arith::ConstantIndexOp::create(builder, launch.getLoc(),
+                                                  cluster);
+      factor = arith::CeilDivUIOp::create(builder, launch.getLoc(), factor,
+                                          size);
+      factor = arith::MulIOp::create(builder, launch.getLoc(), factor, size);
+    }
     product = product ? arith::MulIOp::create(builder, launch.getLoc(), product,
                                               factor)
                             .getResult()

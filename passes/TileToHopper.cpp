@@ -20,6 +20,8 @@
 //   all consumers: they are exchanged in shared memory, and what depends on
 //   them is done one block late, so that consumers need not keep in step. What
 //   a block reads in each column is copied to shared memory one block early.
+// - Thread blocks of a cluster take neighbours along the last dim of the items,
+//   of the same head, and copy the keys that any of them needs once for all.
 //
 // Nothing here knows what the elementwise work is.
 //
@@ -28,6 +30,7 @@
 #include "dialects/hopper/Hopper.h"
 #include "dialects/hopper/Layout.h"
 #include "dialects/tile/Tile.h"
+#include "passes/LaunchItems.h"
 #include "passes/Passes.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
@@ -62,6 +65,8 @@ struct Copy {
   bool bulk;
   /// The copy leaves rows that the load must not read: they are zeroed.
   bool zeroRows;
+  /// The same for all thread blocks of a cluster: each copies a part to all.
+  bool shared;
   Value ring, map;
 };
 
@@ -297,6 +302,9 @@ public:
 
   LogicalResult run();
 
+  /// Thread blocks that share copies.
+  int64_t getCluster() const { return cluster; }
+
 private:
   /// Of the loop over keys.
   struct Range {
@@ -312,6 +320,8 @@ private:
   LogicalResult checkBudgets();
   LogicalResult findStages();
   LogicalResult findExchange();
+  bool dependsOnLast(ValueRange values);
+  LogicalResult findShared();
   void findPrefetches();
   void makePrefetchScratch();
   void findAccumulators();
@@ -326,10 +336,13 @@ private:
   struct Visits {
     Value grid, count;
   };
+  Value getGrid();
+  Value countLast(Role &role);
   Visits planVisits(Role &role, Value block);
   Value getPlace(const Visits &visits, Value block, Value round);
   Value getVisited(const Visits &visits, Value block, Value round);
   void releaseItemSlots(Role &role);
+  void awaitCluster(Role &role);
   bool productsEndWithLoop();
   tile::LoadOp findStaging(tile::StoreOp store);
   Value getStaging(Role &role, tile::StoreOp store);
@@ -407,6 +420,8 @@ private:
   // The loop over keys.
   Range getRange(Value lo, Value fullLo, Value fullHi, Value hi);
   Range getItemRange(Role &role);
+  Range getClusterRange(Role &role);
+  SmallVector<Value> getOwnBounds(Role &role);
   Range getOwnRange(Role &role, const Range &item);
   void skipBlocks(Role &role, Value begin, Value end, Value step);
   LogicalResult emitOwnLoop(Role &role);
@@ -468,6 +483,11 @@ private:
   /// By the number of what the loop carries.
   llvm::MapVector<size_t, tile::ReduceOp> deferredSums;
 
+  /// Thread blocks that share copies, the number of this one among them, and the
+  /// last coordinate of the first one's item.
+  int64_t cluster = 1;
+  Value rank, firstLast;
+
   // Of the consumers: their number as a value, their first row (index, i32).
   Value consumer, firstRow, firstRowI32;
 
@@ -497,10 +517,9 @@ LogicalResult Scheduler::analyse() {
     return kernel.emitError()
            << "schedule: block_n must be a multiple of 16 up to 256, got "
            << schedule.getBlockN();
-  if (schedule.getOrder() == tile::Order::TwoTiles ||
-      schedule.getCluster() != 1)
-    return kernel.emitError("schedule: order two_tiles and clusters are not "
-                            "implemented; try order = overlap, cluster = 1");
+  if (schedule.getOrder() == tile::Order::TwoTiles)
+    return kernel.emitError("schedule: order two_tiles is not implemented; try "
+                            "order = overlap");
   auto loops = items.getBody().front().getOps<tile::ForKeysOp>();
   if (llvm::range_size(loops) > 1)
     return kernel.emitError("a kernel with more than one tile.for_keys cannot "
@@ -519,9 +538,75 @@ LogicalResult Scheduler::analyse() {
       return failure();
   if (failed(findExchange()))
     return failure();
+  if (failed(findShared()))
+    return failure();
   if (isDeferred())
     findPrefetches();
   return isOverlap() ? findStages() : success();
+}
+
+/// Whether any of the values depends on the last coordinate of an item.
+bool Scheduler::dependsOnLast(ValueRange values) {
+  if (items.getCounts().empty())
+    return false;
+  Value last = items.getBody().front().getArguments().back();
+  SmallVector<Value> work(values);
+  llvm::SmallPtrSet<Value, 16> seen;
+  while (!work.empty()) {
+    Value value = work.pop_back_val();
+    if (value == last)
+      return true;
+    if (!seen.insert(value).second || !value.getDefiningOp())
+      continue;
+    llvm::append_range(work, value.getDefiningOp()->getOperands());
+  }
+  return false;
+}
+
+/// What the thread blocks of a cluster share: copies in the loop over keys that
+/// are the same for all items that differ in the last coordinate only. A kernel
+/// without such a loop has no cluster.
+LogicalResult Scheduler::findShared() {
+  int64_t size = schedule.getCluster();
+  if (size == 1)
+    return success();
+  auto refuse = [&](Operation *at, const Twine &why) {
+    return at->emitError() << "schedule: cluster = " << size << " " << why
+                           << "; try cluster = 1";
+  };
+  if (size != 2 && size != 4)
+    return refuse(kernel, "is none of the sizes 1, 2 and 4 that are built");
+  if (isDeferred())
+    return refuse(kernel, "cannot be combined with order = deferred, whose "
+                          "consumers exchange weights");
+  if (schedule.getResident() != 1 || schedule.getSplits() ||
+      schedule.getPackGroups())
+    return refuse(kernel, "needs thread blocks with an SM each and rows of one "
+                          "head: resident = 1, splits = 0, pack_groups = "
+                          "false");
+  // The swizzle of a part begins anew after 8 rows.
+  constexpr int64_t atomRows = hopper::kAtomBytes / hopper::kPanelBytes;
+  if (schedule.getBlockN() % (atomRows * size))
+    return refuse(kernel, "needs a block_n that is a multiple of " +
+                              Twine(atomRows * size) + ", got " +
+                              Twine(schedule.getBlockN()));
+  // A block beyond the last one takes part, and must not read for it.
+  for (auto load : items.getBody().getOps<tile::LoadScalarOp>())
+    if (dependsOnLast(load.getCoordinates()))
+      return refuse(load, "cannot share work that depends on a number read for "
+                          "each block of queries");
+  for (auto &[op, copy] : copies) {
+    if (!copy.bulk)
+      return refuse(op, "shares bulk copies, and this operand is copied by "
+                        "threads");
+    copy.shared = copy.inLoop && !dependsOnLast(copy.load.getCoordinates());
+    if (copy.shared)
+      cluster = size;
+  }
+  return cluster > 1
+             ? success()
+             : refuse(kernel, "has nothing to share: no operand of a product in "
+                              "the loop over keys is the same for neighbours");
 }
 
 LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
@@ -546,7 +631,7 @@ LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
     if (dim != colDim && dim != rowDim)
       order.push_back(dim);
   bool zeroRows = bulk && !rowsEndView(load, rowDim, EqualDims(kernel));
-  copies[load] = Copy{load, inLoop, order, bulk, zeroRows, {}, {}};
+  copies[load] = Copy{load, inLoop, order, bulk, zeroRows, false, {}, {}};
   return success();
 }
 
@@ -850,7 +935,7 @@ void Scheduler::makeRing(Copy &copy) {
   if (copy.bulk) {
     SmallVector<int64_t> box(copy.order.size(), 1);
     box[0] = hopper::kPanelColumns;
-    box[1] = type.getRows();
+    box[1] = type.getRows() / (copy.shared ? cluster : 1);
     Type mapType = hopper::TensorMapType::get(b.getContext());
     copy.map = hopper::TensorMapOp::create(
         b, loc, mapType, kernelMap.lookup(load.getView()), copy.order, box);
@@ -859,7 +944,7 @@ void Scheduler::makeRing(Copy &copy) {
       b, loc,
       hopper::RingType::get(b.getContext(), getStages(copy), type.getRows(),
                             type.getCols(), type.getElementType()),
-      name);
+      name, copy.shared);
 }
 
 LogicalResult Scheduler::run() {
@@ -867,7 +952,8 @@ LogicalResult Scheduler::run() {
     return failure();
   auto roles = hopper::getDefaultRoles(b.getContext(), schedule.getConsumers(),
                                        schedule.getPersistent(),
-                                       isCooperative(), schedule.getResident());
+                                       isCooperative(), schedule.getResident(),
+                                       cluster);
   b.setInsertionPoint(kernel);
   out = hopper::KernelOp::create(
       b, loc, kernel.getSymName(), kernel.getFunctionType(),
@@ -888,7 +974,7 @@ LogicalResult Scheduler::run() {
             b.getContext(), kExchangeSlots, schedule.getBlockM(),
             schedule.getBlockN(),
             exchange->dot.getLhs().getType().getElementType()),
-        "weights");
+        "weights", /*multicast=*/false);
   int64_t scratch = getScratchBytes();
   if (scratch && getSharedBytes() + scratch <= hopper::kSharedMemoryLimit)
     exchange->scratch = hopper::ScratchOp::create(
@@ -902,7 +988,6 @@ LogicalResult Scheduler::run() {
     out.erase();
     return failure();
   }
-  kernel.erase();
   return success();
 }
 
@@ -932,7 +1017,10 @@ LogicalResult Scheduler::emitRole(bool producer) {
   if (exchange && !producer)
     for (Operation *op : {getPutter(), getReader()})
       role.cursors[op] = hopper::StartOp::create(b, loc);
+  // Who takes an item, from here on: a cluster, if there are any.
   Value block = hopper::BlockOp::create(b, loc);
+  if (cluster > 1)
+    block = arith::DivUIOp::create(b, loc, block, constant(cluster));
   if (!schedule.getPersistent()) {
     if (failed(emitItem(role, producer, block)))
       return failure();
@@ -953,38 +1041,66 @@ LogicalResult Scheduler::emitRole(bool producer) {
     // A loop that carries nothing has its end already.
     if (!ends.empty())
       scf::YieldOp::create(b, loc, ends);
+    b.setInsertionPointAfter(each);
+    for (auto [pair, value] : llvm::zip(role.cursors, each.getResults()))
+      pair.second = value;
   }
+  if (producer)
+    awaitCluster(role);
   // Both roles emit all index arithmetic; remove what each does not use.
   eraseUnused(op->getRegion(0).front());
   return success();
 }
 
+/// Waits until every slot that the cluster filled is empty. Then no thread block
+/// signals a barrier of this one any more, and the parts that this one copied
+/// have come everywhere: it may end, and its shared memory with it. What others
+/// copied to it was awaited by its consumers.
+void Scheduler::awaitCluster(Role &role) {
+  for (auto &[op, copy] : copies) {
+    if (!copy.shared)
+      continue;
+    Value &cursor = role.cursors[op];
+    for (int64_t s = 0; s < getStages(copy); ++s) {
+      hopper::AcquireOp::create(b, loc, copy.ring, cursor);
+      cursor = hopper::NextOp::create(b, loc, cursor, copy.ring);
+    }
+  }
+}
+
 /// Whether the end of the key range depends on the last coordinate: later
 /// queries then have more keys.
 bool Scheduler::keysGrowWithLast() {
-  if (!loop)
-    return false;
-  Value last = items.getBody().front().getArguments().back();
-  SmallVector<Value> work = {loop.getHi()};
-  llvm::SmallPtrSet<Value, 16> seen;
-  while (!work.empty()) {
-    Value value = work.pop_back_val();
-    if (value == last)
-      return true;
-    if (!seen.insert(value).second || !value.getDefiningOp())
-      continue;
-    llvm::append_range(work, value.getDefiningOp()->getOperands());
-  }
-  return false;
+  return loop && dependsOnLast(loop.getHi());
+}
+
+/// How many take items: thread blocks, or clusters of them.
+Value Scheduler::getGrid() {
+  Value grid = hopper::GridOp::create(b, loc);
+  return cluster == 1
+             ? grid
+             : arith::DivUIOp::create(b, loc, grid, constant(cluster));
+}
+
+/// How many items there are along the last dim, each with a place for every
+/// thread block of a cluster.
+Value Scheduler::countLast(Role &role) {
+  Value count = role.map.lookup(items.getCounts().back());
+  return cluster == 1
+             ? count
+             : arith::CeilDivUIOp::create(b, loc, count, constant(cluster));
 }
 
 /// How many items this thread block of a persistent grid visits.
 Scheduler::Visits Scheduler::planVisits(Role &role, Value block) {
   Value total = constant(1);
   for (Value count : items.getCounts())
-    total = arith::MulIOp::create(b, loc, total, role.map.lookup(count));
+    total = arith::MulIOp::create(b, loc, total,
+                                  count == items.getCounts().back()
+                                      ? countLast(role)
+                                      : role.map.lookup(count));
   Visits visits;
-  visits.grid = hopper::GridOp::create(b, loc);
+  visits.grid = getGrid();
   Value rounds = arith::DivUIOp::create(b, loc, total, visits.grid);
   Value left = arith::RemUIOp::create(b, loc, total, visits.grid);
   Value place = getPlace(visits, block, rounds);
@@ -1029,7 +1145,7 @@ Value Scheduler::getVisited(const Visits &visits, Value block, Value round) {
 /// enough that the second-level cache has the keys of its heads.
 std::pair<Value, Value> Scheduler::splitItem(Role &role, Value item) {
   auto counts = items.getCounts();
-  Value last = role.map.lookup(counts.back());
+  Value last = countLast(role);
   auto divide = [&](Value x, Value by) -> std::pair<Value, Value> {
     return {arith::DivUIOp::create(b, loc, x, by),
             arith::RemUIOp::create(b, loc, x, by)};
@@ -1045,8 +1161,7 @@ std::pair<Value, Value> Scheduler::splitItem(Role &role, Value item) {
   if (schedule.getPersistent()) {
     // Shares are fixed: they come out even where the longest and the shortest
     // items of a section are a whole number of rounds.
-    size = arith::DivUIOp::create(b, loc, hopper::GridOp::create(b, loc),
-                                  constant(4));
+    size = arith::DivUIOp::create(b, loc, getGrid(), constant(4));
     size = arith::MaxUIOp::create(b, loc, size, constant(1));
   }
   auto [section, inSection] =
@@ -1064,9 +1179,14 @@ std::pair<Value, Value> Scheduler::splitItem(Role &role, Value item) {
 LogicalResult Scheduler::emitItem(Role &role, bool producer, Value item) {
   Block &body = items.getBody().front();
   auto [rest, last] = splitItem(role, item);
-  size_t rank = items.getCounts().size();
-  role.map.map(body.getArgument(rank - 1), last);
-  for (size_t k = rank - 1; k-- > 0;) {
+  size_t dims = items.getCounts().size();
+  if (cluster > 1) {
+    rank = hopper::RankOp::create(b, loc);
+    firstLast = arith::MulIOp::create(b, loc, last, constant(cluster));
+    last = arith::AddIOp::create(b, loc, firstLast, rank);
+  }
+  role.map.map(body.getArgument(dims - 1), last);
+  for (size_t k = dims - 1; k-- > 0;) {
     Value count = role.map.lookup(items.getCounts()[k]);
     Value coordinate =
         k ? Value(arith::RemUIOp::create(b, loc, rest, count)) : rest;
@@ -1174,25 +1294,77 @@ Scheduler::Range Scheduler::getRange(Value lo, Value fullLo, Value fullHi,
           fullHi};
 }
 
+/// The blocks that are copied for an item: all that some thread block of the
+/// cluster needs, so that all of them walk through the same ones.
 Scheduler::Range Scheduler::getItemRange(Role &role) {
+  if (cluster > 1 && dependsOnLast({loop.getLo(), loop.getHi()}))
+    return getClusterRange(role);
   return getRange(
       role.map.lookup(loop.getLo()), role.map.lookup(loop.getFullLo()),
       role.map.lookup(loop.getFullHi()), role.map.lookup(loop.getHi()));
 }
 
-/// The blocks that this consumer's rows need, of those of the item; where it
-/// needs none, they begin and end where the item's begin. The end is that of a
-/// block.
-Scheduler::Range Scheduler::getOwnRange(Role &role, const Range &item) {
+/// From the first to the last block that an item of the cluster needs.
+Scheduler::Range Scheduler::getClusterRange(Role &role) {
+  Block &body = items.getBody().front();
+  Value none = constant(INT32_MAX), zero = constant(0);
+  bool sameBegin = !dependsOnLast(loop.getLo());
+  Range all;
+  for (int64_t r = 0; r < cluster; ++r) {
+    IRMapping map = role.map;
+    map.map(body.getArguments().back(),
+            arith::AddIOp::create(b, loc, firstLast, constant(r)));
+    for (Operation &op : llvm::make_range(body.begin(), loop->getIterator()))
+      if (isScalar(&op) && dependsOnLast(op.getOperands()))
+        b.clone(op, map);
+    Range one =
+        getRange(map.lookup(loop.getLo()), {}, {}, map.lookup(loop.getHi()));
+    if (!sameBegin) {
+      // An item without keys begins nowhere.
+      Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
+                                        one.begin, one.end);
+      one.begin = arith::SelectOp::create(b, loc, any, one.begin, none);
+      one.end = arith::SelectOp::create(b, loc, any, one.end, zero);
+    }
+    if (r && !sameBegin)
+      one.begin = arith::MinSIOp::create(b, loc, all.begin, one.begin);
+    if (r)
+      one.end = arith::MaxSIOp::create(b, loc, all.end, one.end);
+    all = one;
+  }
+  return all;
+}
+
+/// First and last key of a consumer's rows, and between which no mask applies.
+SmallVector<Value> Scheduler::getOwnBounds(Role &role) {
+  if (loop.getRows().empty()) {
+    // All rows of the item have the same. There may be no such item: of a
+    // cluster, some thread block may have none left.
+    Value count = role.map.lookup(items.getCounts().back());
+    Value last = role.map.lookup(items.getBody().front().getArguments().back());
+    Value any =
+        arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, last, count);
+    Value lo = role.map.lookup(loop.getLo()), hi = role.map.lookup(loop.getHi());
+    return {lo, role.map.lookup(loop.getFullLo()),
+            role.map.lookup(loop.getFullHi()),
+            arith::SelectOp::create(b, loc, any, hi, lo)};
+  }
   Region &rows = loop.getRows().front();
   IRMapping map = role.map;
   map.map(rows.getArgument(0), firstRow);
   map.map(rows.getArgument(1), constant(hopper::kWgmmaRows));
   for (Operation &op : rows.front().without_terminator())
     b.clone(op, map);
-  auto bounds = llvm::map_to_vector(
+  return llvm::map_to_vector(
       rows.front().getTerminator()->getOperands(),
       [&](Value value) { return map.lookupOrDefault(value); });
+}
+
+/// The blocks that this consumer's rows need, of those of the item; where it
+/// needs none, they begin and end where the item's begin. The end is that of a
+/// block.
+Scheduler::Range Scheduler::getOwnRange(Role &role, const Range &item) {
+  SmallVector<Value> bounds = getOwnBounds(role);
   Range own = getRange(bounds[0], bounds[1], bounds[2], bounds[3]);
   own.begin = arith::MaxSIOp::create(b, loc, own.begin, item.begin);
   own.end = arith::MinSIOp::create(b, loc, own.end, item.end);
@@ -1258,7 +1430,7 @@ LogicalResult Scheduler::emitOwnLoop(Role &role) {
   };
   Range item = getItemRange(role);
   // Weights that all consumers exchange have the blocks of the item.
-  if (loop.getRows().empty() || exchange)
+  if ((loop.getRows().empty() && cluster == 1) || exchange)
     return emit(item);
   Range own = getOwnRange(role, item);
   if (item.begin != own.begin)
@@ -1281,12 +1453,16 @@ void Scheduler::emitCopy(Role &role, Copy &copy) {
   Value &cursor = role.cursors[load];
   hopper::AcquireOp::create(b, loc, copy.ring, cursor);
   if (copy.bulk) {
-    Value zero = constant(0);
+    Value zero = constant(0), row = zero;
+    if (copy.shared)
+      row = arith::MulIOp::create(
+          b, loc, rank, constant(load.getTile().getType().getRows() / cluster));
     SmallVector<Value> coordinates;
     for (int64_t dim : copy.order)
       coordinates.push_back(affine::expandAffineExpr(
-          b, loc, load.getMap().getResult(dim), {zero, zero}, symbols));
-    hopper::CopyOp::create(b, loc, copy.map, coordinates, copy.ring, cursor);
+          b, loc, load.getMap().getResult(dim), {row, zero}, symbols));
+    hopper::CopyOp::create(b, loc, copy.map, coordinates, copy.ring, cursor,
+                           copy.shared ? rank : Value());
   } else {
     Value rows = load.getRows() ? role.map.lookup(load.getRows()) : Value();
     hopper::CopyElementsOp::create(b, loc, role.map.lookup(load.getView()),
@@ -2453,6 +2629,18 @@ struct TileToHopperPass
     : public attnc::impl::TileToHopperBase<TileToHopperPass> {
   using TileToHopperBase::TileToHopperBase;
 
+  /// Each cluster of a launch has all its thread blocks, those whose items do
+  /// not exist as well.
+  void fillClusters(tile::KernelOp kernel, int64_t cluster) {
+    getOperation().walk([&](tile::LaunchOp launch) {
+      if (launch.getKernel() != kernel.getSymName())
+        return;
+      OpBuilder builder(launch);
+      launch.getItemsMutable().assign(
+          countItems(builder, launch, kernel, cluster));
+    });
+  }
+
   void runOnOperation() override {
     SmallVector<tile::KernelOp> kernels;
     for (auto kernel : getOperation().getOps<tile::KernelOp>())
@@ -2464,8 +2652,12 @@ struct TileToHopperPass
                          "consumers is needed");
         return signalPassFailure();
       }
-      if (failed(Scheduler(kernel, anyLayout).run()))
+      Scheduler scheduler(kernel, anyLayout);
+      if (failed(scheduler.run()))
         return signalPassFailure();
+      if (scheduler.getCluster() > 1)
+        fillClusters(kernel, scheduler.getCluster());
+      kernel.erase();
       ++numScheduled;
     }
   }

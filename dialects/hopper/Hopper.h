@@ -29,7 +29,7 @@ inline constexpr int64_t kSharedMemoryLimit = 227 * 1024;
 /// the pool of 64K allows. A cooperative producer needs more of them.
 RolesAttr getDefaultRoles(mlir::MLIRContext *context, int64_t consumers,
                           bool persistent, bool cooperative = false,
-                          int64_t resident = 1);
+                          int64_t resident = 1, int64_t cluster = 1);
 } // namespace attnc::hopper
 
 #endif // ATTNC_DIALECTS_HOPPER_HOPPER_H

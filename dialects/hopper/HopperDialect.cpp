@@ -46,10 +46,14 @@ static int64_t entryRegisters(int64_t consumers, int64_t resident) {
 LogicalResult RolesAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                 int64_t consumers, int64_t producer,
                                 int64_t consumer, bool persistent,
-                                int64_t resident) {
+                                int64_t resident, int64_t cluster) {
   if (resident < 1 || resident > 4)
     return emitError() << "roles: expected 1 to 4 resident thread blocks, got "
                        << resident;
+  if (cluster != 1 && cluster != 2 && cluster != 4)
+    return emitError() << "roles: expected a cluster of 1, 2 or 4 thread "
+                          "blocks, got "
+                       << cluster;
   if (consumers < 1 || consumers > 4)
     return emitError() << "roles: expected 1 to 4 consumers, got " << consumers;
   for (int64_t registers : {producer, consumer})
@@ -69,16 +73,18 @@ LogicalResult RolesAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 
 RolesAttr attnc::hopper::getDefaultRoles(MLIRContext *context,
                                          int64_t consumers, bool persistent,
-                                         bool cooperative, int64_t resident) {
+                                         bool cooperative, int64_t resident,
+                                         int64_t cluster) {
   int64_t pool = entryRegisters(consumers, resident) * (consumers + 1);
-  // One thread that starts copies needs few; many that load need more.
-  int64_t producer = consumers == 3 ? 32 : 24;
+  // One thread that starts copies needs few, some more for its place in a
+  // cluster; many that load need more.
+  int64_t producer = consumers == 3 || cluster > 1 ? 32 : 24;
   if (cooperative)
     producer = 56;
   int64_t consumer =
       std::min<int64_t>((pool - producer) / consumers / 8 * 8, 240);
   return RolesAttr::get(context, consumers, producer, consumer, persistent,
-                        resident);
+                        resident, cluster);
 }
 
 //===----------------------------------------------------------------------===//

@@ -48,12 +48,14 @@ def Hopper_RolesAttr : AttrDef<Hopper_Dialect, "Roles"> {
     a thread of each role has after `setmaxnreg` are multiples of 8; their
     sum over the warpgroups may not exceed what 64K registers give at entry,
     shared among `resident` thread blocks. A `persistent` kernel loops over
-    work items.
+    work items. `cluster` thread blocks run together, on SMs that reach each
+    other's shared memory: 1, 2 or 4.
   }];
   let parameters = (ins "int64_t":$consumers,
     "int64_t":$producer_registers, "int64_t":$consumer_registers,
     DefaultValuedParameter<"bool", "false">:$persistent,
-    DefaultValuedParameter<"int64_t", "1">:$resident);
+    DefaultValuedParameter<"int64_t", "1">:$resident,
+    DefaultValuedParameter<"int64_t", "1">:$cluster);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
 }

@@ -131,6 +131,54 @@ LogicalResult TensorMapOp::verify() {
   return success();
 }
 
+/// Thread blocks that run together.
+static int64_t getCluster(Operation *op) {
+  auto kernel = op->getParentOfType<KernelOp>();
+  return kernel ? kernel.getRoles().getCluster() : 1;
+}
+
+LogicalResult RankOp::verify() {
+  if (getCluster(*this) == 1)
+    return emitOpError("needs a kernel whose roles have a cluster");
+  return success();
+}
+
+LogicalResult RingOp::verify() {
+  if (!getMulticast())
+    return success();
+  int64_t cluster = getCluster(*this);
+  if (cluster == 1)
+    return emitOpError("is multicast in a cluster only, and the kernel's roles "
+                       "have none");
+  // Parts begin where the swizzle does.
+  int64_t rows = getRing().getType().getRows();
+  if (rows % (kAtomBytes / kPanelBytes * cluster))
+    return emitOpError() << "is filled in " << cluster
+                         << " parts of a multiple of 8 rows, got " << rows;
+  for (Operation *user : getRing().getUsers())
+    if (isa<CopyElementsOp, PutOp>(user))
+      return emitOpError("is filled by bulk copies only where it is multicast");
+  return success();
+}
+
+LogicalResult CopyOp::verify() {
+  auto ring = getRing().getDefiningOp<RingOp>();
+  if (!ring)
+    return success();
+  if (ring.getMulticast() != static_cast<bool>(getPart()))
+    return emitOpError(ring.getMulticast()
+                           ? "to a multicast ring needs a part"
+                           : "has a part, and the ring is not multicast");
+  auto map = getMap().getDefiningOp<TensorMapOp>();
+  int64_t rows = getRing().getType().getRows();
+  if (ring.getMulticast())
+    rows /= getCluster(*this);
+  if (map && map.getBox()[1] != rows)
+    return emitOpError() << "fills " << rows << " rows of the ring, got a box of "
+                         << map.getBox()[1];
+  return success();
+}
+
 static bool is32Bits(SmemType type) {
   Type element = type.getElementType();
   return element.isF32() || element.isInteger(32);

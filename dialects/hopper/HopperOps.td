@@ -80,6 +80,16 @@ def Hopper_BlockOp : Hopper_Op<"block", [Pure]> {
   let assemblyFormat = "attr-dict";
 }
 
+def Hopper_RankOp : Hopper_Op<"rank", [Pure]> {
+  let summary = "The number of this thread block in its cluster";
+  let description = [{
+    Blocks c * n to c * n + c - 1 of the grid are a cluster of c.
+  }];
+  let results = (outs Index:$rank);
+  let assemblyFormat = "attr-dict";
+  let hasVerifier = 1;
+}
+
 def Hopper_GridOp : Hopper_Op<"grid", [Pure]> {
   let summary = "How many thread blocks the grid has";
   let results = (outs Index:$size);
@@ -111,10 +121,19 @@ def Hopper_RingOp : Hopper_Op<"ring",
   let summary = "Shared memory for a ring";
   let description = [{
     `name` is for readers of the IR.
+
+    A `multicast` ring holds the same in all thread blocks of a cluster of c:
+    each block copies a part of c of the rows of a slot to all of them. A slot
+    is empty when the consumers of all blocks have released it, and full, in
+    each block, when all parts have come. All blocks therefore fill the same
+    slots in the same order, and each consumer awaits and releases every one.
   }];
-  let arguments = (ins StrAttr:$name);
+  let arguments = (ins StrAttr:$name, UnitAttr:$multicast);
   let results = (outs Hopper_RingType:$ring);
-  let assemblyFormat = "$name attr-dict `:` type($ring)";
+  let assemblyFormat = [{
+    $name (`multicast` $multicast^)? attr-dict `:` type($ring)
+  }];
+  let hasVerifier = 1;
 }
 
 def Hopper_ScratchOp : Hopper_Op<"scratch",
@@ -150,20 +169,25 @@ def Hopper_AcquireOp : Hopper_Op<"acquire", [Hopper_Ordered]> {
   let assemblyFormat = "$ring `[` $cursor `]` attr-dict `:` type($ring)";
 }
 
-def Hopper_CopyOp : Hopper_Op<"copy", [Hopper_Ordered]> {
+def Hopper_CopyOp : Hopper_Op<"copy",
+    [AttrSizedOperandSegments, Hopper_Ordered]> {
   let summary = "Producer: starts to fill a slot by TMA";
   let description = [{
     `coordinates` of the first element, in the order of the tensor map. What
     lies outside the tensor is 0. One copy for each panel of 64 columns; the
     slot is full when all have arrived.
+
+    To a multicast ring goes `part` number r: the rows of the map's box, to
+    those from r times as many on of the slot in each thread block.
   }];
   let arguments = (ins Hopper_TensorMapType:$map,
     Variadic<Index>:$coordinates, Hopper_RingType:$ring,
-    Hopper_CursorType:$cursor);
+    Hopper_CursorType:$cursor, Optional<Index>:$part);
   let assemblyFormat = [{
-    $map `[` $coordinates `]` `to` $ring `[` $cursor `]` attr-dict
-    `:` type($ring)
+    $map `[` $coordinates `]` `to` $ring `[` $cursor `]` (`part` $part^)?
+    attr-dict `:` type($ring)
   }];
+  let hasVerifier = 1;
 }
 
 def Hopper_CopyElementsOp : Hopper_Op<"copy_elements",
@@ -210,7 +234,8 @@ def Hopper_ZeroRowsOp : Hopper_Op<"zero_rows", [Hopper_Ordered]> {
 def Hopper_ReleaseOp : Hopper_Op<"release", [Hopper_Ordered]> {
   let summary = "Consumer: this warpgroup will not read the slot again";
   let description = [{
-    Comes after the wait that retired every wgmma that reads the slot.
+    Comes after the wait that retired every wgmma that reads the slot. Of a
+    multicast ring it tells the producers of all thread blocks.
   }];
   let arguments = (ins Hopper_RingType:$ring, Hopper_CursorType:$cursor);
   let assemblyFormat = "$ring `[` $cursor `]` attr-dict `:` type($ring)";

@@ -122,7 +122,76 @@ def add_large(add):
         score="softmax")
 
 
+def cluster_schedule(d, score, persistent, cluster=2):
+    """Two or three consumers, in turns or not."""
+    m, n, stages = {64: (192, 96, 4), 128: (192, 80, 4),
+                    256: (128, 80, 2)}[d]
+    if persistent and d == 128:
+        m, n, stages = 128, 128, 2
+    if persistent and d == 256:
+        n = 64
+    if cluster == 4:
+        n = n // 32 * 32
+    turns = "true" if m == 128 else "false"
+    slice = 0 if score == "softmax" else 32 if n % 32 == 0 else 40
+    return (f"block_m={m},block_n={n},consumers={m // 64},stages={stages},"
+            f"order=overlap,slice={slice},staged=true,pingpong={turns},"
+            f"persistent={'true' if persistent else 'false'},"
+            f"cluster={cluster}")
+
+
+def add_clusters(add):
+    """Thread blocks that copy keys and values for each other. 700 queries are
+    4 or 6 blocks, 500 are 3 or 4, 333 are 2 or 3, 100 are 1."""
+    def add_both(name, d=128, score="sigmoid", cluster=2, **fields):
+        for persistent in (False, True):
+            add(f"cluster-{name}{'-persistent' * persistent}", d=d,
+                score=score,
+                schedule=cluster_schedule(d, score, persistent, cluster),
+                **fields)
+
+    for d in (64, 128, 256):
+        for score in ("sigmoid", "softmax"):
+            for causal in (False, True):
+                add_both(f"{score}-d{d}{'-causal' * causal}", d=d,
+                         score=score, rows=500, keys=700, heads=3, batch=2,
+                         causal=causal)
+    # More items than multiprocessors, with a remainder.
+    for causal in (False, True):
+        add_both(f"many{'-causal' * causal}", rows=700, heads=40, batch=3,
+                 causal=causal, out_dtype="bf16", sample=9)
+        add_both(f"many-softmax-d64{'-causal' * causal}", d=64,
+                 score="softmax", rows=1000, heads=40, batch=3, causal=causal,
+                 out_dtype="bf16", sample=9)
+    for rows, keys in ((1, 1), (100, 700), (333, 100), (385, 1)):
+        add_both(f"{rows}x{keys}", rows=rows, keys=keys)
+        add_both(f"{rows}x{keys}-causal-softmax", score="softmax", rows=rows,
+                 keys=keys, causal=True)
+    add_both("no-keys", rows=333, keys=-1)
+    add_both("long", rows=640, keys=16384, heads=1)
+    add_both("window", d=64, rows=1000, window=(100, 0))
+    add_both("window-softmax", rows=1000, window=(150, 40), score="softmax")
+    add_both("lengths", batch=4, rows=500, keys=500, k_len=(500, 0, 1, 129),
+             q_len=(500, 500, 17, 0), causal=True)
+    add_both("lengths-softmax", batch=4, rows=500, keys=500, score="softmax",
+             k_len=(500, 0, 1, 129), q_len=(500, 200, 17, 0), flags="--lse")
+    add_both("gqa-bshd", heads=8, kv_heads=2, rows=500, batch=2,
+             layout="bshd", out_dtype="bf16")
+    add_both("four", cluster=4, rows=700, heads=3, causal=True)
+    add_both("four-d64-softmax", d=64, cluster=4, rows=1500, heads=3,
+             score="softmax")
+    serial = "block_m=128,block_n=64,consumers=2,stages=2,cluster=2"
+    one = "block_m=64,block_n=32,consumers=1,stages=3,cluster=2"
+    for name, schedule in (("serial", serial), ("one", one)):
+        add(f"cluster-{name}-documents", d=64, rows=500, batch=2,
+            masks=("documents",), causal=True, schedule=schedule)
+        add(f"cluster-{name}-mask-alibi", d=64, rows=500, batch=2, mask=True,
+            alibi=True, score="softmax", schedule=schedule)
+        add(f"cluster-{name}-bias-gate", d=64, rows=333, keys=500, heads=4,
+            batch=2, bias="full", gate=True, schedule=schedule)
+
+
 def add_cases(add):
     for family in (add_dims, add_shapes, add_masks, add_views, add_captures,
-                   add_large):
+                   add_large, add_clusters):
         family(add)
