@@ -522,8 +522,8 @@ void KernelLowering::layOutSharedMemory() {
     else if (llvm::any_of(op.getRing().getUsers(), llvm::IsaPred<PutOp>))
       filler = Filler::Consumers;
     int64_t number = rings.size();
-    rings[op.getRing()] = RingInfo{offset, slot,   0,    0,
-                                   filler, number, type, op.getMulticast()};
+    rings[op.getRing()] =
+        RingInfo{offset, slot, 0, 0, filler, number, type, op.getMulticast()};
     offset += slot * type.getStages();
   });
   kernel->walk([&](ScratchOp op) {
@@ -568,8 +568,8 @@ void KernelLowering::emitEntry(Block *produce, Block *consume) {
     for (int64_t s = 0; s < ring.type.getStages(); ++s)
       for (auto [offset, count] :
            {std::pair(ring.full, ring.producers(arrivals / 4)),
-            std::pair(ring.empty, ring.multicast ? arrivals * cluster
-                                                 : arrivals)})
+            std::pair(ring.empty,
+                      ring.multicast ? arrivals * cluster : arrivals)})
         intrinsic("llvm.nvvm.mbarrier.init.shared", {},
                   {sharedPointer(add(base, offset + 8 * s)), constant(count)});
   intrinsic("llvm.nvvm.fence.mbarrier_init.release.cluster", {}, {});
@@ -608,8 +608,8 @@ LogicalResult KernelLowering::emitConsumers(ConsumersOp role) {
   intrinsic("llvm.nvvm.setmaxnreg.inc.sync.aligned.u32", {},
             {constant(kernel.getRoles().getConsumerRegisters())});
   set(role.getBody().getArgument(0), {groupNumber});
-  // Lane r signals block r of the cluster; other lanes, which do not signal, have
-  // an address that exists, too.
+  // Lane r signals block r of the cluster; other lanes, which do not signal,
+  // have an address that exists, too.
   if (int64_t cluster = kernel.getRoles().getCluster(); cluster > 1)
     peerBase = assembly("mapa.shared::cluster.u32 $0, $1, $2;", "=r,r,r", i32,
                         {base, andi(lane, constant(cluster - 1))},
@@ -1443,11 +1443,11 @@ void KernelLowering::arriveOnce(Value address) {
            "r,r", {}, {address, leader});
 }
 
-/// One arrival for each warp in each block of the cluster: lane r tells block r,
-/// in whose shared memory its `address` is. It says that a slot may be written,
-/// and publishes nothing that was written: its products are done, so what they
-/// read was read. A release in the scope of the cluster would wait for all
-/// stores of the thread to arrive in memory.
+/// One arrival for each warp in each block of the cluster: lane r tells block
+/// r, in whose shared memory its `address` is. It says that a slot may be
+/// written, and publishes nothing that was written: its products are done, so
+/// what they read was read. A release in the scope of the cluster would wait
+/// for all stores of the thread to arrive in memory.
 void KernelLowering::arriveEverywhere(Value address) {
   std::string blocks = std::to_string(kernel.getRoles().getCluster());
   assembly("{\n.reg .pred p;\nsetp.lt.u32 p, $1, " + blocks +

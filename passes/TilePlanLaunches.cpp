@@ -45,10 +45,10 @@ Value attnc::countItems(OpBuilder &builder, tile::LaunchOp launch,
   for (auto [index, count] : llvm::enumerate(items.getCounts())) {
     Value factor = map.lookup(count);
     if (cluster > 1 && index + 1 == items.getCounts().size()) {
-      Value size = arith::ConstantIndexOp::create(builder, launch.getLoc(),
-                                                  cluster);
-      factor = arith::CeilDivUIOp::create(builder, launch.getLoc(), factor,
-                                          size);
+      Value size =
+          arith::ConstantIndexOp::create(builder, launch.getLoc(), cluster);
+      factor =
+          arith::CeilDivUIOp::create(builder, launch.getLoc(), factor, size);
       factor = arith::MulIOp::create(builder, launch.getLoc(), factor, size);
     }
     product = product ? arith::MulIOp::create(builder, launch.getLoc(), product,

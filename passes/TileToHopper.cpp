@@ -483,8 +483,8 @@ private:
   /// By the number of what the loop carries.
   llvm::MapVector<size_t, tile::ReduceOp> deferredSums;
 
-  /// Thread blocks that share copies, the number of this one among them, and the
-  /// last coordinate of the first one's item.
+  /// Thread blocks that share copies, the number of this one among them, and
+  /// the last coordinate of the first one's item.
   int64_t cluster = 1;
   Value rank, firstLast;
 
@@ -605,8 +605,9 @@ LogicalResult Scheduler::findShared() {
   }
   return cluster > 1
              ? success()
-             : refuse(kernel, "has nothing to share: no operand of a product in "
-                              "the loop over keys is the same for neighbours");
+             : refuse(kernel,
+                      "has nothing to share: no operand of a product in "
+                      "the loop over keys is the same for neighbours");
 }
 
 LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {
@@ -950,10 +951,9 @@ void Scheduler::makeRing(Copy &copy) {
 LogicalResult Scheduler::run() {
   if (failed(analyse()) || failed(checkBudgets()))
     return failure();
-  auto roles = hopper::getDefaultRoles(b.getContext(), schedule.getConsumers(),
-                                       schedule.getPersistent(),
-                                       isCooperative(), schedule.getResident(),
-                                       cluster);
+  auto roles = hopper::getDefaultRoles(
+      b.getContext(), schedule.getConsumers(), schedule.getPersistent(),
+      isCooperative(), schedule.getResident(), cluster);
   b.setInsertionPoint(kernel);
   out = hopper::KernelOp::create(
       b, loc, kernel.getSymName(), kernel.getFunctionType(),
@@ -1052,10 +1052,10 @@ LogicalResult Scheduler::emitRole(bool producer) {
   return success();
 }
 
-/// Waits until every slot that the cluster filled is empty. Then no thread block
-/// signals a barrier of this one any more, and the parts that this one copied
-/// have come everywhere: it may end, and its shared memory with it. What others
-/// copied to it was awaited by its consumers.
+/// Waits until every slot that the cluster filled is empty. Then no thread
+/// block signals a barrier of this one any more, and the parts that this one
+/// copied have come everywhere: it may end, and its shared memory with it. What
+/// others copied to it was awaited by its consumers.
 void Scheduler::awaitCluster(Role &role) {
   for (auto &[op, copy] : copies) {
     if (!copy.shared)
@@ -1077,9 +1077,8 @@ bool Scheduler::keysGrowWithLast() {
 /// How many take items: thread blocks, or clusters of them.
 Value Scheduler::getGrid() {
   Value grid = hopper::GridOp::create(b, loc);
-  return cluster == 1
-             ? grid
-             : arith::DivUIOp::create(b, loc, grid, constant(cluster));
+  return cluster == 1 ? grid
+                      : arith::DivUIOp::create(b, loc, grid, constant(cluster));
 }
 
 /// How many items there are along the last dim, each with a place for every
@@ -1344,7 +1343,8 @@ SmallVector<Value> Scheduler::getOwnBounds(Role &role) {
     Value last = role.map.lookup(items.getBody().front().getArguments().back());
     Value any =
         arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, last, count);
-    Value lo = role.map.lookup(loop.getLo()), hi = role.map.lookup(loop.getHi());
+    Value lo = role.map.lookup(loop.getLo()),
+          hi = role.map.lookup(loop.getHi());
     return {lo, role.map.lookup(loop.getFullLo()),
             role.map.lookup(loop.getFullHi()),
             arith::SelectOp::create(b, loc, any, hi, lo)};

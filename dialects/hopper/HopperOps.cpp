@@ -174,7 +174,8 @@ LogicalResult CopyOp::verify() {
   if (ring.getMulticast())
     rows /= getCluster(*this);
   if (map && map.getBox()[1] != rows)
-    return emitOpError() << "fills " << rows << " rows of the ring, got a box of "
+    return emitOpError() << "fills " << rows
+                         << " rows of the ring, got a box of "
                          << map.getBox()[1];
   return success();
 }

@@ -116,3 +116,126 @@ tile.kernel @resident(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x256xf32>) sche
     tile.store %s, %o[%i] by #row : !tile.tile<64x256xf32>, !tile.view<?x256xf32>
   }
 }
+
+// -----
+
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+// expected-error@+1 {{schedule: cluster = 3 is none of the sizes 1, 2 and 4 that are built; try cluster = 1}}
+tile.kernel @three(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x64xf32>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, cluster = 3>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  tile.items (%i) in (%one) {
+    tile.for_keys %j in (%zero, %zero, %one, %one) step 64 {
+      tile.yield
+    }
+  }
+}
+
+// -----
+
+// expected-error@+1 {{schedule: cluster = 2 cannot be combined with order = deferred, whose consumers exchange weights; try cluster = 1}}
+tile.kernel @deferred(%q: !tile.view<?x64xbf16>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, cluster = 2, order = deferred>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  tile.items (%i) in (%one) {
+    tile.for_keys %j in (%zero, %zero, %one, %one) step 64 {
+      tile.yield
+    }
+  }
+}
+
+// -----
+
+// expected-error@+1 {{schedule: cluster = 2 needs thread blocks with an SM each and rows of one head: resident = 1, splits = 0, pack_groups = false; try cluster = 1}}
+tile.kernel @resident(%q: !tile.view<?x64xbf16>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, cluster = 2, resident = 2>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  tile.items (%i) in (%one) {
+    tile.for_keys %j in (%zero, %zero, %one, %one) step 64 {
+      tile.yield
+    }
+  }
+}
+
+// -----
+
+// expected-error@+1 {{schedule: cluster = 4 needs a block_n that is a multiple of 32, got 80; try cluster = 1}}
+tile.kernel @parts(%q: !tile.view<?x64xbf16>) schedule(#tile.schedule<block_m = 64, block_n = 80, consumers = 1, cluster = 4>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  tile.items (%i) in (%one) {
+    tile.for_keys %j in (%zero, %zero, %one, %one) step 80 {
+      tile.yield
+    }
+  }
+}
+
+// -----
+
+tile.kernel @scalar(%n: !tile.view<?xi32>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, cluster = 2>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  tile.items (%i) in (%one) {
+    // expected-error@+1 {{schedule: cluster = 2 cannot share work that depends on a number read for each block of queries; try cluster = 1}}
+    %x = tile.load_scalar %n[%i] : !tile.view<?xi32> -> i32
+    %hi = arith.index_cast %x : i32 to index
+    tile.for_keys %j in (%zero, %zero, %hi, %hi) step 64 {
+      tile.yield
+    }
+  }
+}
+
+// -----
+
+// What each block of queries reads is its own.
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+// expected-error@+1 {{schedule: cluster = 2 has nothing to share: no operand of a product in the loop over keys is the same for neighbours; try cluster = 1}}
+tile.kernel @own(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x64xf32>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, cluster = 2>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  %f0 = arith.constant 0.0 : f32
+  tile.items (%i) in (%one) {
+    %t = tile.load %q[%i] by #row : !tile.view<?x64xbf16> -> !tile.tile<64x64xbf16>
+    %a0 = tile.splat %f0 : f32 -> !tile.tile<64x64xf32>
+    %n = tile.dim %q, 0 : !tile.view<?x64xbf16>
+    %r = tile.for_keys %j in (%zero, %zero, %n, %n) step 64 iter_args(%a = %a0) -> (!tile.tile<64x64xf32>) {
+      %first = arith.addi %i, %j : index
+      %k = tile.load %q[%first] by #row : !tile.view<?x64xbf16> -> !tile.tile<64x64xbf16>
+      %s = tile.dot %t, %k acc %a : !tile.tile<64x64xf32> transpose_b : !tile.tile<64x64xbf16>, !tile.tile<64x64xbf16> -> !tile.tile<64x64xf32>
+      tile.yield %s : !tile.tile<64x64xf32>
+    }
+    tile.store %r, %o[%i] by #row : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
+  }
+}
+
+// -----
+
+// Columns that are apart: no bulk copy.
+#col = affine_map<(r, c)[i] -> (c, 2 * r + i)>
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+tile.kernel @threads(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x64xf32>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, cluster = 2>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  %f0 = arith.constant 0.0 : f32
+  tile.items (%i) in (%one) {
+    %t = tile.load %q[%i] by #row : !tile.view<?x64xbf16> -> !tile.tile<64x64xbf16>
+    %a0 = tile.splat %f0 : f32 -> !tile.tile<64x64xf32>
+    %n = tile.dim %q, 0 : !tile.view<?x64xbf16>
+    %r = tile.for_keys %j in (%zero, %zero, %n, %n) step 64 iter_args(%a = %a0) -> (!tile.tile<64x64xf32>) {
+      // expected-error@+1 {{schedule: cluster = 2 shares bulk copies, and this operand is copied by threads; try cluster = 1}}
+      %k = tile.load %q[%j] by #col : !tile.view<?x64xbf16> -> !tile.tile<64x64xbf16>
+      %s = tile.dot %t, %k acc %a : !tile.tile<64x64xf32> transpose_b : !tile.tile<64x64xbf16>, !tile.tile<64x64xbf16> -> !tile.tile<64x64xf32>
+      tile.yield %s : !tile.tile<64x64xf32>
+    }
+    tile.store %r, %o[%i] by #row : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
+  }
+}
+
+// -----
+
+// expected-error@+1 {{schedule: order two_tiles is not implemented; try order = overlap}}
+tile.kernel @two(%q: !tile.view<?x64xbf16>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, order = two_tiles>) {
+  %one = arith.constant 1 : index
+  tile.items (%i) in (%one) {
+  }
+}

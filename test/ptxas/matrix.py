@@ -84,6 +84,26 @@ FEW = {
 }
 
 
+# Thread blocks that copy keys for each other; no default has them.
+TWO = "block_m=128,consumers=2,stages=2,order=overlap,pingpong=true,cluster=2"
+THREE = "block_m=192,consumers=3,stages=3,order=overlap,staged=true,cluster=2"
+CLUSTERS = {
+    "sigmoid-d128": ("--score=sigmoid --head-dim=128",
+                     f"{TWO},block_n=128,slice=32,staged=true"),
+    "sigmoid-d128-causal": ("--score=sigmoid --head-dim=128 --causal",
+                            f"{THREE},block_n=80,slice=40"),
+    "softmax-d64-causal": ("--score=softmax --head-dim=64 --causal --lse",
+                           f"{THREE},block_n=128,persistent=true"),
+    "softmax-d256": ("--score=softmax --head-dim=256",
+                     f"{TWO},block_n=80,staged=true"),
+    "softmax-d256-window": ("--score=softmax --head-dim=256 --window=512,0 "
+                            "--kv-len --q-len",
+                            f"{TWO},block_n=64,persistent=true"),
+    "sigmoid-bias": ("--score=sigmoid --head-dim=128 --bias=full --alibi",
+                     "block_m=128,block_n=64,consumers=2,stages=3,cluster=4"),
+}
+
+
 # Masks that stand in no pair.
 MASKED = {
     "sigmoid-dilated": "--score=sigmoid --head-dim=128 --mask dilated:4",
@@ -190,6 +210,12 @@ def few_cases():
         yield f"few-{name}", f"{dtype} {flags} | --schedule=few_queries"
 
 
+def cluster_cases():
+    for name, (flags, schedule) in CLUSTERS.items():
+        yield (f"cluster-{name}",
+               f"--dtype=bf16 {flags} | --schedule={schedule}")
+
+
 def masked_cases():
     for name, flags in MASKED.items():
         yield f"masked-{name}", f"--dtype=bf16 {flags}"
@@ -221,7 +247,7 @@ def file_cases():
 
 def cases():
     return [*full_matrix(), *pair_cases(), *copy_cases(), *masked_cases(),
-            *few_cases(),
+            *few_cases(), *cluster_cases(),
             *gradient_cases(), *file_cases()]
 
 

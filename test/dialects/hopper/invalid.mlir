@@ -240,3 +240,116 @@ func.func @f(%s: !hopper.smem<8x64xf32>, %at: index) {
   %x = hopper.fetch %s[%at] : !hopper.smem<8x64xf32> -> !hopper.frag<1x80xf32, col>
   return
 }
+
+// -----
+
+// expected-error@+1 {{roles: expected a cluster of 1, 2 or 4 thread blocks, got 3}}
+func.func private @f() attributes {a = #hopper.roles<consumers = 1, producer_registers = 24, consumer_registers = 64, cluster = 3>}
+
+// -----
+
+hopper.kernel @k(%k: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 208>) {
+  hopper.producer {
+    // expected-error@+1 {{needs a kernel whose roles have a cluster}}
+    %r = hopper.rank
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+// -----
+
+hopper.kernel @k(%k: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 208>) {
+  // expected-error@+1 {{is multicast in a cluster only, and the kernel's roles have none}}
+  %r = hopper.ring "key" multicast : !hopper.ring<2x64x64xbf16>
+  hopper.producer {
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+// -----
+
+hopper.kernel @k(%k: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 208, cluster = 2>) {
+  // expected-error@+1 {{is filled in 2 parts of a multiple of 8 rows, got 40}}
+  %r = hopper.ring "key" multicast : !hopper.ring<2x40x64xbf16>
+  hopper.producer {
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+// -----
+
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+hopper.kernel @k(%k: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 208, cluster = 2>) {
+  // expected-error@+1 {{is filled by bulk copies only where it is multicast}}
+  %r = hopper.ring "key" multicast : !hopper.ring<2x64x64xbf16>
+  hopper.producer cooperative {
+    %c = hopper.start
+    %i = hopper.block
+    hopper.copy_elements %k[%i] by #row to %r[%c] : !tile.view<?x64xbf16>, !hopper.ring<2x64x64xbf16>
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+// -----
+
+hopper.kernel @k(%k: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 208, cluster = 2>) {
+  %m = hopper.tensor_map %k order [1, 0] box [64, 32] : !tile.view<?x64xbf16>
+  %r = hopper.ring "key" multicast : !hopper.ring<2x64x64xbf16>
+  hopper.producer {
+    %c = hopper.start
+    %i = hopper.block
+    // expected-error@+1 {{to a multicast ring needs a part}}
+    hopper.copy %m[%i, %i] to %r[%c] : !hopper.ring<2x64x64xbf16>
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+// -----
+
+hopper.kernel @k(%k: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 208, cluster = 2>) {
+  %m = hopper.tensor_map %k order [1, 0] box [64, 64] : !tile.view<?x64xbf16>
+  %r = hopper.ring "key" : !hopper.ring<2x64x64xbf16>
+  hopper.producer {
+    %c = hopper.start
+    %i = hopper.block
+    // expected-error@+1 {{has a part, and the ring is not multicast}}
+    hopper.copy %m[%i, %i] to %r[%c] part %i : !hopper.ring<2x64x64xbf16>
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+// -----
+
+hopper.kernel @k(%k: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 208, cluster = 2>) {
+  %m = hopper.tensor_map %k order [1, 0] box [64, 64] : !tile.view<?x64xbf16>
+  %r = hopper.ring "key" multicast : !hopper.ring<2x64x64xbf16>
+  hopper.producer {
+    %c = hopper.start
+    %i = hopper.block
+    // expected-error@+1 {{fills 32 rows of the ring, got a box of 64}}
+    hopper.copy %m[%i, %i] to %r[%c] part %i : !hopper.ring<2x64x64xbf16>
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+// -----
+
+hopper.kernel @k(%k: !tile.view<?x64xbf16>) roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 208, cluster = 2>) {
+  %m = hopper.tensor_map %k order [1, 0] box [64, 32] : !tile.view<?x64xbf16>
+  %r = hopper.ring "key" : !hopper.ring<2x64x64xbf16>
+  hopper.producer {
+    %c = hopper.start
+    %i = hopper.block
+    // expected-error@+1 {{fills 64 rows of the ring, got a box of 32}}
+    hopper.copy %m[%i, %i] to %r[%c] : !hopper.ring<2x64x64xbf16>
+  }
+  hopper.consumers (%wg) {
+  }
+}

@@ -159,3 +159,23 @@ hopper.kernel @columns(%v: !tile.view<?x?xi32>) roles(#hopper.roles<consumers = 
     %x = hopper.fetch %columns[%wg] : !hopper.smem<8x96xi32> -> !hopper.frag<1x80xi32, col>
   }
 }
+
+// Two thread blocks copy half of each slot to both.
+// CHECK-LABEL: hopper.kernel @cluster(
+// CHECK-SAME: roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 240, cluster = 2>) {
+hopper.kernel @cluster(%k: !tile.view<?x64xbf16>)
+    roles(#hopper.roles<consumers = 1, producer_registers = 32, consumer_registers = 240, cluster = 2>) {
+  %km = hopper.tensor_map %k order [1, 0] box [64, 32] : !tile.view<?x64xbf16>
+  // CHECK: hopper.ring "key" multicast : <2x64x64xbf16>
+  %kr = hopper.ring "key" multicast : !hopper.ring<2x64x64xbf16>
+  hopper.producer {
+    %zero = arith.constant 0 : index
+    %c = hopper.start
+    // CHECK: %[[RANK:.*]] = hopper.rank
+    %r = hopper.rank
+    // CHECK: hopper.copy %{{.*}}[%{{.*}}, %{{.*}}] to %{{.*}}[%{{.*}}] part %[[RANK]] : <2x64x64xbf16>
+    hopper.copy %km[%zero, %zero] to %kr[%c] part %r : !hopper.ring<2x64x64xbf16>
+  }
+  hopper.consumers (%wg) {
+  }
+}
