@@ -1559,6 +1559,10 @@ LogicalResult KernelLowering::lowerWgmma(WgmmaOp op) {
   // the accumulators tied to the results.
   auto descriptor = [&](Value slot, uint64_t bits) -> Value {
     Value low = arith::ShRUIOp::create(b, loc, slot, constant(4));
+    // In a cluster, addresses of shared memory have the rank of their block
+    // from bit 24 on, which a descriptor has no place for.
+    if (kernel.getRoles().getCluster() > 1)
+      low = andi(low, constant(kDescriptorAddresses));
     Value wide = arith::ExtUIOp::create(b, loc, i64, low);
     return arith::OrIOp::create(b, loc, wide,
                                 constant(static_cast<int64_t>(bits), i64));

@@ -590,7 +590,13 @@ LogicalResult Scheduler::findShared() {
     return refuse(kernel, "needs a block_n that is a multiple of " +
                               Twine(atomRows * size) + ", got " +
                               Twine(schedule.getBlockN()));
-  // A block beyond the last one takes part, and must not read for it.
+  // A block beyond the last one takes part, and must not add or read for it.
+  WalkResult adds = items.walk([&](tile::StoreOp store) {
+    return store.getAdd() ? WalkResult::interrupt() : WalkResult::advance();
+  });
+  if (adds.wasInterrupted())
+    return refuse(kernel, "cannot be combined with sums that other items add "
+                          "to, too");
   for (auto load : items.getBody().getOps<tile::LoadScalarOp>())
     if (dependsOnLast(load.getCoordinates()))
       return refuse(load, "cannot share work that depends on a number read for "

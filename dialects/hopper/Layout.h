@@ -50,8 +50,11 @@ int64_t slotOffset(int64_t rows, int64_t row, int64_t col);
 // wgmma descriptors
 //===----------------------------------------------------------------------===//
 
-/// A descriptor of 128B-swizzled shared memory without its start address
-/// (bits 0..13, in 16-byte units). `leading` and `stride` are byte offsets.
+/// The start address of a descriptor, in units of 16 bytes: bits 0..13.
+inline constexpr int64_t kDescriptorAddresses = (1 << 14) - 1;
+
+/// A descriptor of 128B-swizzled shared memory without its start address.
+/// `leading` and `stride` are byte offsets.
 uint64_t descriptorBase(int64_t leading, int64_t stride);
 
 /// K contiguous in memory: rows of the tile are rows of the operand. The

@@ -25,8 +25,12 @@
 // CHECK: %[[YES:.*]] = llvm.mlir.constant(true)
 // CHECK: llvm.nvvm.cp.async.bulk.tensor.g2s.tile.2d{{.*}} %[[MASK]], %{{.*}}, %[[YES]],
 
-// Lane r has the address of block r, and tells it.
+// Lane r has the address of block r, and tells it. A block's own addresses have
+// its rank above what a descriptor of a product holds.
 // CHECK: mapa.shared::cluster.u32 $0, $1, $2;
+// CHECK: %[[MASK:.*]] = llvm.mlir.constant(16383 : i32)
+// CHECK-NEXT: llvm.and %{{.*}}, %[[MASK]]
+// CHECK: wgmma.mma_async
 // CHECK: setp.lt.u32 p, $1, 2;
 // CHECK-SAME: @p mbarrier.arrive.shared::cluster.b64 _, [$0];
 // A ring of its own as ever.
@@ -50,6 +54,9 @@ hopper.kernel @kernel(%k: !tile.view<?x64xbf16>)
   hopper.consumers (%wg) {
     %c = hopper.start
     %s = hopper.await %kr[%c] : !hopper.ring<2x64x64xbf16> -> !hopper.smem<64x64xbf16>
+    %p = hopper.wgmma %s, %s transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
+    hopper.commit
+    %x = hopper.wait %p : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
     hopper.release %kr[%c] : !hopper.ring<2x64x64xbf16>
     %q = hopper.await %qr[%c] : !hopper.ring<1x64x64xbf16> -> !hopper.smem<64x64xbf16>
     hopper.release %qr[%c] : !hopper.ring<1x64x64xbf16>

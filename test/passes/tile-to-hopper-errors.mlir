@@ -239,3 +239,20 @@ tile.kernel @two(%q: !tile.view<?x64xbf16>) schedule(#tile.schedule<block_m = 64
   tile.items (%i) in (%one) {
   }
 }
+
+// -----
+
+#row = affine_map<(r, c)[i] -> (i + r, c)>
+// expected-error@+1 {{schedule: cluster = 2 cannot be combined with sums that other items add to, too; try cluster = 1}}
+tile.kernel @adds(%o: !tile.view<?x64xf32>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, cluster = 2>) {
+  %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
+  %f0 = arith.constant 0.0 : f32
+  tile.items (%i) in (%one) {
+    %a = tile.splat %f0 : f32 -> !tile.tile<64x64xf32>
+    tile.for_keys %j in (%zero, %zero, %one, %one) step 64 {
+      tile.yield
+    }
+    tile.store add %a, %o[%i] by #row : !tile.tile<64x64xf32>, !tile.view<?x64xf32>
+  }
+}
