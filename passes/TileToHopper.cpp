@@ -563,57 +563,76 @@ bool Scheduler::dependsOnLast(ValueRange values) {
   return false;
 }
 
+/// Says why the schedule cannot have the cluster that it asks for.
+static InFlightDiagnostic
+refuseCluster(Operation *at, tile::ScheduleAttr schedule, const Twine &why) {
+  return at->emitError() << "schedule: cluster = " << schedule.getCluster()
+                         << " " << why << "; try cluster = 1";
+}
+
+/// What a schedule with a cluster may ask for besides.
+static LogicalResult checkCluster(tile::KernelOp kernel,
+                                  tile::ScheduleAttr schedule) {
+  int64_t size = schedule.getCluster();
+  if (size != 2 && size != 4)
+    return refuseCluster(kernel, schedule,
+                         "is none of the sizes 1, 2 and 4 that are built");
+  if (schedule.getOrder() == tile::Order::Deferred)
+    return refuseCluster(kernel, schedule,
+                         "cannot be combined with order = deferred, whose "
+                         "consumers exchange weights");
+  if (schedule.getResident() != 1 || schedule.getSplits() ||
+      schedule.getPackGroups())
+    return refuseCluster(kernel, schedule,
+                         "needs thread blocks with an SM each and rows of one "
+                         "head: resident = 1, splits = 0, pack_groups = "
+                         "false");
+  // The swizzle of a part begins anew after 8 rows.
+  int64_t rows = hopper::kAtomBytes / hopper::kPanelBytes * size;
+  if (schedule.getBlockN() % rows)
+    return refuseCluster(kernel, schedule,
+                         "needs a block_n that is a multiple of " +
+                             Twine(rows) + ", got " +
+                             Twine(schedule.getBlockN()));
+  WalkResult adds = kernel.walk([&](tile::StoreOp store) {
+    return store.getAdd() ? WalkResult::interrupt() : WalkResult::advance();
+  });
+  if (adds.wasInterrupted())
+    return refuseCluster(kernel, schedule,
+                         "cannot be combined with sums that other items add "
+                         "to, too");
+  return success();
+}
+
 /// What the thread blocks of a cluster share: copies in the loop over keys that
 /// are the same for all items that differ in the last coordinate only. A kernel
 /// without such a loop has no cluster.
 LogicalResult Scheduler::findShared() {
-  int64_t size = schedule.getCluster();
-  if (size == 1)
+  if (schedule.getCluster() == 1)
     return success();
-  auto refuse = [&](Operation *at, const Twine &why) {
-    return at->emitError() << "schedule: cluster = " << size << " " << why
-                           << "; try cluster = 1";
-  };
-  if (size != 2 && size != 4)
-    return refuse(kernel, "is none of the sizes 1, 2 and 4 that are built");
-  if (isDeferred())
-    return refuse(kernel, "cannot be combined with order = deferred, whose "
-                          "consumers exchange weights");
-  if (schedule.getResident() != 1 || schedule.getSplits() ||
-      schedule.getPackGroups())
-    return refuse(kernel, "needs thread blocks with an SM each and rows of one "
-                          "head: resident = 1, splits = 0, pack_groups = "
-                          "false");
-  // The swizzle of a part begins anew after 8 rows.
-  constexpr int64_t atomRows = hopper::kAtomBytes / hopper::kPanelBytes;
-  if (schedule.getBlockN() % (atomRows * size))
-    return refuse(kernel, "needs a block_n that is a multiple of " +
-                              Twine(atomRows * size) + ", got " +
-                              Twine(schedule.getBlockN()));
-  // A block beyond the last one takes part, and must not add or read for it.
-  WalkResult adds = items.walk([&](tile::StoreOp store) {
-    return store.getAdd() ? WalkResult::interrupt() : WalkResult::advance();
-  });
-  if (adds.wasInterrupted())
-    return refuse(kernel, "cannot be combined with sums that other items add "
-                          "to, too");
+  if (failed(checkCluster(kernel, schedule)))
+    return failure();
+  // A block beyond the last one takes part, and must not read for it.
   for (auto load : items.getBody().getOps<tile::LoadScalarOp>())
     if (dependsOnLast(load.getCoordinates()))
-      return refuse(load, "cannot share work that depends on a number read for "
-                          "each block of queries");
+      return refuseCluster(load, schedule,
+                           "cannot share work that depends on a number read "
+                           "for each block of queries");
   for (auto &[op, copy] : copies) {
     if (!copy.bulk)
-      return refuse(op, "shares bulk copies, and this operand is copied by "
-                        "threads");
-    copy.shared = copy.inLoop && !dependsOnLast(copy.load.getCoordinates());
+      return refuseCluster(op, schedule,
+                           "shares bulk copies, and this operand is copied by "
+                           "threads");
+    copy.shared = copy.inLoop && !items.getCounts().empty() &&
+                  !dependsOnLast(copy.load.getCoordinates());
     if (copy.shared)
-      cluster = size;
+      cluster = schedule.getCluster();
   }
-  return cluster > 1
-             ? success()
-             : refuse(kernel,
-                      "has nothing to share: no operand of a product in "
-                      "the loop over keys is the same for neighbours");
+  if (cluster == 1)
+    return refuseCluster(kernel, schedule,
+                         "has nothing to share: no operand of a product in the "
+                         "loop over keys is the same for neighbours");
+  return success();
 }
 
 LogicalResult Scheduler::addCopy(tile::LoadOp load, bool inLoop) {

@@ -118,6 +118,25 @@ TEST(Semantics, GroupedHeadsInBothLayoutsAndStridedViews) {
       }
 }
 
+// A schedule for clusters changes who copies, not what a block of queries does.
+TEST(Semantics, SchedulesOfClusters) {
+  for (Mask mask : {Mask::None, Mask::Causal, Mask::Window}) {
+    Attention a;
+    a.score = getScore(mask == Mask::Causal ? "softmax" : "sigmoid");
+    a.mask = mask;
+    a.queries = 300;
+    a.keys = 330;
+    a.heads = a.keyHeads = 1;
+    a.dtype = Dtype::BF16;
+    RunOptions options = onTarget(Target::SM90a);
+    options.schedule = "block_m=128,block_n=64,consumers=2,stages=2,"
+                       "order=overlap,cluster=2";
+    SCOPED_TRACE(getName(mask));
+    Problem problem = a.build();
+    check(problem, options);
+  }
+}
+
 // S-runtime: another scale needs no other program, and may be negative.
 TEST(Semantics, ScaleIsARunTimeScalar) {
   for (float scale : {0.5f, -0.7f, 0.0f})
