@@ -1184,8 +1184,10 @@ std::pair<Value, Value> Scheduler::splitItem(Role &role, Value item) {
   Value size = constant(kSectionHeads);
   if (schedule.getPersistent()) {
     // Shares are fixed: they come out even where the longest and the shortest
-    // items of a section are a whole number of rounds.
-    size = arith::DivUIOp::create(b, loc, getGrid(), constant(4));
+    // items of a section are a whole number of rounds. A cluster takes as many
+    // neighbours as it has blocks, so the number of heads is the same.
+    size = arith::DivUIOp::create(b, loc, hopper::GridOp::create(b, loc),
+                                  constant(4));
     size = arith::MaxUIOp::create(b, loc, size, constant(1));
   }
   auto [section, inSection] =
