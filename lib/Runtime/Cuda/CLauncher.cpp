@@ -101,6 +101,14 @@ static int64_t @_remainder(int64_t a, int64_t b, int *bad) {
   return a % b;
 }
 
+typedef struct {
+  @_function function;
+  int blocks;
+} @_kernel;
+)";
+
+/// Where a kernel has a tensor map.
+constexpr llvm::StringLiteral tensorMaps = R"(
 /* Describes a tensor to the copy engine. */
 static int @_encode(@_map *map, int type, int64_t bytes, const @_tensor *tensor,
                     int rank, const unsigned *order, const unsigned *box,
@@ -129,11 +137,6 @@ static int @_encode(@_map *map, int type, int64_t bytes, const @_tensor *tensor,
                                          0),
                   "describing a tensor");
 }
-
-typedef struct {
-  @_function function;
-  int blocks;
-} @_kernel;
 )";
 
 struct Kernel {
@@ -161,6 +164,7 @@ private:
   void writeWorkspace(tile::WorkspaceOp op);
   void writeAttribute(const KernelRecipe &recipe);
   Error writeLaunch(tile::LaunchOp op);
+  bool hasTensorMaps();
   Error writeMap(const KernelParameter &parameter, tile::LaunchOp op,
                  unsigned number);
   std::string expression(Operation &op);
@@ -575,6 +579,15 @@ Error Writer::writeBody(bool launching) {
   return Error::success();
 }
 
+bool Writer::hasTensorMaps() {
+  return llvm::any_of(kernels, [](const Kernel &kernel) {
+    return llvm::any_of(
+        kernel.recipe.parameters, [](const KernelParameter &parameter) {
+          return parameter.kind == KernelParameter::Kind::TensorMap;
+        });
+  });
+}
+
 llvm::Expected<std::string> Writer::write() {
   os << "/* " << name << ": made by attnc for sm_90a (H100, H200, GH200).\n"
      << " *\n"
@@ -584,6 +597,8 @@ llvm::Expected<std::string> Writer::write() {
      << " *   put it on a stream:          " << name << "_launch(...)\n"
      << " *\n * C11; link with -lcuda. */\n";
   put(prologue);
+  if (hasTensorMaps())
+    put(tensorMaps);
   writeCubin();
   writeLoad();
   put("\nint @_workspace(\n    ");

@@ -408,9 +408,11 @@ static int makeLauncher(const std::string &flags, const std::string &library) {
                          .c_str());
 }
 
-// Nothing needs a scalar before the launch.
-TEST_F(CudaApi, TheCLauncherOfAScalarHasNoWarnings) {
+// Nothing needs a scalar before the launch; and with an odd head dim, no kernel
+// has a tensor map.
+TEST_F(CudaApi, TheCLauncherHasNothingThatIsNotUsed) {
   EXPECT_EQ(makeLauncher("--score=sigmoid --causal", directory + "/s.so"), 0);
+  EXPECT_EQ(makeLauncher("--head-dim=59", directory + "/odd.so"), 0);
 }
 
 TEST_F(CudaApi, TheCLauncherLaunchesTheSame) {
