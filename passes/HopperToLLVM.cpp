@@ -250,9 +250,9 @@ private:
   LogicalResult applyFormula(Region &formula, const Guarded &guarded,
                              Values &results);
   Value exceeds(Value largest, float limit);
-  LogicalResult emitChoice(SpeculateOp op, size_t first, const Guarded &guarded,
-                           bool asks, Values &results);
-  LogicalResult emitSlices(SpeculateOp op, size_t first, Values &results);
+  LogicalResult emitChoice(SpeculateOp op, const Guarded &guarded, bool asks,
+                           Values &results);
+  LogicalResult emitSlices(SpeculateOp op, Values &results);
   LogicalResult lowerSpeculate(SpeculateOp op);
   LogicalResult lowerReduce(ReduceOp op);
   void lowerConvert(ConvertOp op);
@@ -338,7 +338,10 @@ private:
                    int64_t panel);
   void storeWords(Value address, ArrayRef<Value> words, Value first, Value end,
                   Value inBounds);
-  LogicalResult storeThrough(StoreOp op, int64_t colDim);
+  void unstageElements(StoreOp op, int64_t colDim, Value rows, int64_t panel,
+                       Value pairs);
+  LogicalResult storeThrough(StoreOp op, int64_t colDim, Value wide,
+                             Value pairs);
   LogicalResult storeElements(StoreOp op);
   Value emitLoad(Type element, Value pointer, Value inBounds);
   void emitStore(Value value, Value pointer, Value inBounds);
@@ -2027,36 +2030,46 @@ Value KernelLowering::exceeds(Value largest, float limit) {
                    {constant(-1), high});
 }
 
-/// A formula for one slice, number `first` or a later one. The first one is
-/// computed before its vote is known, in the shadow of the next slice's guards;
-/// a branch that is seldom taken leads to the others, each behind a vote of its
-/// own. Who `asks` gets as last result whether the formulas but the last one
-/// would have missed.
-LogicalResult KernelLowering::emitChoice(SpeculateOp op, size_t first,
-                                         const Guarded &guarded, bool asks,
-                                         Values &results) {
+/// A formula for one slice. The first one is computed before its vote is known,
+/// in the shadow of the next slice's guards; a branch that is seldom taken
+/// leads to the others, each behind a vote of its own. Who missed before goes
+/// to the last of these at once. Who `asks` gets as last result whether the
+/// formulas but the last one would have missed.
+LogicalResult KernelLowering::emitChoice(SpeculateOp op, const Guarded &guarded,
+                                         bool asks, Values &results) {
   size_t count = op.getFast().size(), last = count - 1;
   Value largest = getLargest(guarded.guards);
+  Value missed = op.getMissed();
+  bool isOpen = missed && !matchPattern(missed, m_Zero());
+  Block *settled = isOpen ? newBlock() : nullptr;
   Values out;
   auto apply = [&](size_t number) {
     Region &formula = number < count ? op.getFast()[number] : op.getExact();
     out.clear();
     if (failed(applyFormula(formula, guarded, out)))
       return failure();
-    if (asks && first != last)
+    if (asks && isOpen && number == last)
+      out.push_back(exceeds(largest, op.getLimits()[last - 1]));
+    else if (asks)
       out.push_back(constant(number >= last, b.getI1Type()));
     return success();
   };
-  if (failed(apply(first)))
+  if (isOpen) {
+    Block *guess = newBlock();
+    branchSeldom(get(missed), settled, guess, {});
+    at(guess);
+  }
+  if (failed(apply(0)))
     return failure();
-  Value misses;
-  if (asks && first == last)
-    misses = exceeds(largest, op.getLimits()[last - 1]);
   SmallVector<Type> types(ValueRange(out).getTypes());
   Block *done = newBlock(types), *next = newBlock();
-  branchSeldom(exceeds(largest, op.getLimits()[first]), next, done, out);
-  for (size_t number = first + 1; number < count; ++number) {
+  branchSeldom(exceeds(largest, op.getLimits()[0]), next, done, out);
+  for (size_t number = 1; number < count; ++number) {
     at(next);
+    if (isOpen && number == last) {
+      branch(settled);
+      at(settled);
+    }
     Block *holds = newBlock();
     next = newBlock();
     branchIf(exceeds(largest, op.getLimits()[number]), next, holds);
@@ -2071,8 +2084,6 @@ LogicalResult KernelLowering::emitChoice(SpeculateOp op, size_t first,
   branch(done, out);
   at(done);
   llvm::append_range(results, done->getArguments());
-  if (misses)
-    results.push_back(misses);
   return success();
 }
 
@@ -2080,8 +2091,7 @@ LogicalResult KernelLowering::emitChoice(SpeculateOp op, size_t first,
 /// so that the special function unit works while the warp votes. They take the
 /// registers of their operands. If the op gives it, the last result says
 /// whether the last slice missed.
-LogicalResult KernelLowering::emitSlices(SpeculateOp op, size_t first,
-                                         Values &results) {
+LogicalResult KernelLowering::emitSlices(SpeculateOp op, Values &results) {
   int64_t slice = accCount(op.getSlice());
   int64_t count = op.getResult().getType().getCount();
   std::deque<Guarded> begun;
@@ -2093,7 +2103,7 @@ LogicalResult KernelLowering::emitSlices(SpeculateOp op, size_t first,
       next += slice;
     }
     bool asks = op.getMisses() && next == count && begun.size() == 1;
-    if (failed(emitChoice(op, first, begun.front(), asks, results)))
+    if (failed(emitChoice(op, begun.front(), asks, results)))
       return failure();
     begun.pop_front();
   }
@@ -2103,30 +2113,10 @@ LogicalResult KernelLowering::emitSlices(SpeculateOp op, size_t first,
 LogicalResult KernelLowering::lowerSpeculate(SpeculateOp op) {
   llvm::SaveAndRestore keepRow(firstRow), keepCol(firstCol);
   refreshPosition(op.getCommon(), op.getCommon().getNumArguments() - 2);
-  Value missed = op.getMissed();
-  bool isOpen = missed && !matchPattern(missed, m_Zero());
-  Block *settled = isOpen ? newBlock() : nullptr;
-  if (isOpen) {
-    Block *guess = newBlock();
-    branchSeldom(get(missed), settled, guess, {});
-    at(guess);
-  }
   Values results;
-  if (failed(emitSlices(op, /*first=*/0, results)))
+  if (failed(emitSlices(op, results)))
     return failure();
-  if (isOpen) {
-    SmallVector<Type> types(ValueRange(results).getTypes());
-    Block *done = newBlock(types);
-    branch(done, results);
-    at(settled);
-    results.clear();
-    if (failed(emitSlices(op, op.getFast().size() - 1, results)))
-      return failure();
-    branch(done, results);
-    at(done);
-    results = Values(done->getArguments());
-  }
-  if (missed)
+  if (op.getMissed())
     set(op.getMisses(), {results.pop_back_val()});
   set(op.getResult(), results);
   return success();
@@ -3084,8 +3074,59 @@ void KernelLowering::storeWords(Value address, ArrayRef<Value> words,
   }
 }
 
-/// Each warp exchanges the elements of its own 16 rows.
-LogicalResult KernelLowering::storeThrough(StoreOp op, int64_t colDim) {
+/// As `unstage` for any view: a row at a time, two neighbours a lane, as a word
+/// where `pairs` says so. A loop, since it is seldom needed.
+void KernelLowering::unstageElements(StoreOp op, int64_t colDim, Value rows,
+                                     int64_t panel, Value pairs) {
+  int64_t cols = op.getFrag().getType().getCols();
+  llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
+  lane = refreshed(lane);
+  warp = refreshed(warp);
+  Value symbolRows = op.getRows() ? get(op.getRows()) : Value();
+  Values symbols = refreshedAll(op.getCoordinates());
+  Value end = arith::MinSIOp::create(b, loc, getSize(op.getView(), colDim),
+                                     constant(cols));
+  Value warpRow = mul(andi(warp, constant(3)), 16);
+  Value first = mul(lane, 2);
+  Value step = mul(getStride(op.getView(), colDim), 2);
+  Value all = arith::ExtUIOp::create(b, loc, i32, pairs);
+  Block *loop = newBlock(i32), *done = newBlock();
+  branch(loop, constant(0));
+  at(loop);
+  Value row = loop->getArgument(0);
+  Access access = getAccess(op.getView(), op.getMap(), symbols, symbolRows,
+                            add(warpRow, row), constant(0));
+  Value address = LLVM::PtrToIntOp::create(
+      b, loc, i64, elementPointer(op.getView(), access.offset));
+  Value inner = arith::XOrIOp::create(b, loc, mul(lane, 4),
+                                      mul(andi(row, constant(7)), 16));
+  Value from = add(add(rows, mul(row, kPanelBytes)), inner);
+  for (int64_t p = 0; p < panelCount(cols); ++p) {
+    Value col = add(first, p * kPanelColumns);
+    Value to = add(address, mul(extend(col), step));
+    Value left = arith::SelectOp::create(
+        b, loc, access.inBounds, arith::SubIOp::create(b, loc, end, col),
+        constant(0));
+    assembly("{\n.reg .pred l, h, both;\n.reg .b32 w;\n.reg .b16 x, y;\n"
+             ".reg .b64 t;\nld.shared.b32 w, [$0+" +
+                 std::to_string(p * panel) +
+                 "];\nadd.s64 t, $1, $2;\nsetp.gt.s32 l, $3, 0;\n"
+                 "setp.gt.s32 h, $3, 1;\nsetp.ne.and.b32 both, $4, 0, h;\n"
+                 "mov.b32 {x, y}, w;\n@both st.global.b32 [$1], w;\n"
+                 "@both bra DONE;\n@l st.global.b16 [$1], x;\n"
+                 "@h st.global.b16 [t], y;\nDONE:\n}",
+             "r,l,l,r,r", {}, {from, to, step, left, all});
+  }
+  Value next = add(row, 1);
+  branchAgain(compare(arith::CmpIPredicate::slt, next, constant(16)), loop,
+              next, done);
+  at(done);
+}
+
+/// Each warp exchanges the elements of its own 16 rows. `wide` says whether
+/// they can be stored in the widest way, else whether `pairs` can.
+LogicalResult KernelLowering::storeThrough(StoreOp op, int64_t colDim,
+                                           Value wide, Value pairs) {
   auto slot = op.getThrough().getDefiningOp<RowsOp>().getSlot();
   int64_t panel = slot.getType().getRows() * kPanelBytes;
   Value rows =
@@ -3096,18 +3137,25 @@ LogicalResult KernelLowering::storeThrough(StoreOp op, int64_t colDim) {
   if (failed(stage(op, rows, panel)))
     return failure();
   intrinsic("llvm.nvvm.bar.warp.sync", {}, {constant(-1)});
+  Block *fast = newBlock(), *any = newBlock(), *done = newBlock();
+  branchIf(wide, fast, any);
+  at(fast);
   if (isPartial(op.getFrag().getType()))
     unstageWords(op, colDim, rows, panel);
   else
     unstage(op, colDim, rows, panel);
+  branch(done);
+  at(any);
+  unstageElements(op, colDim, rows, panel, pairs);
+  branch(done);
+  at(done);
   // The next copy into the slot comes through another proxy.
   assembly("fence.proxy.async.shared::cta;", "", {}, {});
   return success();
 }
 
-/// The ways to store are chosen at run time: through shared memory where the
-/// view is aligned to 16 bytes or no dense one can be, else in pairs where it
-/// allows them.
+/// How wide stores are is chosen at run time. Through shared memory where the
+/// op gives some.
 LogicalResult KernelLowering::lowerStore(StoreOp op) {
   FragType type = op.getFrag().getType();
   if (type.getLayout() == Layout::A)
@@ -3137,18 +3185,8 @@ LogicalResult KernelLowering::lowerStore(StoreOp op) {
   // What comes in groups would be computed for each way.
   if (!op.getThrough() || isStreamed(getUnrounded(op.getFrag())))
     return storeRows(op, colDim, allows(2));
-  Block *wide = newBlock(), *narrow = newBlock(), *done = newBlock();
-  branchIf(isPartial(type) ? dense : allows(128 / bits), wide, narrow);
-  at(wide);
-  if (failed(storeThrough(op, colDim)))
-    return failure();
-  branch(done);
-  at(narrow);
-  if (failed(storeRows(op, colDim, allows(2))))
-    return failure();
-  branch(done);
-  at(done);
-  return success();
+  return storeThrough(op, colDim, isPartial(type) ? dense : allows(128 / bits),
+                      allows(2));
 }
 
 //===----------------------------------------------------------------------===//

@@ -40,6 +40,7 @@
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/SaveAndRestore.h"
 
 namespace attnc {
 #define GEN_PASS_DEF_TILETOHOPPER
@@ -255,6 +256,9 @@ struct Role : Stage {
   /// elementwise work done meanwhile.
   SmallVector<Started> inFlight;
   SmallVector<Operation *> beside;
+  /// The first block of an item goes from the cheapest formula to the exact
+  /// one: others would be much code for one block.
+  bool isFirst = false;
   /// Keys between these need no mask.
   Value fullLo, fullHi;
 };
@@ -387,6 +391,7 @@ private:
   LogicalResult finishLate(Role &role, Value key, Value any);
   LogicalResult storeLate(Role &role, Stage &late, tile::StoreOp store,
                           Value any);
+  bool beginsWithLast();
   Value getLastKey(const Range &range);
   LogicalResult emitOp(Role &role, Operation *op);
   LogicalResult emitFor(Role &role, scf::ForOp op);
@@ -399,7 +404,7 @@ private:
   LogicalResult finishStage(Role &role, Progress &progress);
   LogicalResult emitFirst(Role &role, Value key, SmallVectorImpl<Value> &out);
   LogicalResult getCrossing(Role &role, SmallVectorImpl<Value> &out);
-  LogicalResult emitSteady(Role &role, Value key, Value step, bool isFull,
+  LogicalResult emitSteady(Role &role, Value key, Value before, bool isFull,
                            ValueRange carried, SmallVectorImpl<Value> &out);
   LogicalResult emitLast(Role &role, Value key, ValueRange carried,
                          SmallVectorImpl<Value> &out);
@@ -1515,12 +1520,20 @@ LogicalResult Scheduler::emitProducerBlock(Role &role, Block &block) {
 
 LogicalResult Scheduler::emitProducerLoop(Role &role) {
   Range range = getItemRange(role);
+  Value lastKey = beginsWithLast() ? getLastKey(range) : Value();
   auto each = scf::ForOp::create(b, loc, range.begin, range.end, range.step,
                                  getCursors(role, /*inLoop=*/true));
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(each.getBody());
   setCursors(role, each.getRegionIterArgs(), /*inLoop=*/true);
-  role.map.map(loop.getKey(), each.getInductionVar());
+  Value key = each.getInductionVar();
+  if (beginsWithLast()) {
+    Value isFirst = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, key,
+                                          range.begin);
+    Value earlier = arith::SubIOp::create(b, loc, key, range.step);
+    key = arith::SelectOp::create(b, loc, isFirst, lastKey, earlier);
+  }
+  role.map.map(loop.getKey(), key);
   if (failed(emitProducerBlock(role, *loop.getBody())))
     return failure();
   scf::YieldOp::create(b, loc, getCursors(role, /*inLoop=*/true));
@@ -1661,12 +1674,15 @@ Value Scheduler::emitSpeculate(Role &role, tile::SpeculateOp op,
                                hopper::FragType type, ValueRange inputs,
                                bool split) {
   auto found = role.missed.find(op);
-  bool carries = found != role.missed.end();
+  bool carries = found != role.missed.end() && !role.isFirst;
+  size_t count = role.isFirst ? 1 : op.getFast().size();
   auto made = hopper::SpeculateOp::create(
       b, loc, type, carries ? b.getI1Type() : Type(), inputs,
-      carries ? found->second : Value(), op.getSliceAttr(), op.getLimitsAttr(),
-      op.getFast().size());
-  for (auto [from, to] : llvm::zip_equal(op->getRegions(), made->getRegions()))
+      carries ? found->second : Value(), op.getSliceAttr(),
+      b.getDenseF32ArrayAttr(op.getLimits().take_front(count)), count);
+  cloneBody(role, op.getCommon(), made.getCommon(), split);
+  cloneBody(role, op.getExact(), made.getExact(), split);
+  for (auto [from, to] : llvm::zip(op.getFast(), made.getFast()))
     cloneBody(role, from, to, split);
   if (carries)
     found->second = made.getMisses();
@@ -1978,7 +1994,7 @@ FailureOr<SmallVector<Value>> Scheduler::emitParts(Role &role, Range range,
     x = arith::DivUIOp::create(b, loc, larger(x, constant(0)), range.step);
     return arith::MulIOp::create(b, loc, x, range.step);
   };
-  if (loop.getBody()->getOps<tile::MaskOp>().empty()) {
+  if (loop.getBody()->getOps<tile::MaskOp>().empty() || beginsWithLast()) {
     parts.push_back({from, range.end, true});
   } else {
     Value begin = from;
@@ -2174,6 +2190,29 @@ LogicalResult Scheduler::getCrossing(Role &role, SmallVectorImpl<Value> &out) {
   return success();
 }
 
+/// Where only the last block may need a mask, it goes first: the first block,
+/// which stands before the loop, can be masked at no cost in the loop, and a
+/// loop for masked blocks is not needed. Full loops are half of a kernel's
+/// code, which the assembler takes its time for.
+bool Scheduler::beginsWithLast() {
+  if (!isOverlap() || loop.getBody()->getOps<tile::MaskOp>().empty() ||
+      !matchPattern(loop.getLo(), m_Zero()) ||
+      !matchPattern(loop.getFullLo(), m_Zero()) ||
+      loop.getFullHi() != loop.getHi() ||
+      (cluster > 1 && dependsOnLast(loop.getHi())))
+    return false;
+  if (loop.getRows().empty())
+    return true;
+  // Of a consumer: all blocks or none.
+  auto own = loop.getRows().front().front().getTerminator()->getOperands();
+  auto choice = own[3].getDefiningOp<arith::SelectOp>();
+  bool isWhole = own[3] == loop.getHi() ||
+                 (choice && choice.getTrueValue() == loop.getHi() &&
+                  matchPattern(choice.getFalseValue(), m_Zero()));
+  return isWhole && matchPattern(own[0], m_Zero()) &&
+         matchPattern(own[1], m_Zero()) && own[2] == loop.getHi();
+}
+
 /// The last block begins a whole number of steps after the first.
 Value Scheduler::getLastKey(const Range &range) {
   Value last = arith::SubIOp::create(
@@ -2189,6 +2228,7 @@ Value Scheduler::getLastKey(const Range &range) {
 LogicalResult Scheduler::emitFirst(Role &role, Value key,
                                    SmallVectorImpl<Value> &out) {
   beginBlock(role, key, std::nullopt);
+  llvm::SaveAndRestore isFirst(role.isFirst, true);
   Progress progress;
   if (schedule.getPingpong())
     hopper::TurnWaitOp::create(b, loc, consumer);
@@ -2213,8 +2253,8 @@ void Scheduler::bindSecond(Stage &stage, ValueRange carried) {
 }
 
 /// The first stage of the block at `key` beside the second stage of the block
-/// before it.
-LogicalResult Scheduler::emitSteady(Role &role, Value key, Value step,
+/// `before`.
+LogicalResult Scheduler::emitSteady(Role &role, Value key, Value before,
                                     bool isFull, ValueRange carried,
                                     SmallVectorImpl<Value> &out) {
   Stage second = role;
@@ -2226,7 +2266,7 @@ LogicalResult Scheduler::emitSteady(Role &role, Value key, Value step,
   Progress next, last;
   auto beginSecond = [&] {
     bindSecond(role, carried);
-    beginBlock(role, arith::SubIOp::create(b, loc, key, step), std::nullopt);
+    beginBlock(role, before, std::nullopt);
   };
   // In a long turn only products: tensor cores would wait for anything else.
   bool prepares =
@@ -2300,26 +2340,42 @@ LogicalResult Scheduler::emitOverlapLoop(Role &role, Range range) {
   for (auto [arg, value] : llvm::zip(loop.getIterArgs(), inits))
     role.map.map(arg, value);
   SmallVector<Value> carried;
-  if (failed(emitFirst(role, range.begin, carried)))
+  Value lastKey = getLastKey(range);
+  bool rotated = beginsWithLast();
+  if (failed(emitFirst(role, rotated ? lastKey : range.begin, carried)))
     return failure();
   size_t values = carried.size();
   llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
-  Value second = arith::AddIOp::create(b, loc, range.begin, range.step);
+  // What was begun before the block at `key`.
+  auto before = [&](Value key) -> Value {
+    Value earlier = arith::SubIOp::create(b, loc, key, range.step);
+    if (!rotated)
+      return earlier;
+    Value isFirst = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, key,
+                                          range.begin);
+    return arith::SelectOp::create(b, loc, isFirst, lastKey, earlier);
+  };
   auto body = [&](Value key, bool isFull, ValueRange args,
                   SmallVectorImpl<Value> &next) -> LogicalResult {
     setCursors(role, args.drop_front(values), /*inLoop=*/true);
-    if (failed(emitSteady(role, key, range.step, isFull,
+    if (failed(emitSteady(role, key, before(key), isFull,
                           args.take_front(values), next)))
       return failure();
     llvm::append_range(next, getCursors(role, /*inLoop=*/true));
     return success();
   };
-  auto ends = emitParts(role, range, second, carried, body);
+  Range rest = range;
+  Value second = range.begin;
+  if (rotated)
+    rest.end = lastKey;
+  else
+    second = arith::AddIOp::create(b, loc, second, range.step);
+  auto ends = emitParts(role, rest, second, carried, body);
   if (failed(ends))
     return failure();
   setCursors(role, ValueRange(*ends).drop_front(values), /*inLoop=*/true);
   SmallVector<Value> out;
-  if (failed(emitLast(role, getLastKey(range),
+  if (failed(emitLast(role, rotated ? before(lastKey) : lastKey,
                       ValueRange(*ends).take_front(values), out)))
     return failure();
   llvm::append_range(out, getCursors(role, /*inLoop=*/true));

@@ -85,9 +85,12 @@
 // CHECK: @both st.global.b32 [$0+0], $1;\0A@l st.global.b16 [$0+0], x;\0A@h st.global.b16 [$0+2], y;
 // CHECK: @both st.global.b32 [$0+128], $1;\0A@l st.global.b16 [$0+128], x;\0A@h st.global.b16 [$0+130], y;
 // CHECK: llvm.cond_br %{{.*}}, ^[[ROW]](
+// Columns that are apart go one by one, each lane has two of them.
+// CHECK: llvm.br ^[[ROW:.*]](%{{.*}} : i32)
+// CHECK: ld.shared.b32 w, [$0+8192];\0Aadd.s64 t, $1, $2;
+// CHECK-SAME: @both st.global.b32 [$1], w;\0A@both bra DONE;\0A@l st.global.b16 [$1], x;\0A@h st.global.b16 [t], y;
+// CHECK: llvm.cond_br %{{.*}}, ^[[ROW]](
 // CHECK: fence.proxy.async
-// Columns that are apart go one by one.
-// CHECK: st.global.b16 [$1], $2;\0Aadd.s64 $0, $1, $3;
 
 #row = affine_map<(r, c)[b, i] -> (b, i + r, c)>
 #roles = #hopper.roles<consumers = 2, producer_registers = 24, consumer_registers = 240, persistent = true>
