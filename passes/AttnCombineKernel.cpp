@@ -78,7 +78,8 @@ private:
     Value perHead = frame.dim(op.getOutput(), dims.s);
     Value count = arith::MulIOp::create(b, heads, perHead);
     count = arith::CeilDivUIOp::create(b, count, constantIndex(b, shape.rows));
-    Value rangeCount = tile::DimOp::create(b, frame.view(sums.output), 0);
+    Value rangeCount =
+        tile::DimOp::create(b, frame.view(sums.output), SplitSums::kRangeDim);
     ranges = toI32(b, rangeCount);
     // The other kernels add other numbers of ranges.
     Value more = arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, rangeCount,
@@ -130,7 +131,7 @@ private:
     AffineExpr r, c, bb, hh, ii, d;
     bindDims(context, r, c);
     bindSymbols(context, bb, hh, ii, d);
-    SmallVector<AffineExpr> results = {c, bb, hh, ii};
+    SmallVector<AffineExpr> results = {bb, hh, ii, c};
     SmallVector<Value> at = {batch, h, i};
     if (byColumn) {
       results.push_back(d + r);

@@ -145,7 +145,8 @@ private:
                                  blocks};
     // Items of the same range come together: heads of a group share keys.
     if (isSplit()) {
-      ranges = tile::DimOp::create(b, frame.view(sums.output), 0);
+      ranges =
+          tile::DimOp::create(b, frame.view(sums.output), SplitSums::kRangeDim);
       counts.insert(counts.begin() + 1, ranges);
     }
     SmallVector<Value> at = frame.openItems(counts);
@@ -535,9 +536,8 @@ private:
     MLIRContext *context = b.getContext();
     SmallVector<Value> at = {split, batch};
     RowExprs row = rowExprs(b, origin(), at);
-    SmallVector<AffineExpr> each = {b.getAffineSymbolExpr(0),
-                                    b.getAffineSymbolExpr(1), row.head,
-                                    row.position};
+    SmallVector<AffineExpr> each = {b.getAffineSymbolExpr(1), row.head,
+                                    row.position, b.getAffineSymbolExpr(0)};
     AffineMap stat = AffineMap::get(2, at.size(), each, context);
     each.push_back(b.getAffineDimExpr(1));
     AffineMap wide = AffineMap::get(2, at.size(), each, context);

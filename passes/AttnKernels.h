@@ -47,9 +47,11 @@ struct AttnKernel {
 };
 
 /// Views of workspace, values of the program: what each range of a query's
-/// keys gives. (range, b, h, s, d) of its output, (range, b, h, s) of its row
-/// sum and maximum, which are null where the attention has none.
+/// keys gives. (b, h, s, range, d) of its output, (b, h, s, range) of its row
+/// sum and maximum, which are null where the attention has none. What is added
+/// lies together.
 struct SplitSums {
+  static constexpr int64_t kRangeDim = 3;
   mlir::Value output, sum, max;
 
   llvm::SmallVector<mlir::Value> all() const {

@@ -801,8 +801,8 @@ SplitSums ProgramBuilder::provideSums(attn::FusedOp op, Value ranges,
     ++workspaces;
     return tile::WorkspaceOp::create(
         b, tile::ViewType::get(b.getContext(), shape, b.getF32Type()),
-        ValueRange{ranges, sizes.sequences.size, sizes.heads.size,
-                   sizes.rows.size});
+        ValueRange{sizes.sequences.size, sizes.heads.size, sizes.rows.size,
+                   ranges});
   };
   SplitSums sums;
   sums.output = provide(

@@ -565,6 +565,11 @@ void KernelLowering::emitEntry(Block *produce, Block *consume) {
   Block *init = newBlock(), *ready = newBlock();
   branchIf(equals(tid, 0), init, ready);
   at(init);
+  // A kernel that others follow is short: what its first copies need comes
+  // while barriers are made.
+  if (order.leads)
+    for (TensorMapOp map : kernel.getBody().getOps<TensorMapOp>())
+      assembly("prefetch.tensormap [$0];", "l", {}, {get(map)});
   int64_t arrivals = 4 * kernel.getRoles().getConsumers();
   int64_t cluster = kernel.getRoles().getCluster();
   for (auto &[value, ring] : rings)
@@ -584,6 +589,10 @@ void KernelLowering::emitEntry(Block *produce, Block *consume) {
     assembly("barrier.cluster.arrive.relaxed.aligned;\n"
              "barrier.cluster.wait.acquire.aligned;",
              "", {}, {});
+  // What the kernels before this one wrote is there from here on. Barriers are
+  // made beside their end; no load is in this block.
+  if (order.follows)
+    assembly("griddepcontrol.wait;", "", {}, {});
   branchIf(equals(group, 0), produce, consume);
 }
 
@@ -653,8 +662,6 @@ LogicalResult KernelLowering::run() {
   at(entry);
   if (order.leads)
     assembly("griddepcontrol.launch_dependents;", "", {}, {});
-  if (order.follows)
-    assembly("griddepcontrol.wait;", "", {}, {});
   layOutSharedMemory();
   Block *produce = newBlock(), *consume = newBlock();
   // All threads compute what the kernel's body computes.
@@ -977,17 +984,35 @@ void KernelLowering::lowerCopy(CopyOp op) {
   auto cluster = LLVM::LLVMPointerType::get(b.getContext(), kClusterSpace);
   std::string name = "llvm.nvvm.cp.async.bulk.tensor.g2s.tile." +
                      std::to_string(op.getCoordinates().size()) + "d";
-  Value no = constant(0, b.getI1Type());
   Value isMulticast = constant(ring.multicast, b.getI1Type());
-  for (int64_t p = 0; p < panels; ++p) {
-    Value to = LLVM::AddrSpaceCastOp::create(
-        b, loc, cluster, sharedPointer(add(slot, p * panel)));
-    Values args = {to, full, get(op.getMap())};
-    for (auto [k, coordinate] : llvm::enumerate(op.getCoordinates()))
-      args.push_back(k ? get(coordinate)
-                       : add(get(coordinate), p * kPanelColumns));
-    args.append({mask, constant(0, i64), isMulticast, no, constant(0)});
-    intrinsic(name, {}, args);
+  auto copyPanels = [&](Value policy) {
+    Value hasPolicy = constant(bool(policy), b.getI1Type());
+    for (int64_t p = 0; p < panels; ++p) {
+      Value to = LLVM::AddrSpaceCastOp::create(
+          b, loc, cluster, sharedPointer(add(slot, p * panel)));
+      Values args = {to, full, get(op.getMap())};
+      for (auto [k, coordinate] : llvm::enumerate(op.getCoordinates()))
+        args.push_back(k ? get(coordinate)
+                         : add(get(coordinate), p * kPanelColumns));
+      args.append({mask, policy ? policy : constant(0, i64), isMulticast,
+                   hasPolicy, constant(0)});
+      intrinsic(name, {}, args);
+    }
+  };
+  if (op.getOnce()) {
+    // Any policy but this one, the usual one too, is slower than none.
+    Block *once = newBlock(), *usual = newBlock(), *copied = newBlock();
+    branchIf(get(op.getOnce()), once, usual);
+    at(once);
+    copyPanels(assembly("createpolicy.fractional.L2::evict_first.b64 $0, 1.0;",
+                        "=l", i64, {}, /*effects=*/false)[0]);
+    branch(copied);
+    at(usual);
+    copyPanels({});
+    branch(copied);
+    at(copied);
+  } else {
+    copyPanels({});
   }
   if (done) {
     branch(done);

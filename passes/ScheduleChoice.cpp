@@ -113,6 +113,16 @@ int64_t blockNOfTwoSlots(const ScheduleProblem &p, int64_t blockM,
   return blockN >= kNarrowestOfThree ? blockN : 0;
 }
 
+/// Whether the sums of three consumers fill their registers, so that the guards
+/// of wide slices would be spilled. Producers that copy by themselves leave
+/// some more than the budget says, which the positions of masks take.
+bool leavesNoneForSlices(const ScheduleProblem &p, int64_t consumers,
+                         int64_t blockN) {
+  return consumers == 3 && !p.rowReductions &&
+         (!p.cooperative || p.unevenKeys) &&
+         sm90Registers(p, blockN) == sm90RegisterBudget(p, consumers);
+}
+
 /// More consumers hide more of the elementwise work and reuse keys more, as
 /// long as that leaves a key block wide enough to feed the tensor cores.
 ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p,
@@ -149,17 +159,22 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p,
   if (!persistent)
     stages = std::max<int64_t>(sm90Stages(p, blockM, blockN, /*slots=*/1), 2);
   // For a masked softmax of two consumers they are worth a narrower block: at
-  // head dim 192 5 % at n = 2k for 4 % at n = 16k.
-  if (consumers == 2 && p.rowReductions > 1 && p.unevenKeys && !p.cooperative)
-    if (int64_t narrower = blockNOfTwoSlots(p, blockM, blockN)) {
-      blockN = narrower;
-      stages = sm90Stages(p, blockM, blockN, /*slots=*/2);
-      persistent = true;
-      pin = false;
-    }
+  // head dim 192 5 % at n = 2k for 4 % at n = 16k. Where they do not fit, the
+  // first keys still arrive during that end: at head dim 256 3 % for 7 %, with
+  // blocks of 64 keys as with 80, for which a window's bounds have no register.
+  if (consumers == 2 && p.rowReductions > 1 && p.unevenKeys && !p.cooperative) {
+    int64_t narrower = blockNOfTwoSlots(p, blockM, blockN);
+    blockN = narrower ? narrower : std::min<int64_t>(blockN, 64);
+    stages = sm90Stages(p, blockM, blockN, /*slots=*/narrower ? 2 : 1);
+    persistent = true;
+    pin = false;
+  }
+  int64_t slice = getWidestSlice(blockN);
+  if (leavesNoneForSlices(p, consumers, blockN))
+    slice = std::min<int64_t>(slice, 16);
   return ScheduleAttr::get(context, blockM, blockN, consumers, stages,
-                           Order::Overlap, pingpong, pin, persistent, 1,
-                           getWidestSlice(blockN), /*staged=*/true);
+                           Order::Overlap, pingpong, pin, persistent, 1, slice,
+                           /*staged=*/true);
 }
 
 struct MeasuredSchedule {
@@ -360,10 +375,10 @@ ScheduleAttr splitSm90a(MLIRContext *context, const ScheduleProblem &p) {
   while (stages < 6 && bytes(stages + 1) <= budget)
     ++stages;
   // Beside a softmax the next product is started: 2 to 7 % at head dims 64 and
-  // 128. Without maxima of rows it gains less, and nothing where many key heads
-  // keep the GPU busy.
-  bool overlaps =
-      p.rowReductions > 1 && std::max(p.headDim, p.valueHeadDim) <= 128;
+  // 128. Without maxima of rows it gains 2 % at 128, and at 64 nothing where
+  // many key heads keep the GPU busy.
+  int64_t widest = std::max(p.headDim, p.valueHeadDim);
+  bool overlaps = widest <= 128 && (p.rowReductions > 1 || widest > 64);
   auto schedule =
       ScheduleAttr::get(context, kRowsPerConsumer, blockN, 1, stages,
                         overlaps ? Order::Overlap : Order::Serial, false, false,

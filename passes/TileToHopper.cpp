@@ -261,6 +261,8 @@ struct Role : Stage {
   bool isFirst = false;
   /// Keys between these need no mask.
   Value fullLo, fullHi;
+  /// The producer's: whether keys are read once; may be null.
+  Value readOnce;
 };
 
 /// Order `deferred`: the product that reads weights of all consumers.
@@ -356,7 +358,11 @@ private:
   // The producer.
   void emitCopy(Role &role, Copy &copy);
   LogicalResult emitProducerBlock(Role &role, Block &block);
-  LogicalResult emitProducerLoop(Role &role);
+  bool followsFirstKeys(const Copy &copy);
+  Value isReadOnce(Role &role, const Range &range);
+  LogicalResult emitFirstKeys(Role &role, ArrayRef<Copy *> late, Value key,
+                              Range &range);
+  LogicalResult emitProducerLoop(Role &role, ArrayRef<Copy *> late);
 
   // The consumers.
   LogicalResult emitConsumerBlock(Role &role, Block &block);
@@ -1494,7 +1500,8 @@ void Scheduler::emitCopy(Role &role, Copy &copy) {
       coordinates.push_back(affine::expandAffineExpr(
           b, loc, load.getMap().getResult(dim), {row, zero}, symbols));
     hopper::CopyOp::create(b, loc, copy.map, coordinates, copy.ring, cursor,
-                           copy.shared ? rank : Value());
+                           copy.shared ? rank : Value(),
+                           copy.inLoop ? role.readOnce : Value());
   } else {
     Value rows = load.getRows() ? role.map.lookup(load.getRows()) : Value();
     hopper::CopyElementsOp::create(b, loc, role.map.lookup(load.getView()),
@@ -1504,23 +1511,92 @@ void Scheduler::emitCopy(Role &role, Copy &copy) {
   cursor = hopper::NextOp::create(b, loc, cursor, copy.ring);
 }
 
+/// Whether an item's copy has to wait for the end of the item before it: then
+/// the first keys are to be on their way at that time.
+bool Scheduler::followsFirstKeys(const Copy &copy) {
+  return schedule.getPersistent() && loop && !copy.inLoop &&
+         cast<hopper::RingType>(copy.ring.getType()).getStages() == 1 &&
+         copy.load->getBlock() == loop->getBlock() &&
+         copy.load->isBeforeInBlock(loop);
+}
+
 LogicalResult Scheduler::emitProducerBlock(Role &role, Block &block) {
+  SmallVector<Copy *> late;
   for (Operation &op : block) {
     if (isScalar(&op)) {
       b.clone(op, role.map);
     } else if (auto found = copies.find(&op); found != copies.end()) {
-      emitCopy(role, found->second);
+      if (followsFirstKeys(found->second))
+        late.push_back(&found->second);
+      else
+        emitCopy(role, found->second);
     } else if (isa<tile::ForKeysOp>(op)) {
-      if (failed(emitProducerLoop(role)))
+      if (failed(emitProducerLoop(role, late)))
         return failure();
     }
   }
   return success();
 }
 
-LogicalResult Scheduler::emitProducerLoop(Role &role) {
+/// The copies of the first block, that at `key`, then `late`. Gives the rest.
+LogicalResult Scheduler::emitFirstKeys(Role &role, ArrayRef<Copy *> late,
+                                       Value key, Range &range) {
+  SmallVector<Value> cursors = getCursors(role, /*inLoop=*/true);
+  Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
+                                    range.begin, range.end);
+  SmallVector<Type> types(ValueRange(cursors).getTypes());
+  auto choice = scf::IfOp::create(b, loc, types, any, /*withElse=*/true);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(choice.elseBlock());
+    scf::YieldOp::create(b, loc, cursors);
+    b.setInsertionPointToStart(choice.thenBlock());
+    role.map.map(loop.getKey(), key);
+    if (failed(emitProducerBlock(role, *loop.getBody())))
+      return failure();
+    scf::YieldOp::create(b, loc, getCursors(role, /*inLoop=*/true));
+  }
+  setCursors(role, choice.getResults(), /*inLoop=*/true);
+  for (Copy *copy : late)
+    emitCopy(role, *copy);
+  range.begin = arith::AddIOp::create(b, loc, range.begin, range.step);
+  return success();
+}
+
+/// Where keys are split, whether those of this item are read by no other, or by
+/// others at the same time: over a short range, items that began together stay
+/// together. Null elsewhere: blocks of queries come one after the other.
+Value Scheduler::isReadOnce(Role &role, const Range &range) {
+  if (!schedule.getSplits())
+    return {};
+  // Measured with two blocks of queries: 0.5 MiB an item gain 6 %, 1 MiB
+  // lose 2.
+  constexpr int64_t kShortBytes = 768 * 1024;
+  int64_t bytes = 0;
+  for (auto &[op, copy] : copies)
+    if (copy.inLoop) {
+      auto ring = cast<hopper::RingType>(copy.ring.getType());
+      bytes +=
+          ring.getCols() * ring.getElementType().getIntOrFloatBitWidth() / 8;
+    }
+  Value blocks = role.map.lookup(items.getCounts().back());
+  Value alone = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ule, blocks,
+                                      constant(1));
+  Value keys = arith::SubIOp::create(b, loc, range.end, range.begin);
+  Value isShort = arith::CmpIOp::create(
+      b, loc, arith::CmpIPredicate::sle, keys,
+      constant(kShortBytes / std::max<int64_t>(bytes, 1)));
+  return arith::OrIOp::create(b, loc, alone, isShort);
+}
+
+LogicalResult Scheduler::emitProducerLoop(Role &role, ArrayRef<Copy *> late) {
   Range range = getItemRange(role);
+  role.readOnce = isReadOnce(role, range);
   Value lastKey = beginsWithLast() ? getLastKey(range) : Value();
+  Value first = range.begin;
+  if (!late.empty() &&
+      failed(emitFirstKeys(role, late, lastKey ? lastKey : first, range)))
+    return failure();
   auto each = scf::ForOp::create(b, loc, range.begin, range.end, range.step,
                                  getCursors(role, /*inLoop=*/true));
   OpBuilder::InsertionGuard guard(b);
@@ -1528,8 +1604,8 @@ LogicalResult Scheduler::emitProducerLoop(Role &role) {
   setCursors(role, each.getRegionIterArgs(), /*inLoop=*/true);
   Value key = each.getInductionVar();
   if (beginsWithLast()) {
-    Value isFirst = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, key,
-                                          range.begin);
+    Value isFirst =
+        arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, key, first);
     Value earlier = arith::SubIOp::create(b, loc, key, range.step);
     key = arith::SelectOp::create(b, loc, isFirst, lastKey, earlier);
   }

@@ -178,13 +178,16 @@ def Hopper_CopyOp : Hopper_Op<"copy",
     slot is full when all have arrived.
 
     To a multicast ring goes `part` number r: the rows of the map's box, to
-    those from r times as many on of the slot in each thread block.
+    those from r times as many on of the slot in each thread block. What is read
+    `once`, if that is true, is the first to leave the second-level cache, and
+    drives nothing else out.
   }];
   let arguments = (ins Hopper_TensorMapType:$map,
     Variadic<Index>:$coordinates, Hopper_RingType:$ring,
-    Hopper_CursorType:$cursor, Optional<Index>:$part);
+    Hopper_CursorType:$cursor, Optional<Index>:$part, Optional<I1>:$once);
   let assemblyFormat = [{
     $map `[` $coordinates `]` `to` $ring `[` $cursor `]` (`part` $part^)?
+    (`once` $once^)?
     attr-dict `:` type($ring)
   }];
   let hasVerifier = 1;

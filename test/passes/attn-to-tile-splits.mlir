@@ -21,15 +21,16 @@
 // PREFER-NOT:   splits
 // CPU-NOT:      tile.prefer
 
-// That one splits for all sizes, in one range at least.
+// That one splits for all sizes, in one range at least. What the ranges give for
+// a row lies together.
 //
 // FEW-LABEL: tile.program @softmax(
 // FEW-NOT:   tile.prefer
 // FEW-COUNT-2: arith.minui
 // FEW-NEXT:  %[[RANGES:.*]] = arith.maxui %{{.*}}, %c1{{.*}} : index
-// FEW:       %[[SUMS:.*]] = tile.workspace(%[[RANGES]], %query_dim0, %query_dim1, %query_dim2) : <?x?x?x?x128xf32>
-// FEW:       %[[SUM:.*]] = tile.workspace(%[[RANGES]], {{.*}} : <?x?x?x?xf32>
-// FEW:       %[[MAX:.*]] = tile.workspace(%[[RANGES]], {{.*}} : <?x?x?x?xf32>
+// FEW:       %[[SUMS:.*]] = tile.workspace(%query_dim0, %query_dim1, %query_dim2, %[[RANGES]]) : <?x?x?x?x128xf32>
+// FEW:       %[[SUM:.*]] = tile.workspace({{.*}}, %[[RANGES]]) : <?x?x?x?xf32>
+// FEW:       %[[MAX:.*]] = tile.workspace({{.*}}, %[[RANGES]]) : <?x?x?x?xf32>
 // FEW:       tile.launch @softmax_attention_ranges(%query, %key, %value, %[[SUMS]], %[[SUM]], %[[MAX]])
 // FEW-NEXT:  tile.launch @softmax_attention_combine(%[[SUMS]], %[[SUM]], %[[MAX]], %output)
 // FEW-NEXT:  tile.launch @softmax_attention_combine_many(%[[SUMS]], %[[SUM]], %[[MAX]], %output)
@@ -88,7 +89,7 @@ func.func @long(%q: !l, %k: !l, %v: !l) -> !l {
 //
 // FEW-LABEL:    tile.program @given(
 // FEW:          %[[RANGES:.*]] = arith.maxui %c5
-// FEW:          tile.workspace(%[[RANGES]],
+// FEW:          tile.workspace({{.*}}, %[[RANGES]])
 // FEW:          tile.launch @given_attention_ranges(
 // FEW:          tile.launch @given_attention_combine(
 // FEW-NOT:      tile.launch
