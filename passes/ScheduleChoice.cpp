@@ -113,13 +113,11 @@ int64_t blockNOfTwoSlots(const ScheduleProblem &p, int64_t blockM,
   return blockN >= kNarrowestOfThree ? blockN : 0;
 }
 
-/// Whether the sums of three consumers fill their registers, so that the guards
-/// of wide slices would be spilled. Producers that copy by themselves leave
-/// some more than the budget says, which the positions of masks take.
+/// Whether the sums of three consumers fill their registers, so that beside the
+/// positions of masks the guards of wide slices would be spilled.
 bool leavesNoneForSlices(const ScheduleProblem &p, int64_t consumers,
                          int64_t blockN) {
-  return consumers == 3 && !p.rowReductions &&
-         (!p.cooperative || p.unevenKeys) &&
+  return consumers == 3 && !p.rowReductions && p.unevenKeys &&
          sm90Registers(p, blockN) == sm90RegisterBudget(p, consumers);
 }
 
