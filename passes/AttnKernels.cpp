@@ -307,7 +307,7 @@ private:
           arith::CmpIOp::create(b, arith::CmpIPredicate::slt, first, qLen);
       range.hi = arith::SelectOp::create(b, any, range.hi, zero);
     }
-    return isSplit() ? partOf(range) : range;
+    return range;
   }
 
   /// This item's share of a range: whole blocks, as many as others have or one
@@ -331,7 +331,9 @@ private:
     return range;
   }
 
-  /// The key range of some rows of the block, where several workers share it.
+  /// The key range of some rows of the block, where several workers share it:
+  /// of all keys, since the loop is cut into ranges as the whole block needs
+  /// them.
   void addRows(tile::ForKeysOp loop) {
     if (loop.getRows().empty())
       return;
@@ -373,6 +375,8 @@ private:
       start.max = splat(b, row, -std::numeric_limits<float>::infinity());
     SmallVector<Value> inits = pack(start);
     attn::KeyRange range = keyRange(i0, constantIndex(b, blockM));
+    if (isSplit())
+      range = partOf(range);
     auto loop = tile::ForKeysOp::create(b, TypeRange(ValueRange(inits)),
                                         range.lo, range.fullLo, range.fullHi,
                                         range.hi, static_cast<uint64_t>(blockN),

@@ -97,6 +97,23 @@ def cases():
         batch=2, layout="bshd")
     add("softmax-causal-half-out", out_dtype="bf16", rows=333, heads=3,
         causal=True, score="softmax")
+    # Two blocks of keys in turn: none, one, an odd number, masked ones.
+    for d, block in ((64, "block_m=192,block_n=64,consumers=3,stages=4"),
+                     (128, "block_m=128,block_n=96,consumers=2,stages=3"),
+                     (256, "block_m=128,block_n=48,consumers=2,stages=3")):
+        tiles = f"{block},order=two_tiles,slice=16,staged=true"
+        for keys in (1, 64, 100, 192, 500, 960):
+            add(f"two-tiles-d{d}-{keys}", d=d, rows=200, keys=keys,
+                schedule=tiles)
+        add(f"two-tiles-d{d}-causal", d=d, rows=900, causal=True, heads=3,
+            schedule=tiles)
+        add(f"two-tiles-d{d}-window", d=d, rows=700, window=(300, 0),
+            schedule=tiles)
+        add(f"two-tiles-d{d}-k_len", d=d, batch=3, rows=200, keys=500,
+            k_len=(0, 137, 500), out_dtype="bf16", schedule=tiles)
+    add("two-tiles-linear", score="linear", rows=300, keys=700, d=64,
+        schedule="block_m=128,block_n=64,consumers=2,stages=3,"
+                 "order=two_tiles,slice=16,persistent=true")
     # More items than multiprocessors, with and without a remainder.
     persistent = ("block_m=192,block_n=80,consumers=3,stages=4,order=overlap,"
                   "slice=16,persistent=true,staged=true")
@@ -166,6 +183,13 @@ def cases():
     for kind in ("head", "key", "full"):
         add(f"split-softmax-packed-bias-{kind}", rows=3, keys=4000, heads=6,
             kv_heads=2, bias=kind, batch=2, score="softmax")
+    # Consumers whose rows need fewer keys than their block, of each range.
+    for score in ("sigmoid", "softmax"):
+        for splits in (2, 3):
+            add(f"split-{score}-causal-{splits}-of-three", d=128, rows=1000,
+                heads=3, causal=True, score=score,
+                schedule="block_m=192,block_n=80,consumers=3,stages=3,"
+                         f"order=overlap,slice=40,splits={splits}")
     add("split-softmax-lse", rows=7, keys=6000, score="softmax", flags="--lse",
         heads=5, d=64)
     add("split-sigmoid-gate", rows=4, keys=4000, gate=True, heads=3)

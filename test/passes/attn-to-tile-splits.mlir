@@ -123,3 +123,17 @@ func.func @statistic(%q: !t, %k: !t, %v: !t) -> !t {
   } : !t, !t, !t -> !t
   return %o : !t
 }
+
+// What 64 rows of a block need of a range: the loop is cut as the whole block
+// needs it, or keys between the parts of both would be in none.
+//
+// PREFER-LABEL: tile.kernel @causal_attention_ranges(
+// PREFER:       tile.for_keys
+// PREFER:       } rows {
+// PREFER-NOT:   div
+// PREFER:       tile.store
+func.func @causal(%q: !t, %k: !t, %v: !t) -> !t {
+  %m = attn.causal_mask
+  %o = attn.fused %q, %k, %v masks(%m) normalize softmax {tile.schedule = #tile.schedule<block_m = 128, block_n = 64, consumers = 2, stages = 2, splits = 2>} : !t, !t, !t -> !t
+  return %o : !t
+}
