@@ -15,6 +15,12 @@
 //   that the loop carries, the first is the rest. The products of the next
 //   block's first stage are started before the products of this block's
 //   second stage are waited for, so elementwise work runs beside them.
+// - Order `two_tiles` has the same stages of two blocks at a time: each group
+// of
+//   products is the second stage of one block and the first of the block two
+//   further on, and is in flight during the elementwise work of the block
+//   between, whose group comes next. Only for full blocks, and only where the
+//   second stage is nothing but products: what is added up is never read.
 // - Order `deferred` starts a product where it stands and waits for it where
 //   its result is first read. A product of transposed weights needs those of
 //   all consumers: they are exchanged in shared memory, and what depends on
@@ -236,6 +242,18 @@ struct Started {
   Value pending;
 };
 
+/// A slot that products in flight read, and that nobody else will.
+struct HeldSlot {
+  Value ring, cursor;
+};
+
+/// Order `two_tiles`: a block whose first stage's products were started.
+struct StartedBlock {
+  Value key;
+  SmallVector<Started> products;
+  SmallVector<HeldSlot> slots;
+};
+
 /// What stands for the values of the tile program.
 struct Stage {
   IRMapping map;
@@ -371,6 +389,34 @@ private:
   LogicalResult emitSerialLoop(Role &role, Range range);
   LogicalResult emitOverlapLoop(Role &role, Range range);
   LogicalResult emitDeferredLoop(Role &role, Range range);
+  LogicalResult checkPairs();
+  void holdSlots(Role &role, ArrayRef<Started> started,
+                 SmallVectorImpl<HeldSlot> &slots);
+  FailureOr<StartedBlock> startBlock(Role &role, Value key);
+  LogicalResult finishBlock(Role &role, Value key, ValueRange products,
+                            SmallVectorImpl<Value> &args,
+                            SmallVectorImpl<Value> &crossed);
+  FailureOr<SmallVector<Started>> addBlock(Role &role, Value key,
+                                           ValueRange crossed,
+                                           SmallVectorImpl<Value> &args,
+                                           SmallVectorImpl<HeldSlot> &slots);
+  SmallVector<Value> waitForBlock(Role &role, const StartedBlock &block);
+  void waitForSums(Role &role, ArrayRef<Started> started,
+                   SmallVectorImpl<Value> &args);
+  void giveBack(ArrayRef<HeldSlot> slots);
+  LogicalResult emitPair(Role &role, Value key, SmallVectorImpl<Value> &args,
+                         SmallVectorImpl<Value> &crossed,
+                         SmallVectorImpl<Value> &waiting);
+  LogicalResult emitFirstPair(Role &role, Value key,
+                              SmallVectorImpl<Value> &args,
+                              SmallVectorImpl<Value> &crossed,
+                              SmallVectorImpl<Value> &waiting);
+  LogicalResult emitLastPair(Role &role, Value key,
+                             SmallVectorImpl<Value> &args, ValueRange crossed,
+                             ValueRange waiting);
+  FailureOr<SmallVector<Value>> emitPairs(Role &role, Value begin, Value end,
+                                          SmallVector<Value> carried);
+  LogicalResult emitTwoTilesLoop(Role &role, Range range);
   LogicalResult finishBefore(Role &role, Value begin, Value key);
   LogicalResult exchangeWeights(Role &role, Operation &dot);
   LogicalResult emitDeferredOp(Role &role, Operation &op, Value key);
@@ -439,9 +485,22 @@ private:
   /// Emits one block: its key, whether it is full, what is carried in and out.
   using PartBody = llvm::function_ref<LogicalResult(Value, bool, ValueRange,
                                                     SmallVectorImpl<Value> &)>;
+  /// Blocks of which all or none are full.
+  struct Part {
+    Value begin, end;
+    bool isFull;
+  };
+  SmallVector<Part> getParts(Role &role, const Range &range, Value from);
+  FailureOr<SmallVector<Value>> emitPart(const Part &part, Value step,
+                                         SmallVector<Value> carried,
+                                         PartBody body);
   FailureOr<SmallVector<Value>> emitParts(Role &role, Range range, Value from,
                                           SmallVector<Value> carried,
                                           PartBody body);
+  SmallVector<Value> getInits(Role &role);
+  LogicalResult emitOneBlock(Role &role, Value key, bool isFull,
+                             ValueRange args, SmallVectorImpl<Value> &next,
+                             llvm::function_ref<LogicalResult(Value)> block);
   void beginSpeculations(Role &role);
   Value emitSpeculate(Role &role, tile::SpeculateOp op, hopper::FragType type,
                       ValueRange inputs, bool split);
@@ -453,6 +512,7 @@ private:
   }
   bool isOverlap() { return schedule.getOrder() == tile::Order::Overlap; }
   bool isDeferred() { return schedule.getOrder() == tile::Order::Deferred; }
+  bool isTwoTiles() { return schedule.getOrder() == tile::Order::TwoTiles; }
   bool isFirstStage(Operation *op) { return !secondStage.contains(op); }
   bool isInLoop(Operation *op) {
     auto found = copies.find(op);
@@ -528,9 +588,6 @@ LogicalResult Scheduler::analyse() {
     return kernel.emitError()
            << "schedule: block_n must be a multiple of 16 up to 256, got "
            << schedule.getBlockN();
-  if (schedule.getOrder() == tile::Order::TwoTiles)
-    return kernel.emitError("schedule: order two_tiles is not implemented; try "
-                            "order = overlap");
   auto loops = items.getBody().front().getOps<tile::ForKeysOp>();
   if (llvm::range_size(loops) > 1)
     return kernel.emitError("a kernel with more than one tile.for_keys cannot "
@@ -553,7 +610,11 @@ LogicalResult Scheduler::analyse() {
     return failure();
   if (isDeferred())
     findPrefetches();
-  return isOverlap() ? findStages() : success();
+  if (!isOverlap() && !isTwoTiles())
+    return success();
+  if (failed(findStages()))
+    return failure();
+  return isTwoTiles() ? checkPairs() : success();
 }
 
 /// Whether any of the values depends on the last coordinate of an item.
@@ -588,6 +649,9 @@ static LogicalResult checkCluster(tile::KernelOp kernel,
   if (size != 2 && size != 4)
     return refuseCluster(kernel, schedule,
                          "is none of the sizes 1, 2 and 4 that are built");
+  if (schedule.getOrder() == tile::Order::TwoTiles)
+    return refuseCluster(kernel, schedule,
+                         "cannot be combined with order = two_tiles");
   if (schedule.getOrder() == tile::Order::Deferred)
     return refuseCluster(kernel, schedule,
                          "cannot be combined with order = deferred, whose "
@@ -851,9 +915,11 @@ LogicalResult Scheduler::findStages() {
   for (auto dot : loop.getBody()->getOps<tile::DotOp>())
     anyFirst |= isFirstStage(dot);
   if (secondStage.empty() || !anyFirst)
-    return loop.emitError("order overlap needs a product that does not depend "
-                          "on carried accumulators and one that does; try "
-                          "order = serial");
+    return loop.emitError()
+           << "order " << tile::stringifyOrder(schedule.getOrder())
+           << " needs a product that does not depend on "
+              "carried accumulators and one that does; try "
+              "order = serial";
   // Scalars and copies are made anew in each stage, so only tiles cross.
   llvm::SetVector<Value> values;
   for (Operation *op : secondStage)
@@ -876,8 +942,9 @@ LogicalResult Scheduler::findStages() {
         llvm::any_of(op->getUsers(), [&](Operation *user) {
           return isFirstStage(user) != isFirstStage(*op->user_begin());
         }))
-      return op->emitError("order overlap cannot read one copy in both "
-                           "stages; try order = serial");
+      return op->emitError()
+             << "order " << tile::stringifyOrder(schedule.getOrder())
+             << " cannot read one copy in both stages; try order = serial";
   }
   return success();
 }
@@ -1453,6 +1520,7 @@ LogicalResult Scheduler::emitOwnLoop(Role &role) {
     role.fullHi = range.fullHi;
     beginSpeculations(role);
     if (failed(isOverlap()    ? emitOverlapLoop(role, range)
+               : isTwoTiles() ? emitTwoTilesLoop(role, range)
                : isDeferred() ? emitDeferredLoop(role, range)
                               : emitSerialLoop(role, range)))
       return failure();
@@ -2048,17 +2116,10 @@ void Scheduler::beginBlock(Role &role, Value key, std::optional<bool> isFull) {
   role.full = arith::AndIOp::create(b, loc, above, below);
 }
 
-/// Splits the blocks from `from` to the end of the range into those before the
-/// full ones, the full ones, and those after, so that full blocks run without
-/// a mask or a test for one. What is in flight stays so across the parts.
-FailureOr<SmallVector<Value>> Scheduler::emitParts(Role &role, Range range,
-                                                   Value from,
-                                                   SmallVector<Value> carried,
-                                                   PartBody body) {
-  struct Part {
-    Value begin, end;
-    bool isFull;
-  };
+/// The blocks from `from` to the end of the range: those before the full ones,
+/// the full ones, and those after.
+SmallVector<Scheduler::Part> Scheduler::getParts(Role &role, const Range &range,
+                                                 Value from) {
   SmallVector<Part> parts;
   auto smaller = [&](Value x, Value y) -> Value {
     return arith::MinSIOp::create(b, loc, x, y);
@@ -2072,41 +2133,81 @@ FailureOr<SmallVector<Value>> Scheduler::emitParts(Role &role, Range range,
   };
   if (loop.getBody()->getOps<tile::MaskOp>().empty() || beginsWithLast()) {
     parts.push_back({from, range.end, true});
-  } else {
-    Value begin = from;
-    if (!matchPattern(role.fullLo, m_Zero())) {
-      Value up = arith::AddIOp::create(b, loc, role.fullLo,
-                                       constant(loop.getStep() - 1));
-      Value end = smaller(toStep(up), range.end);
-      parts.push_back({from, end, false});
-      begin = larger(from, end);
-    }
-    Value end = smaller(toStep(role.fullHi), range.end);
-    parts.push_back({begin, end, true});
-    parts.push_back({larger(begin, end), range.end, false});
+    return parts;
   }
-  for (const Part &part : parts) {
-    auto each =
-        scf::ForOp::create(b, loc, part.begin, part.end, range.step, carried);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(each.getBody());
-    SmallVector<Value> next;
-    if (failed(body(each.getInductionVar(), part.isFull,
-                    each.getRegionIterArgs(), next)))
+  Value begin = from;
+  if (!matchPattern(role.fullLo, m_Zero())) {
+    Value up = arith::AddIOp::create(b, loc, role.fullLo,
+                                     constant(loop.getStep() - 1));
+    Value end = smaller(toStep(up), range.end);
+    parts.push_back({from, end, false});
+    begin = larger(from, end);
+  }
+  Value end = smaller(toStep(role.fullHi), range.end);
+  parts.push_back({begin, end, true});
+  parts.push_back({larger(begin, end), range.end, false});
+  return parts;
+}
+
+FailureOr<SmallVector<Value>> Scheduler::emitPart(const Part &part, Value step,
+                                                  SmallVector<Value> carried,
+                                                  PartBody body) {
+  auto each = scf::ForOp::create(b, loc, part.begin, part.end, step, carried);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(each.getBody());
+  SmallVector<Value> next;
+  if (failed(body(each.getInductionVar(), part.isFull, each.getRegionIterArgs(),
+                  next)))
+    return failure();
+  scf::YieldOp::create(b, loc, next);
+  return SmallVector<Value>(each.getResults());
+}
+
+/// Full blocks run without a mask or a test for one. What is in flight stays so
+/// across the parts.
+FailureOr<SmallVector<Value>> Scheduler::emitParts(Role &role, Range range,
+                                                   Value from,
+                                                   SmallVector<Value> carried,
+                                                   PartBody body) {
+  for (const Part &part : getParts(role, range, from)) {
+    auto results = emitPart(part, range.step, carried, body);
+    if (failed(results))
       return failure();
-    scf::YieldOp::create(b, loc, next);
-    carried = each.getResults();
+    carried = *results;
   }
   return carried;
+}
+
+/// What the loop begins with; cursors come after it.
+SmallVector<Value> Scheduler::getInits(Role &role) {
+  SmallVector<Value> inits;
+  for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
+    inits.push_back(getInit(role, init, arg));
+  return inits;
+}
+
+LogicalResult
+Scheduler::emitOneBlock(Role &role, Value key, bool isFull, ValueRange args,
+                        SmallVectorImpl<Value> &next,
+                        llvm::function_ref<LogicalResult(Value)> block) {
+  size_t count = loop.getIterArgs().size();
+  for (auto [arg, value] : llvm::zip(loop.getIterArgs(), args))
+    role.map.map(arg, value);
+  setCursors(role, args.drop_front(count), /*inLoop=*/true);
+  beginBlock(role, key, isFull);
+  if (failed(block(key)))
+    return failure();
+  for (Value value : loop.getYielded())
+    next.push_back(role.map.lookup(value));
+  llvm::append_range(next, getCursors(role, /*inLoop=*/true));
+  return success();
 }
 
 /// One block after the other; what is in flight ends with its block.
 LogicalResult
 Scheduler::emitBlocks(Role &role, Range range,
                       llvm::function_ref<LogicalResult(Value)> block) {
-  SmallVector<Value> carried;
-  for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
-    carried.push_back(getInit(role, init, arg));
+  SmallVector<Value> carried = getInits(role);
   if (exchange)
     putZeros(role);
   if (!prefetches.empty())
@@ -2114,17 +2215,8 @@ Scheduler::emitBlocks(Role &role, Range range,
   size_t count = carried.size();
   llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
   auto body = [&](Value key, bool isFull, ValueRange args,
-                  SmallVectorImpl<Value> &next) -> LogicalResult {
-    for (auto [arg, value] : llvm::zip(loop.getIterArgs(), args))
-      role.map.map(arg, value);
-    setCursors(role, args.drop_front(count), /*inLoop=*/true);
-    beginBlock(role, key, isFull);
-    if (failed(block(key)))
-      return failure();
-    for (Value value : loop.getYielded())
-      next.push_back(role.map.lookup(value));
-    llvm::append_range(next, getCursors(role, /*inLoop=*/true));
-    return success();
+                  SmallVectorImpl<Value> &next) {
+    return emitOneBlock(role, key, isFull, args, next, block);
   };
   auto results = emitParts(role, range, range.begin, carried, body);
   if (failed(results))
@@ -2460,6 +2552,346 @@ LogicalResult Scheduler::emitOverlapLoop(Role &role, Range range) {
   for (auto [old, value] : llvm::zip(loop.getResults(), choice.getResults()))
     role.map.map(old, value);
   setCursors(role, choice.getResults().drop_front(count), /*inLoop=*/true);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// The consumers: order `two_tiles`
+//===----------------------------------------------------------------------===//
+
+// A pair of blocks, A and the one after it, B. The loop carries A's operands of
+// the second stage and what B's first products gave:
+//
+//   start {second stage of A, first products of the next A}
+//   the rest of B's first stage
+//   start {second stage of B, first products of the next B}
+//   wait for the first group; the rest of the next A's first stage
+//   wait for the second group
+//
+// so that a group is in flight during all elementwise work. ptxas wants no
+// product in flight where the loop goes back.
+
+LogicalResult Scheduler::checkPairs() {
+  if (schedule.getPingpong() || schedule.getPin())
+    return kernel.emitError("schedule: order two_tiles takes no turns and pins "
+                            "nothing; try order = overlap");
+  // Those of one block are read while those of the next are awaited.
+  if (schedule.getStages() < 2)
+    return kernel.emitError() << "schedule: order two_tiles needs stages = 2 "
+                                 "or more, got "
+                              << schedule.getStages();
+  bool productsOnly = llvm::all_of(secondStage, [&](Operation *op) {
+    return isa<tile::DotOp>(op) || isScalar(op);
+  });
+  bool startsAtOnce =
+      llvm::none_of(splitStage(/*first=*/true).rest,
+                    [](Operation *op) { return isa<tile::DotOp>(op); });
+  if (productsOnly && startsAtOnce)
+    return success();
+  return loop.emitError("order two_tiles needs sums that only products read, "
+                        "and one group of products before them: not a softmax, "
+                        "which rescales its sums; try order = overlap");
+}
+
+/// Slots whose last reader was started are counted as read from now on, and
+/// given back after the wait: the next block needs slots before that.
+void Scheduler::holdSlots(Role &role, ArrayRef<Started> started,
+                          SmallVectorImpl<HeldSlot> &slots) {
+  llvm::SetVector<Operation *> loads;
+  for (const Started &product : started)
+    for (Value operand : product.dot->getOperands())
+      if (Operation *load = operand.getDefiningOp();
+          role.slots.count(load) && isInLoop(load))
+        loads.insert(load);
+  for (Operation *load : loads) {
+    Value ring = copies.find(load)->second.ring;
+    Value &cursor = role.cursors[load];
+    slots.push_back({ring, cursor});
+    cursor = hopper::NextOp::create(b, loc, cursor, ring);
+    role.slots.erase(load);
+  }
+}
+
+void Scheduler::giveBack(ArrayRef<HeldSlot> slots) {
+  for (const HeldSlot &slot : slots)
+    hopper::ReleaseOp::create(b, loc, slot.ring, slot.cursor);
+}
+
+/// Starts the first products of the block at `key`, without a commit.
+FailureOr<StartedBlock> Scheduler::startBlock(Role &role, Value key) {
+  StartedBlock block;
+  block.key = key;
+  beginBlock(role, key, /*isFull=*/true);
+  for (Operation *op : splitStage(/*first=*/true).start) {
+    if (isScalar(op))
+      b.clone(*op, role.map);
+    auto dot = dyn_cast<tile::DotOp>(op);
+    if (!dot)
+      continue;
+    FailureOr<Started> started = startDot(role, dot);
+    if (failed(started))
+      return failure();
+    block.products.push_back(*started);
+  }
+  holdSlots(role, block.products, block.slots);
+  return block;
+}
+
+/// What its first products gave.
+SmallVector<Value> Scheduler::waitForBlock(Role &role,
+                                           const StartedBlock &block) {
+  waitFor(role, block.products);
+  giveBack(block.slots);
+  return llvm::map_to_vector(block.products, [&](const Started &product) {
+    tile::DotOp dot = product.dot;
+    return role.map.lookup(dot.getResult());
+  });
+}
+
+/// The rest of the first stage of the block at `key`. `args` are what the loop
+/// carries.
+LogicalResult Scheduler::finishBlock(Role &role, Value key, ValueRange products,
+                                     SmallVectorImpl<Value> &args,
+                                     SmallVectorImpl<Value> &crossed) {
+  beginBlock(role, key, /*isFull=*/true);
+  for (auto [arg, value] : llvm::zip(loop.getIterArgs(), args))
+    role.map.map(arg, value);
+  // Packed operands are of one block.
+  for (auto cast : loop.getBody()->getOps<tile::CastOp>())
+    role.map.erase(cast.getResult());
+  for (Operation *op : getOps(/*first=*/true)) {
+    if (auto dot = dyn_cast<tile::DotOp>(op)) {
+      role.map.map(dot.getResult(), products.front());
+      products = products.drop_front();
+    } else if (failed(emitOp(role, op))) {
+      return failure();
+    }
+  }
+  for (auto [index, value] : llvm::enumerate(loop.getYielded()))
+    if (!secondArgs[index])
+      args[index] = role.map.lookup(value);
+  crossed.clear();
+  return getCrossing(role, crossed);
+}
+
+/// Starts the second stage of the block at `key`, without a commit. What the
+/// sums become may be in flight, as may what they were.
+FailureOr<SmallVector<Started>>
+Scheduler::addBlock(Role &role, Value key, ValueRange crossed,
+                    SmallVectorImpl<Value> &args,
+                    SmallVectorImpl<HeldSlot> &slots) {
+  beginBlock(role, key, /*isFull=*/true);
+  for (auto [arg, value] : llvm::zip(loop.getIterArgs(), args))
+    role.map.map(arg, value);
+  for (auto [value, bound] : llvm::zip(crossing, crossed))
+    role.map.map(value, bound);
+  SmallVector<Started> all;
+  for (Operation *op : getOps(/*first=*/false)) {
+    if (isScalar(op))
+      b.clone(*op, role.map);
+    auto dot = dyn_cast<tile::DotOp>(op);
+    if (!dot)
+      continue;
+    FailureOr<Started> started = startDot(role, dot);
+    if (failed(started))
+      return failure();
+    role.map.map(dot.getResult(), started->pending);
+    all.push_back(*started);
+  }
+  holdSlots(role, all, slots);
+  for (auto [index, value] : llvm::enumerate(loop.getYielded()))
+    if (secondArgs[index])
+      args[index] = role.map.lookup(value);
+  return all;
+}
+
+/// Waits for sums in flight.
+void Scheduler::waitForSums(Role &role, ArrayRef<Started> started,
+                            SmallVectorImpl<Value> &args) {
+  SmallVector<Started> last;
+  for (const Started &product : started)
+    if (llvm::is_contained(args, product.pending))
+      last.push_back(product);
+  waitFor(role, last);
+  for (const Started &product : last) {
+    tile::DotOp dot = product.dot;
+    for (Value &arg : args)
+      if (arg == product.pending)
+        arg = role.map.lookup(dot.getResult());
+  }
+}
+
+/// The pair at `key` is started, the one before it is finished but for what
+/// emitLastPair does.
+LogicalResult Scheduler::emitPair(Role &role, Value key,
+                                  SmallVectorImpl<Value> &args,
+                                  SmallVectorImpl<Value> &crossed,
+                                  SmallVectorImpl<Value> &waiting) {
+  Value step = constant(loop.getStep());
+  Value a = arith::SubIOp::create(b, loc, key, constant(2 * loop.getStep()));
+  Value next = arith::AddIOp::create(b, loc, key, step);
+  Value between = arith::SubIOp::create(b, loc, key, step);
+  StartedBlock blocks[2];
+  SmallVector<Started> sums;
+  for (int half = 0; half < 2; ++half) {
+    SmallVector<HeldSlot> slots;
+    auto added = addBlock(role, half ? between : a, crossed, args, slots);
+    if (failed(added))
+      return failure();
+    auto started = startBlock(role, half ? next : key);
+    if (failed(started))
+      return failure();
+    hopper::CommitOp::create(b, loc);
+    llvm::append_range(started->slots, slots);
+    blocks[half] = *started;
+    sums = *added;
+    if (half)
+      waiting = waitForBlock(role, blocks[0]);
+    if (failed(finishBlock(role, half ? key : between, waiting, args, crossed)))
+      return failure();
+  }
+  waitForSums(role, sums, args);
+  waiting = waitForBlock(role, blocks[1]);
+  return success();
+}
+
+/// The pair at `key` is started; there is none before it.
+LogicalResult Scheduler::emitFirstPair(Role &role, Value key,
+                                       SmallVectorImpl<Value> &args,
+                                       SmallVectorImpl<Value> &crossed,
+                                       SmallVectorImpl<Value> &waiting) {
+  auto first = startBlock(role, key);
+  if (failed(first))
+    return failure();
+  hopper::CommitOp::create(b, loc);
+  Value next = arith::AddIOp::create(b, loc, key, constant(loop.getStep()));
+  auto second = startBlock(role, next);
+  if (failed(second))
+    return failure();
+  hopper::CommitOp::create(b, loc);
+  SmallVector<Value> products = waitForBlock(role, *first);
+  if (failed(finishBlock(role, key, products, args, crossed)))
+    return failure();
+  waiting = waitForBlock(role, *second);
+  return success();
+}
+
+/// What is left of the last pair, at `key`.
+LogicalResult Scheduler::emitLastPair(Role &role, Value key,
+                                      SmallVectorImpl<Value> &args,
+                                      ValueRange crossed, ValueRange waiting) {
+  SmallVector<HeldSlot> slots;
+  if (failed(addBlock(role, key, crossed, args, slots)))
+    return failure();
+  hopper::CommitOp::create(b, loc);
+  Value next = arith::AddIOp::create(b, loc, key, constant(loop.getStep()));
+  SmallVector<Value> second;
+  if (failed(finishBlock(role, next, waiting, args, second)))
+    return failure();
+  auto sums = addBlock(role, next, second, args, slots);
+  if (failed(sums))
+    return failure();
+  hopper::CommitOp::create(b, loc);
+  waitForSums(role, *sums, args);
+  giveBack(slots);
+  return success();
+}
+
+/// Full blocks in pairs: [begin, end) is a whole number of them. `carried` are
+/// what the loop carries and cursors.
+FailureOr<SmallVector<Value>> Scheduler::emitPairs(Role &role, Value begin,
+                                                   Value end,
+                                                   SmallVector<Value> carried) {
+  size_t count = loop.getIterArgs().size();
+  Stage outside = role;
+  Value any =
+      arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, begin, end);
+  SmallVector<Type> types(ValueRange(carried).getTypes());
+  auto choice = scf::IfOp::create(b, loc, types, any, /*withElse=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(choice.elseBlock());
+  scf::YieldOp::create(b, loc, carried);
+  b.setInsertionPointToStart(choice.thenBlock());
+  SmallVector<Value> args(ArrayRef(carried).take_front(count));
+  SmallVector<Value> crossed, waiting;
+  if (failed(emitFirstPair(role, begin, args, crossed, waiting)))
+    return failure();
+  size_t crosses = crossed.size(), waits = waiting.size();
+  auto pack = [&](SmallVectorImpl<Value> &values) {
+    values.assign(args.begin(), args.end());
+    llvm::append_range(values, crossed);
+    llvm::append_range(values, waiting);
+    llvm::append_range(values, getCursors(role, /*inLoop=*/true));
+  };
+  auto unpack = [&](ValueRange values) {
+    args.assign(values.begin(), values.begin() + count);
+    values = values.drop_front(count);
+    crossed.assign(values.begin(), values.begin() + crosses);
+    values = values.drop_front(crosses);
+    waiting.assign(values.begin(), values.begin() + waits);
+    setCursors(role, values.drop_front(waits), /*inLoop=*/true);
+  };
+  Value two = constant(2 * loop.getStep());
+  Part rest = {arith::AddIOp::create(b, loc, begin, two), end, true};
+  SmallVector<Value> values;
+  pack(values);
+  auto ends =
+      emitPart(rest, two, values,
+               [&](Value key, bool, ValueRange in,
+                   SmallVectorImpl<Value> &next) -> LogicalResult {
+                 unpack(in);
+                 if (failed(emitPair(role, key, args, crossed, waiting)))
+                   return failure();
+                 pack(next);
+                 return success();
+               });
+  if (failed(ends))
+    return failure();
+  unpack(*ends);
+  Value last = arith::SubIOp::create(b, loc, end, two);
+  if (failed(emitLastPair(role, last, args, crossed, waiting)))
+    return failure();
+  llvm::append_range(args, getCursors(role, /*inLoop=*/true));
+  scf::YieldOp::create(b, loc, args);
+  static_cast<Stage &>(role) = outside;
+  return SmallVector<Value>(choice.getResults());
+}
+
+/// Full blocks in pairs; the others, and a full one that is left, one by one.
+LogicalResult Scheduler::emitTwoTilesLoop(Role &role, Range range) {
+  SmallVector<Value> carried = getInits(role);
+  size_t count = carried.size();
+  llvm::append_range(carried, getCursors(role, /*inLoop=*/true));
+  auto single = [&](Value key, bool isFull, ValueRange args,
+                    SmallVectorImpl<Value> &next) {
+    return emitOneBlock(role, key, isFull, args, next, [&](Value) {
+      return emitConsumerBlock(role, *loop.getBody());
+    });
+  };
+  for (Part part : getParts(role, range, range.begin)) {
+    if (part.isFull) {
+      Value two = constant(2 * loop.getStep());
+      Value keys = arith::SubIOp::create(b, loc, part.end, part.begin);
+      keys = arith::MaxSIOp::create(b, loc, keys, constant(0));
+      Value end = arith::MulIOp::create(
+          b, loc, arith::DivUIOp::create(b, loc, keys, two), two);
+      end = arith::AddIOp::create(b, loc, part.begin, end);
+      setCursors(role, ValueRange(carried).drop_front(count), /*inLoop=*/true);
+      auto results = emitPairs(role, part.begin, end, carried);
+      if (failed(results))
+        return failure();
+      carried = *results;
+      part.begin = end;
+    }
+    auto results = emitPart(part, range.step, carried, single);
+    if (failed(results))
+      return failure();
+    carried = *results;
+  }
+  for (auto [old, value] : llvm::zip(loop.getResults(), carried))
+    role.map.map(old, value);
+  setCursors(role, ValueRange(carried).drop_front(count), /*inLoop=*/true);
+  role.isFull = false;
   return success();
 }
 

@@ -97,8 +97,8 @@ def Hopper_FragType : Hopper_Type<"Frag", "frag"> {
 def Hopper_PendingType : Hopper_Type<"Pending", "pending"> {
   let summary = "An accumulator that wgmma may still be writing";
   let description = [{
-    `!hopper.pending<64x128xf32>`: becomes readable by `hopper.wait`. It has
-    one use.
+    `!hopper.pending<64x128xf32>`: becomes readable by `hopper.wait`, or a
+    product started later adds to it. It has one use.
   }];
   let parameters = (ins "int64_t":$rows, "int64_t":$cols);
   let hasCustomAssemblyFormat = 1;

@@ -322,16 +322,19 @@ LogicalResult WgmmaOp::verify() {
                             "transpose_b), got "
                          << n;
   if (getAcc()) {
-    FragType acc = getAcc().getType();
-    if (acc.getLayout() != Layout::Acc || acc.getCols() != n ||
-        !acc.getElementType().isF32())
+    Type acc = getAcc().getType();
+    auto frag = dyn_cast<FragType>(acc);
+    bool fits = frag ? frag.getLayout() == Layout::Acc && frag.getCols() == n &&
+                           frag.getElementType().isF32()
+                     : acc == result;
+    if (!fits)
       return emitOpError() << "acc must be 64x" << n
-                           << "xf32 of layout "
-                              "'acc', got "
+                           << "xf32 of layout 'acc', or a pending one, got "
                            << acc;
   }
   if (!getResult().hasOneUse())
-    return emitOpError("the pending result has one use: the wait for it");
+    return emitOpError("the pending result has one use: the wait for it, or a "
+                       "product that adds to it");
   return success();
 }
 

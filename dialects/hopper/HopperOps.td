@@ -338,11 +338,14 @@ def Hopper_WgmmaOp : Hopper_Op<"wgmma", [Hopper_Ordered]> {
     at 0. K counts up to the next multiple of 16 and N to the next of 8: what
     copies leave there is 0.
 
-    `acc` is consumed: the pending value takes over its registers. Until the
-    wait, nothing may write the registers of a register operand.
+    `acc` is consumed: the pending value takes over its registers. It may be
+    pending itself: the tensor core adds in the order in which products were
+    started. Until the wait, nothing may write the registers of a register
+    operand.
   }];
   let arguments = (ins AnyTypeOf<[Hopper_SmemType, Hopper_FragType]>:$lhs,
-    Hopper_SmemType:$rhs, Optional<Hopper_FragType>:$acc,
+    Hopper_SmemType:$rhs,
+    Optional<AnyTypeOf<[Hopper_FragType, Hopper_PendingType]>>:$acc,
     UnitAttr:$transpose_a, UnitAttr:$transpose_b);
   let results = (outs Hopper_PendingType:$result);
   let assemblyFormat = [{

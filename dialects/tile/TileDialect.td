@@ -86,7 +86,10 @@ def Tile_ScheduleAttr : AttrDef<Tile_Dialect, "Schedule"> {
     order; else these have a kernel of their own.
 
     Orders: `serial` waits for each product at once. `overlap` starts the next
-    block's first product beside this block's second. `deferred` starts each
+    block's first product beside this block's second. `two_tiles` does so for
+    two blocks in turn, so that both products of one are in flight beside the
+    elementwise work of the other; not where that work reads the sums, as in a
+    softmax. `deferred` starts each
     product where it stands and waits for it where its result is first read;
     a product of transposed weights, which all consumers need, comes one block
     later.

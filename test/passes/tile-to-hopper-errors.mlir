@@ -233,10 +233,14 @@ tile.kernel @threads(%q: !tile.view<?x64xbf16>, %o: !tile.view<?x64xf32>) schedu
 
 // -----
 
-// expected-error@+1 {{schedule: order two_tiles is not implemented; try order = overlap}}
-tile.kernel @two(%q: !tile.view<?x64xbf16>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, order = two_tiles>) {
+// expected-error@+1 {{schedule: cluster = 2 cannot be combined with order = two_tiles; try cluster = 1}}
+tile.kernel @two(%q: !tile.view<?x64xbf16>) schedule(#tile.schedule<block_m = 64, block_n = 64, consumers = 1, stages = 2, order = two_tiles, cluster = 2>) {
   %one = arith.constant 1 : index
+  %zero = arith.constant 0 : index
   tile.items (%i) in (%one) {
+    tile.for_keys %j in (%zero, %zero, %one, %one) step 64 {
+      tile.yield
+    }
   }
 }
 

@@ -122,6 +122,17 @@ func.func @f(%a: !hopper.smem<64x64xbf16>, %b: !hopper.smem<128x64xbf16>) {
 
 // -----
 
+func.func @f(%a: !hopper.smem<64x64xbf16>, %b: !hopper.smem<128x64xbf16>, %k: !hopper.smem<64x64xbf16>) {
+  %p = hopper.wgmma %a, %k transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
+  // expected-error@+1 {{acc must be 64x128xf32 of layout 'acc', or a pending one, got '!hopper.pending<64x64xf32>'}}
+  %q = hopper.wgmma %a, %b acc %p : !hopper.pending<64x64xf32> transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<128x64xbf16> -> !hopper.pending<64x128xf32>
+  hopper.commit
+  %s = hopper.wait %q : !hopper.pending<64x128xf32> -> !hopper.frag<64x128xf32, acc>
+  return
+}
+
+// -----
+
 func.func @f(%a: !hopper.smem<64x64xbf16>, %b: !hopper.smem<128x64xbf16>) {
   // expected-error@+1 {{the pending result has one use}}
   %p = hopper.wgmma %a, %b transpose_b : !hopper.smem<64x64xbf16>, !hopper.smem<128x64xbf16> -> !hopper.pending<64x128xf32>

@@ -93,8 +93,10 @@ hopper.kernel @k(%q: !tile.view<?x?x64xbf16> {tile.name = "query"},
     %acc = hopper.splat %s : f32 -> !hopper.frag<64x64xf32, acc>
     // CHECK: hopper.wgmma %{{.*}}, %{{.*}} acc %{{.*}} : !hopper.frag<64x64xf32, acc> : !hopper.frag<64x64xbf16, a>, <64x64xbf16> -> <64x64xf32>
     %po = hopper.wgmma %pa, %ks acc %acc : !hopper.frag<64x64xf32, acc> : !hopper.frag<64x64xbf16, a>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
+    // CHECK: hopper.wgmma %{{.*}}, %{{.*}} acc %{{.*}} : !hopper.pending<64x64xf32> : !hopper.frag<64x64xbf16, a>, <64x64xbf16> -> <64x64xf32>
+    %pn = hopper.wgmma %pa, %ks acc %po : !hopper.pending<64x64xf32> : !hopper.frag<64x64xbf16, a>, !hopper.smem<64x64xbf16> -> !hopper.pending<64x64xf32>
     hopper.commit
-    %ov = hopper.wait %po : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
+    %ov = hopper.wait %pn : !hopper.pending<64x64xf32> -> !hopper.frag<64x64xf32, acc>
     // CHECK: hopper.release %{{.*}}[%{{.*}}] : <2x64x64xbf16>
     hopper.release %kr[%c] : !hopper.ring<2x64x64xbf16>
     // CHECK: hopper.load %{{.*}}[%{{.*}}, %{{.*}}] by #{{.*}} rows %{{.*}} : <?x?x64xbf16> -> <64x64xbf16, acc>
