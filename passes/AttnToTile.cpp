@@ -149,37 +149,74 @@ tile::ScheduleProblem attnc::getScheduleProblem(Operation *op, bool anyLayout,
 // Statistics of a row of the output need all of its columns.
 bool attnc::canSplitKeys(attn::FusedOp op) { return op.getStats().empty(); }
 
-/// Whether few queries may meet many keys, as far as the types say, in a kernel
-/// that can be split.
-static bool maySplitKeys(attn::FusedOp op) {
-  if (!canSplitKeys(op))
-    return false;
-  // Training has as many queries as keys.
-  for (Operation &other : *op->getBlock())
-    if (isa<attn::BackwardOp, attn::RowSumsOp, attn::RowDotOp>(other))
-      return false;
-  attn::LayoutDims dims = attn::getLayoutDims(op.getLayout());
-  auto query = cast<RankedTensorType>(op.getQuery().getType());
-  auto key = cast<RankedTensorType>(op.getKey().getType());
-  int64_t rows = 1;
-  for (int64_t dim : {dims.b, dims.h, dims.s})
-    rows *= query.isDynamicDim(dim) ? 1 : query.getDimSize(dim);
-  return key.isDynamicDim(dims.s) ||
-         rows * kKeysPerSplitRow <= key.getDimSize(dims.s);
+/// Whether an op stands in a program of gradients, which has as many queries as
+/// keys and much else to compile.
+static bool hasGradients(attn::FusedOp op) {
+  return llvm::any_of(*op->getBlock(), [](Operation &other) {
+    return isa<attn::BackwardOp, attn::RowSumsOp, attn::RowDotOp>(other);
+  });
+}
+
+bool attnc::isScheduleChoice(StringRef text) {
+  return text.empty() || text == tile::kFewQueries || text == tile::kFewItems;
 }
 
 tile::ScheduleAttr attnc::chooseScheduleOf(Operation *op, StringRef target,
-                                           bool anyLayout, bool fewQueries) {
+                                           bool anyLayout, StringRef choice) {
   if (auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr))
     return own;
   tile::ScheduleProblem problem = getScheduleProblem(op, anyLayout);
   auto fused = dyn_cast<attn::FusedOp>(op);
-  if (fewQueries && fused && canSplitKeys(fused))
+  if (choice == tile::kFewQueries && fused && canSplitKeys(fused))
     return tile::chooseSplitSchedule(op->getContext(), target, problem);
+  if (choice == tile::kFewItems && fused)
+    return tile::chooseFewItemsSchedule(op->getContext(), target, problem);
   return tile::chooseSchedule(op->getContext(), target, problem);
 }
 
 namespace {
+
+/// A number of a launch plan; what predictClocks computes with.
+struct PlanNumber {
+  ImplicitLocOpBuilder *b;
+  Value value;
+
+  PlanNumber of(int64_t number) const {
+    return {b, arith::ConstantIndexOp::create(*b, number)};
+  }
+  template <typename Op> PlanNumber with(PlanNumber other) const {
+    return {b, Op::create(*b, value, other.value)};
+  }
+  Value isLess(PlanNumber other) const {
+    return arith::CmpIOp::create(*b, arith::CmpIPredicate::ult, value,
+                                 other.value);
+  }
+};
+PlanNumber operator+(PlanNumber x, PlanNumber y) {
+  return x.with<arith::AddIOp>(y);
+}
+PlanNumber operator+(PlanNumber x, int64_t y) { return x + x.of(y); }
+PlanNumber operator*(PlanNumber x, PlanNumber y) {
+  return x.with<arith::MulIOp>(y);
+}
+PlanNumber operator*(PlanNumber x, int64_t y) { return x * x.of(y); }
+PlanNumber ceilDiv(PlanNumber x, int64_t y) {
+  return x.with<arith::CeilDivUIOp>(x.of(y));
+}
+PlanNumber ceilDiv(PlanNumber x, PlanNumber y) {
+  return x.with<arith::CeilDivUIOp>(y);
+}
+PlanNumber larger(PlanNumber x, PlanNumber y) {
+  return x.with<arith::MaxUIOp>(y);
+}
+PlanNumber smaller(PlanNumber x, PlanNumber y) {
+  return x.with<arith::MinUIOp>(y);
+}
+PlanNumber ifAtMost(PlanNumber x, int64_t most, int64_t then, int64_t other) {
+  Value any = x.isLess(x.of(most + 1));
+  return {x.b, arith::SelectOp::create(*x.b, any, x.of(then).value,
+                                       x.of(other).value)};
+}
 
 /// A size the call must agree on, and in words whose it is.
 struct Extent {
@@ -194,9 +231,9 @@ struct Extent {
 class ProgramBuilder {
 public:
   ProgramBuilder(func::FuncOp function, StringRef target, bool anyLayout,
-                 tile::ScheduleAttr override, bool fewQueries)
+                 tile::ScheduleAttr override, StringRef choice)
       : function(function), target(target), anyLayout(anyLayout),
-        override(override), fewQueries(fewQueries),
+        override(override), choice(choice),
         b(function.getLoc(), function.getContext()) {}
 
   LogicalResult build();
@@ -237,13 +274,18 @@ private:
   void provideResult(Value result, ArrayRef<Extent> sizes);
 
   tile::ScheduleAttr scheduleFor(Operation *op, bool queriesStay = false);
+  Value countItems(tile::ScheduleAttr schedule, const ProblemSizes &sizes);
   Value countRanges(tile::ScheduleAttr schedule, const ProblemSizes &sizes);
-  Value worthSplitting(Value ranges, const ProblemSizes &sizes);
+  Value haveFewQueries(const ProblemSizes &sizes);
   SplitSums provideSums(attn::FusedOp op, Value ranges,
                         const ProblemSizes &sizes);
   void lowerSplit(attn::FusedOp op, tile::ScheduleAttr schedule,
                   const ProblemSizes &sizes);
-  void preferSplit(attn::FusedOp op, const ProblemSizes &sizes);
+  Value countKeys(attn::FusedOp op, tile::ScheduleAttr schedule, Value row,
+                  const ProblemSizes &sizes);
+  PlanNumber predict(attn::FusedOp op, tile::ScheduleAttr schedule,
+                     const ProblemSizes &sizes, Value ranges = {});
+  void preferOthers(attn::FusedOp op, const ProblemSizes &sizes);
   void launch(const AttnKernel &kernel);
   void lower(attn::FusedOp op);
   void lower(attn::RowNormOp op);
@@ -263,7 +305,7 @@ private:
   bool anyLayout;
   tile::ScheduleAttr override;
   /// What the cost model chooses for.
-  bool fewQueries;
+  StringRef choice;
   ImplicitLocOpBuilder b;
   ViewOrders orders;
   /// Values of the function: returned ones first, then arguments' names.
@@ -704,7 +746,7 @@ tile::ScheduleAttr ProgramBuilder::scheduleFor(Operation *op,
   if (override)
     return override;
   if (!queriesStay)
-    return chooseScheduleOf(op, target, anyLayout, fewQueries);
+    return chooseScheduleOf(op, target, anyLayout, choice);
   if (auto step = op->getAttrOfType<tile::ScheduleAttr>(kQueryScheduleAttr))
     return step;
   auto own = op->getAttrOfType<tile::ScheduleAttr>(kScheduleAttr);
@@ -751,16 +793,12 @@ void ProgramBuilder::launchNew(
 // Splitting keys
 //===----------------------------------------------------------------------===//
 
-/// How many ranges the keys of a call are split in: as many as its queries
-/// leave items for, while each has some blocks.
-Value ProgramBuilder::countRanges(tile::ScheduleAttr schedule,
-                                  const ProblemSizes &sizes) {
+/// Items of one range of keys each, one at least.
+Value ProgramBuilder::countItems(tile::ScheduleAttr schedule,
+                                 const ProblemSizes &sizes) {
   auto number = [&](int64_t value) -> Value {
     return arith::ConstantIndexOp::create(b, value);
   };
-  Value most = number(schedule.getSplits());
-  if (!schedule.getFill())
-    return most;
   Value rows = sizes.rows.size, heads = sizes.heads.size;
   if (schedule.getPackGroups()) {
     heads = arith::MaxUIOp::create(b, sizes.keyHeads.size, number(1));
@@ -771,7 +809,20 @@ Value ProgramBuilder::countRanges(tile::ScheduleAttr schedule,
       arith::CeilDivUIOp::create(b, rows, number(schedule.getBlockM()));
   for (Value size : {heads, sizes.sequences.size})
     items = arith::MulIOp::create(b, items, size);
-  items = arith::MaxUIOp::create(b, items, number(1));
+  return arith::MaxUIOp::create(b, items, number(1));
+}
+
+/// How many ranges the keys of a call are split in: as many as its queries
+/// leave items for, while each has some blocks.
+Value ProgramBuilder::countRanges(tile::ScheduleAttr schedule,
+                                  const ProblemSizes &sizes) {
+  auto number = [&](int64_t value) -> Value {
+    return arith::ConstantIndexOp::create(b, value);
+  };
+  Value most = number(schedule.getSplits());
+  if (!schedule.getFill())
+    return most;
+  Value items = countItems(schedule, sizes);
   Value wanted = arith::DivUIOp::create(b, number(schedule.getFill()), items);
   Value blocks = arith::DivUIOp::create(
       b, sizes.keys.size, number(schedule.getBlockN() * tile::kLeastBlocks));
@@ -779,18 +830,15 @@ Value ProgramBuilder::countRanges(tile::ScheduleAttr schedule,
   return arith::MinUIOp::create(b, ranges, blocks);
 }
 
-/// Whether a call with so many ranges takes the kernels that split keys.
-Value ProgramBuilder::worthSplitting(Value ranges, const ProblemSizes &sizes) {
+/// Whether a call does little but wait for keys.
+Value ProgramBuilder::haveFewQueries(const ProblemSizes &sizes) {
   Value rows = sizes.rows.size;
   for (Value size : {sizes.heads.size, sizes.sequences.size})
     rows = arith::MulIOp::create(b, rows, size);
   Value keys = arith::MulIOp::create(
       b, rows, arith::ConstantIndexOp::create(b, kKeysPerSplitRow));
-  Value few = arith::CmpIOp::create(b, arith::CmpIPredicate::ule, keys,
-                                    sizes.keys.size);
-  Value several = arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, ranges,
-                                        arith::ConstantIndexOp::create(b, 1));
-  return arith::AndIOp::create(b, few, several);
+  return arith::CmpIOp::create(b, arith::CmpIPredicate::ule, keys,
+                               sizes.keys.size);
 }
 
 SplitSums ProgramBuilder::provideSums(attn::FusedOp op, Value ranges,
@@ -834,15 +882,103 @@ void ProgramBuilder::lowerSplit(attn::FusedOp op, tile::ScheduleAttr schedule,
     });
 }
 
-/// Says for which calls the cost model would split the keys.
-void ProgramBuilder::preferSplit(attn::FusedOp op, const ProblemSizes &sizes) {
+//===----------------------------------------------------------------------===//
+// Calls for which another program is faster
+//===----------------------------------------------------------------------===//
+
+/// How many keys the block of rows at `row` attends. Masks whose range depends
+/// on values of the call are taken to leave all of them.
+Value ProgramBuilder::countKeys(attn::FusedOp op, tile::ScheduleAttr schedule,
+                                Value row, const ProblemSizes &sizes) {
+  Location loc = b.getLoc();
+  Value zero = arith::ConstantIndexOp::create(b, 0);
+  Value count = arith::ConstantIndexOp::create(b, schedule.getBlockM());
+  Value keys = sizes.keys.size;
+  attn::KeyRange range = {zero, zero, keys, keys};
+  attn::QueryRows rows = {zero, zero, row, count, sizes.rows.size, keys};
+  for (Value mask : op.getMasks())
+    if (mask.getDefiningOp()->getNumOperands() == 0)
+      range = attn::intersect(b, loc, range,
+                              cast<attn::MaskOpInterface>(mask.getDefiningOp())
+                                  .buildKeyRange(b, loc, rows));
+  Value left = arith::SubIOp::create(b, range.hi, range.lo);
+  return arith::MaxSIOp::create(b, left, zero);
+}
+
+/// The clocks of a call with a schedule, of `ranges` each if keys are split.
+PlanNumber ProgramBuilder::predict(attn::FusedOp op,
+                                   tile::ScheduleAttr schedule,
+                                   const ProblemSizes &sizes, Value ranges) {
+  auto number = [&](Value value) { return PlanNumber{&b, value}; };
+  PlanNumber items = number(countItems(schedule, sizes));
+  PlanNumber keys = number(sizes.keys.size), longest = keys, average = keys;
+  if (!op.getMasks().empty()) {
+    // The first block, one in the middle and the last.
+    Value m = arith::ConstantIndexOp::create(b, schedule.getBlockM());
+    Value one = arith::ConstantIndexOp::create(b, 1);
+    Value two = arith::ConstantIndexOp::create(b, 2);
+    Value rows = arith::MaxUIOp::create(b, sizes.rows.size, one);
+    Value last =
+        arith::DivUIOp::create(b, arith::SubIOp::create(b, rows, one), m);
+    Value zero = arith::ConstantIndexOp::create(b, 0);
+    Value middle = arith::DivUIOp::create(b, last, two);
+    SmallVector<PlanNumber> counts;
+    for (Value block : {zero, middle, last}) {
+      Value row = arith::MulIOp::create(b, block, m);
+      counts.push_back(number(countKeys(op, schedule, row, sizes)));
+    }
+    longest = larger(larger(counts[0], counts[1]), counts[2]);
+    average = ceilDiv(counts[0] + counts[1] * 4 + counts[2], 6);
+  }
+  tile::ScheduleProblem problem = getScheduleProblem(op, anyLayout);
+  tile::ItemClocks clocks = tile::getItemClocks(problem, schedule);
+  if (!ranges)
+    return tile::predictClocks(clocks, items, longest, average);
+  PlanNumber count = number(ranges);
+  PlanNumber rows = number(sizes.rows.size) * number(sizes.heads.size) *
+                    number(sizes.sequences.size);
+  int64_t perRow =
+      llvm::divideCeil(problem.valueHeadDim, 64) *
+      (problem.rowReductions ? tile::kWeighClocks : tile::kAddClocks);
+  return tile::predictClocks(clocks, items * count, ceilDiv(longest, count),
+                             ceilDiv(average, count)) +
+         rows * perRow + tile::kCombineClocks;
+}
+
+/// Whether `time` is worth a program of its own.
+static Value isFaster(PlanNumber time, PlanNumber than) {
+  Value byShare = (time * 11).isLess(than * 10);
+  Value byClocks = (time + tile::kLeastSavedClocks).isLess(than);
+  return arith::AndIOp::create(*time.b, byShare, byClocks);
+}
+
+/// Says for which calls the cost model would take another schedule: keys split
+/// among items, or less tall blocks.
+void ProgramBuilder::preferOthers(attn::FusedOp op, const ProblemSizes &sizes) {
   bool isOwn = op->hasAttr(kScheduleAttr) && !op->hasAttr(kSteppedAttr);
-  if (override || isOwn || target != "sm_90a" || !maySplitKeys(op))
+  if (override || isOwn || !choice.empty() || target != "sm_90a" ||
+      hasGradients(op))
     return;
-  tile::ScheduleAttr split = tile::chooseSplitSchedule(
-      b.getContext(), target, getScheduleProblem(op, anyLayout));
-  tile::PreferOp::create(b, tile::kFewQueries,
-                         worthSplitting(countRanges(split, sizes), sizes));
+  tile::ScheduleProblem problem = getScheduleProblem(op, anyLayout);
+  auto few = tile::chooseFewItemsSchedule(b.getContext(), target, problem);
+  PlanNumber taller = predict(op, scheduleFor(op), sizes);
+  PlanNumber shorter = predict(op, few, sizes);
+  if (canSplitKeys(op)) {
+    auto split = tile::chooseSplitSchedule(b.getContext(), target, problem);
+    Value ranges = countRanges(split, sizes);
+    Value one = arith::ConstantIndexOp::create(b, 1);
+    PlanNumber ofRanges =
+        predict(op, split, sizes, arith::MaxUIOp::create(b, ranges, one));
+    Value pays = isFaster(ofRanges, smaller(taller, shorter));
+    Value several =
+        arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, ranges, one);
+    Value waits = haveFewQueries(sizes);
+    tile::PreferOp::create(
+        b, tile::kFewQueries,
+        arith::AndIOp::create(b, arith::OrIOp::create(b, waits, pays),
+                              several));
+  }
+  tile::PreferOp::create(b, tile::kFewItems, isFaster(shorter, taller));
 }
 
 void ProgramBuilder::lower(attn::FusedOp op) {
@@ -850,7 +986,7 @@ void ProgramBuilder::lower(attn::FusedOp op) {
   tile::ScheduleAttr schedule = scheduleFor(op);
   if (schedule.getSplits())
     return lowerSplit(op, schedule, sizes);
-  preferSplit(op, sizes);
+  preferOthers(op, sizes);
   launchNew(op, [&](ImplicitLocOpBuilder &at) {
     return buildFusedKernel(at, kernelName("attention"), op, orders, schedule);
   });
@@ -1116,7 +1252,7 @@ FailureOr<tile::ScheduleAttr> AttnToTile::parseSchedule() {
     return given;
   return getOperation().emitError()
          << "schedule '" << schedule << "' is not a #tile.schedule<...>" << why
-         << "; try 'block_m = 128, block_n = 64', or few_queries; "
+         << "; try 'block_m = 128, block_n = 64', few_queries or few_items; "
             "docs/reference/tile.md lists all keys";
 }
 
@@ -1144,9 +1280,9 @@ void AttnToTile::runOnOperation() {
         << "unknown target '" << target << "': expected cpu or sm_90a";
     return signalPassFailure();
   }
-  bool fewQueries = schedule == tile::kFewQueries;
+  bool isChoice = isScheduleChoice(schedule);
   FailureOr<tile::ScheduleAttr> override =
-      fewQueries ? tile::ScheduleAttr() : parseSchedule();
+      isChoice ? tile::ScheduleAttr() : parseSchedule();
   if (failed(override))
     return signalPassFailure();
   auto functions = llvm::to_vector(getOperation().getOps<func::FuncOp>());
@@ -1156,7 +1292,8 @@ void AttnToTile::runOnOperation() {
         return signalPassFailure();
       continue;
     }
-    ProgramBuilder program(function, target, anyLayout, *override, fewQueries);
+    ProgramBuilder program(function, target, anyLayout, *override,
+                           isChoice ? StringRef(schedule) : StringRef());
     if (failed(program.build()))
       return signalPassFailure();
     numKernels += program.kernels;

@@ -353,10 +353,37 @@ ScheduleAttr chooseSm90aGradients(MLIRContext *context,
                            false, 1, getWidestSlice(blockN), /*staged=*/true);
 }
 
+/// Shared memory of each of two thread blocks on a multiprocessor.
+constexpr int64_t kHalf = (228 * 1024) / 2 - 2 * 1024;
+
+/// What two thread blocks leave each other in registers, see splitSm90a; of one
+/// the second has the budget of two consumers.
+ScheduleAttr fewItemsSm90a(MLIRContext *context, const ScheduleProblem &p) {
+  bool isWide = std::max(p.headDim, p.valueHeadDim) > 64;
+  int64_t blockN = isWide ? 64 : 128;
+  auto bytes = [&](int64_t stages) {
+    return sm90Bytes(p, kRowsPerConsumer, blockN, stages);
+  };
+  bool fitsTwice = p.valueHeadDim <= 192 && bytes(2) <= kHalf;
+  int64_t resident = fitsTwice ? 2 : 1, registers = p.cooperative ? 112 : 128;
+  if (!fitsTwice) {
+    registers = sm90RegisterBudget(p, /*consumers=*/2);
+    for (blockN = 128; blockN > 16 && bytes(2) > kSharedMemory;)
+      blockN -= 16;
+  }
+  while (blockN > 16 && sm90Registers(p, blockN) > registers)
+    blockN -= 16;
+  int64_t budget = fitsTwice ? kHalf : kSharedMemory, stages = 2;
+  while (stages < 4 && bytes(stages + 1) <= budget)
+    ++stages;
+  auto schedule = ScheduleAttr::get(context, kRowsPerConsumer, blockN, 1,
+                                    stages, Order::Overlap, false, false, false,
+                                    1, getWidestSlice(blockN), /*staged=*/true);
+  return schedule.withSplit(0, 0, resident, false);
+}
+
 ScheduleAttr splitSm90a(MLIRContext *context, const ScheduleProblem &p) {
   // Two thread blocks on an SM: one waits while the other computes.
-  constexpr int64_t kHalf = (228 * 1024) / 2 - 2 * 1024;
-  constexpr int64_t kMultiprocessors = 132;
   int64_t blockN = std::max(p.headDim, p.valueHeadDim) <= 64 ? 128 : 64;
   auto bytes = [&](int64_t stages) {
     return sm90Bytes(p, kRowsPerConsumer, blockN, stages);
@@ -416,6 +443,34 @@ PipeClocks attnc::tile::getPipeClocks(const ScheduleProblem &p,
           copied / kCacheBytesPerClock / schedule.getCluster()};
 }
 
+/// Clocks for a key and 64 rows on a multiprocessor whose other rows keep it
+/// busy. The two pipes overlap but for a part of the shorter one
+/// (benchmarks/journal.md, few items).
+static double getRowClocks(const ScheduleProblem &p) {
+  double d = roundUp(p.headDim, 16), dv = roundUp(p.valueHeadDim, 16);
+  double products = 2 * kRowsPerConsumer * (d + dv) / kFlopsPerClock;
+  double functions = kRowsPerConsumer / kFunctionsPerClock;
+  double longer = std::max(products, functions);
+  double shorter = std::min(products, functions);
+  return 1.1 * longer + 0.55 * shorter * shorter / longer;
+}
+
+ItemClocks attnc::tile::getItemClocks(const ScheduleProblem &p,
+                                      ScheduleAttr schedule) {
+  double rows = getRowClocks(p);
+  int64_t resident = schedule.getResident();
+  auto round = [](double x) { return static_cast<int64_t>(x + 0.5); };
+  if (schedule.getConsumers() != 1) {
+    int64_t all = round(rows * schedule.getBlockM() / kRowsPerConsumer);
+    return {all, all * resident, resident};
+  }
+  // One consumer waits for what it does itself; two thread blocks fill each
+  // other's waits. Both read keys for fewer rows than a taller block.
+  if (resident > 1)
+    return {round(1.8 * rows), round(1.3 * resident * rows), resident};
+  return {round(1.6 * rows), round(1.6 * rows), resident};
+}
+
 bool attnc::tile::isKnownTarget(StringRef target) {
   return target == kCpu || target == kSm90a;
 }
@@ -450,6 +505,14 @@ ScheduleAttr attnc::tile::chooseSplitSchedule(MLIRContext *context,
   constexpr int64_t kItems = 64;
   return chooseCpu(context, problem)
       .withSplit(kMostSplits, kItems, 1, problem.hasGroups);
+}
+
+ScheduleAttr
+attnc::tile::chooseFewItemsSchedule(MLIRContext *context, StringRef target,
+                                    const ScheduleProblem &problem) {
+  if (target == kSm90a && !problem.gradients)
+    return fewItemsSm90a(context, problem);
+  return chooseSchedule(context, target, problem);
 }
 
 llvm::SmallVector<ScheduleAttr>

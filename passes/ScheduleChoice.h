@@ -104,6 +104,46 @@ ScheduleAttr chooseSplitSchedule(mlir::MLIRContext *context,
                                  llvm::StringRef target,
                                  const ScheduleProblem &problem);
 
+/// For few work items: blocks of 64 rows, as many as can be, two thread blocks
+/// of which share a multiprocessor where they fit.
+ScheduleAttr chooseFewItemsSchedule(mlir::MLIRContext *context,
+                                    llvm::StringRef target,
+                                    const ScheduleProblem &problem);
+
+/// What an item of a schedule takes on sm_90a, see predictClocks: clocks for
+/// each key where it has a multiprocessor for itself, and that many share one
+/// otherwise, where all of them take `together`.
+struct ItemClocks {
+  int64_t alone, together, resident;
+};
+ItemClocks getItemClocks(const ScheduleProblem &problem, ScheduleAttr schedule);
+
+/// On an H200.
+inline constexpr int64_t kMultiprocessors = 132;
+/// Of each round of items beside its keys: queries on their way, results.
+inline constexpr int64_t kRoundClocks = 3500;
+
+/// How long `items` take whose rows attend so many keys at most and on average,
+/// the longest first. Numbers may be values of a launch plan.
+template <typename Number>
+Number predictClocks(const ItemClocks &clocks, Number items, Number longest,
+                     Number average) {
+  Number rounds = ceilDiv(items, kMultiprocessors * clocks.resident);
+  Number rate =
+      ifAtMost(items, kMultiprocessors, clocks.alone, clocks.together);
+  return rounds * kRoundClocks +
+         larger(longest * clocks.alone, rounds * average * rate);
+}
+
+/// Adding up what ranges of keys gave: the second launch, and 64 columns of a
+/// row, which are weighted first where rows have statistics.
+inline constexpr int64_t kCombineClocks = 3500, kAddClocks = 2,
+                         kWeighClocks = 4;
+
+/// Another program must be faster by a tenth and by so many clocks: it has to
+/// be compiled, and predictions are off by as much.
+inline constexpr int64_t kLeastSavedClocks = 4000;
+
 /// `first` and ever plainer schedules, for when the assembler cannot keep one
 /// in registers: narrower key blocks, then fewer consumers, then no overlap of
 /// the products, at last one consumer that does one thing at a time. All fit.
@@ -133,10 +173,14 @@ tile::ScheduleProblem getScheduleProblem(mlir::Operation *op, bool anyLayout,
 /// Whether the kernel of an attention can split its keys.
 bool canSplitKeys(attn::FusedOp op);
 
+/// Whether the text stands in place of a schedule: nothing, tile::kFewQueries
+/// or tile::kFewItems.
+bool isScheduleChoice(llvm::StringRef text);
+
 /// The schedule of the kernels that an op becomes: its own, else what the cost
-/// model chooses, with `fewQueries` for few queries and many keys.
+/// model chooses, for the calls that `choice` says.
 tile::ScheduleAttr chooseScheduleOf(mlir::Operation *op, llvm::StringRef target,
-                                    bool anyLayout, bool fewQueries);
+                                    bool anyLayout, llvm::StringRef choice);
 
 /// Whether the gradients of key and value are two kernels: the sums of both do
 /// not fit in the registers of a GPU's thread.

@@ -35,9 +35,11 @@ class ItemsOp;
 
 /// Attributes of program arguments; see `tile.program`.
 inline constexpr llvm::StringLiteral kNameAttr = "tile.name";
-/// The cost model's schedules for few queries and many keys, in place of a
-/// schedule.
+/// What stands in place of a schedule where the cost model is to choose one for
+/// few queries and many keys, or for so few items that taller ones would leave
+/// multiprocessors without work.
 inline constexpr llvm::StringLiteral kFewQueries = "few_queries";
+inline constexpr llvm::StringLiteral kFewItems = "few_items";
 /// What one item can add up: the columns of a tile.
 inline constexpr int64_t kMostSplits = 64;
 inline constexpr llvm::StringLiteral kDimsAttr = "tile.dims";

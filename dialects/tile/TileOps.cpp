@@ -122,6 +122,14 @@ void SoftmaxStepOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
 // Programs and kernels
 //===----------------------------------------------------------------------===//
 
+/// Types may say that no call is meant.
+LogicalResult PreferOp::canonicalize(PreferOp op, PatternRewriter &rewriter) {
+  if (!matchPattern(op.getCondition(), m_Zero()))
+    return failure();
+  rewriter.eraseOp(op);
+  return success();
+}
+
 /// `@name(%arg: type {attrs}, ...) [schedule(#tile.schedule<...>)] { ... }`
 template <typename OpTy>
 static ParseResult parseFunctionLike(OpAsmParser &parser,

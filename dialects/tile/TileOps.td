@@ -129,9 +129,11 @@ def Tile_PreferOp : Tile_Op<"prefer", [HasParent<"ProgramOp">]> {
   let description = [{
     If `condition` is true, the same program compiled with `schedule` is faster
     for this call. It takes the same arguments and other workspace. A runtime
-    that has it, or can compile it, runs it instead; another one goes on.
+    that has it, or can compile it, runs it instead; another one goes on. Of
+    several whose conditions are true the first one counts.
   }];
   let arguments = (ins StrAttr:$schedule, I1:$condition);
+  let hasCanonicalizeMethod = 1;
   let assemblyFormat = "$schedule `when` $condition attr-dict";
 }
 

@@ -104,7 +104,8 @@ typedef struct attnc_options {
   const char *target;   /* "cpu" (default), "sm_90a" (Hopper), or "cuda": what
                          * the GPU `device` is */
   const char *schedule; /* "block_m=64,block_n=128"; default: cost model,
-                         * "few_queries": for few queries and many keys */
+                         * "few_queries": for few queries and many keys,
+                         * "few_items": for few rows of queries in all */
   const char *cpu;      /* as LLVM names it; default: this machine's */
   const char *features; /* "+avx2,-avx512f" on top of the processor's */
   int32_t device;       /* GPU that the null stream is of, 0 being the first */

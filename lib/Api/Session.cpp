@@ -332,14 +332,14 @@ const RunnableProgram *Session::getOther(ProgramRequest request,
   Result<const RunnableProgram *> found = get(request, key);
   if (found)
     return *found;
-  cache.eventSink().emit({EventKind::Warning,
-                          key.text(),
-                          "calls with few queries stay with the kernel of "
-                          "many: " +
-                              found.failure().message,
-                          "",
-                          {},
-                          {}});
+  cache.eventSink().emit(
+      {EventKind::Warning,
+       key.text(),
+       "calls for which schedule " + schedule +
+           " is faster stay with the default one: " + found.failure().message,
+       "",
+       {},
+       {}});
   return nullptr;
 }
 

@@ -10,6 +10,7 @@
 #include "lib/Support/File.h"
 #include "lib/Target/CPU/CpuCodegen.h"
 #include "passes/Passes.h"
+#include "passes/ScheduleChoice.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -326,8 +327,8 @@ static Error takeSteps(Artifact &artifact, const PhaseStep *from,
   return Error::success();
 }
 
-bool CompileOptions::isForFewQueries() const {
-  return schedule == tile::kFewQueries;
+bool CompileOptions::choosesSchedule() const {
+  return isScheduleChoice(schedule);
 }
 
 Error attnc::compile(Artifact &artifact, const CompileOptions &options,

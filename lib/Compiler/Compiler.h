@@ -29,16 +29,15 @@ inline constexpr llvm::StringLiteral kTargetAttr = "attnc.target";
 struct CompileOptions {
   Target target = Target::CPU;
   /// `block_m=64,block_n=128,...`; empty: the cost model chooses;
-  /// `few_queries`: it chooses for few queries and many keys.
+  /// `few_queries` or `few_items`: it chooses for such calls.
   std::string schedule;
   /// sm_90a: operands may have any strides and alignment; slower.
   bool anyLayout = false;
   /// CPU: as LLVM names them; empty: the machine this runs on.
   std::string cpu, features;
 
-  bool isForFewQueries() const;
   /// Whether the cost model chooses, and may be made to choose again.
-  bool choosesSchedule() const { return schedule.empty() || isForFewQueries(); }
+  bool choosesSchedule() const;
 };
 
 /// A program at one phase: MLIR, or text once MLIR is left behind.

@@ -86,8 +86,8 @@ SmallVector<Kernels> makeLadders(ModuleOp module,
     if (op->hasAttr(kScheduleAttr) ||
         isa<attn::SumOp, attn::EpilogueOp, attn::EpilogueGradientOp>(op))
       continue;
-    tile::ScheduleAttr first = chooseScheduleOf(op, name, options.anyLayout,
-                                                options.isForFewQueries());
+    tile::ScheduleAttr first =
+        chooseScheduleOf(op, name, options.anyLayout, options.schedule);
     kernels.count = first.getSplits() ? 1 + getCombineShapes(first).size() : 1;
     kernels.ladder = tile::getScheduleLadder(
         name, getScheduleProblem(op, options.anyLayout), first);

@@ -49,9 +49,10 @@ static Pipeline toFused(const CompileOptions &) {
 static Expected<std::string> scheduleText(StringRef schedule) {
   for (char c : schedule)
     if (!isAlnum(c) && !StringRef("_=, ").contains(c))
-      return makeError("--schedule: expected KEY=N,... such as "
-                       "block_m=64,block_n=128 or few_queries, got '" +
-                       schedule + "'");
+      return makeError(
+          "--schedule: expected KEY=N,... such as "
+          "block_m=64,block_n=128, few_queries or few_items, got '" +
+          schedule + "'");
   return schedule.str();
 }
 

@@ -183,6 +183,28 @@ def cases():
     for kind in ("head", "key", "full"):
         add(f"split-softmax-packed-bias-{kind}", rows=3, keys=4000, heads=6,
             kv_heads=2, bias=kind, batch=2, score="softmax")
+    # Few items: less tall blocks, or keys split, whatever a call prefers.
+    for d in (64, 128, 192, 256):
+        for score in ("sigmoid", "softmax"):
+            for causal in (False, True):
+                add(f"split-short-{score}-d{d}{'-causal' * causal}", d=d,
+                    rows=1100, heads=3, score=score, causal=causal,
+                    out_dtype="bf16")
+            add(f"split-items-{score}-d{d}", d=d, rows=700, keys=900, heads=3,
+                score=score, causal=True, schedule="few_items")
+    for score in ("sigmoid", "softmax"):
+        add(f"split-items-{score}-lengths", rows=200, keys=500, batch=3,
+            score=score, k_len=(0, 137, 500), schedule="few_items")
+        add(f"split-items-{score}-window", rows=700, score=score, heads=2,
+            window=(100, 0), schedule="few_items")
+        add(f"split-items-{score}-odd-d59", d=59, rows=300, score=score,
+            schedule="few_items", out_dtype="bf16")
+        add(f"split-items-{score}-gqa-bshd", rows=260, heads=8, kv_heads=2,
+            batch=2, layout="bshd", score=score, schedule="few_items")
+    add("split-items-alibi-gate", rows=300, heads=4, alibi=True, gate=True,
+        schedule="few_items")
+    add("split-items-bias", rows=300, heads=4, bias="full", batch=2,
+        schedule="few_items")
     # Consumers whose rows need fewer keys than their block, of each range.
     for score in ("sigmoid", "softmax"):
         for splits in (2, 3):

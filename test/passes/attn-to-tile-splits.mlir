@@ -1,7 +1,7 @@
 // A program for few queries and many keys: keys are split in ranges, one item
 // each, and a second kernel adds what they gave.
 //
-// RUN: attnc-opt %s --attn-to-tile=target=sm_90a | FileCheck %s --check-prefix=PREFER
+// RUN: attnc-opt %s --attn-to-tile=target=sm_90a --canonicalize | FileCheck %s --check-prefix=PREFER
 // RUN: attnc-opt %s --attn-to-tile="target=sm_90a schedule=few_queries" \
 // RUN:   | FileCheck %s --check-prefix=FEW
 // RUN: attnc-opt %s --attn-to-tile | FileCheck %s --check-prefix=CPU
@@ -9,13 +9,16 @@
 #full = affine_map<(b, h, i, j) -> (b, h, i, j)>
 !t = tensor<?x?x?x128xbf16>
 
-// The program for all sizes says for which another is faster.
+// The program for all sizes says for which another is faster: keys split among
+// items, or less tall blocks.
 //
 // PREFER-LABEL: tile.program @softmax(
-// PREFER:       %[[ROWS:.*]] = arith.cmpi ule, %{{.*}}, %key_dim2 : index
 // PREFER:       %[[SEVERAL:.*]] = arith.cmpi ugt, %{{.*}}, %c1{{.*}} : index
-// PREFER:       %[[BOTH:.*]] = arith.andi %[[ROWS]], %[[SEVERAL]]
+// PREFER:       %[[ROWS:.*]] = arith.cmpi ule, %{{.*}}, %key_dim2 : index
+// PREFER:       %[[EITHER:.*]] = arith.ori %[[ROWS]], %{{.*}} : i1
+// PREFER:       %[[BOTH:.*]] = arith.andi %[[EITHER]], %[[SEVERAL]]
 // PREFER:       tile.prefer "few_queries" when %[[BOTH]]
+// PREFER:       tile.prefer "few_items" when
 // PREFER-NEXT:  tile.launch @softmax_attention(%query, %key, %value, %output)
 // PREFER-LABEL: tile.kernel @softmax_attention(
 // PREFER-NOT:   splits
@@ -66,15 +69,25 @@ func.func @softmax(%q: !t {attn.name = "query"}, %k: !t {attn.name = "key"},
   return %o : !t
 }
 
-// More queries than a split is good for, by the types.
+// More queries than another schedule is good for, by the types, and fewer.
 //
 // PREFER-LABEL: tile.program @long(
 // PREFER-NOT:   tile.prefer
 // PREFER-LABEL: tile.kernel
-!l = tensor<?x8x2048x64xbf16>
+!l = tensor<8x16x2048x64xbf16>
 func.func @long(%q: !l, %k: !l, %v: !l) -> !l {
   %o = attn.fused %q, %k, %v normalize softmax : !l, !l, !l -> !l
   return %o : !l
+}
+
+// PREFER-LABEL: tile.program @short(
+// PREFER-NOT:   few_queries
+// PREFER:       tile.prefer "few_items" when %true
+// PREFER-LABEL: tile.kernel
+!u = tensor<1x8x2048x64xbf16>
+func.func @short(%q: !u, %k: !u, %v: !u) -> !u {
+  %o = attn.fused %q, %k, %v normalize softmax : !u, !u, !u -> !u
+  return %o : !u
 }
 
 // A schedule of the op's own stays; what the ladder came to is the cost
@@ -110,10 +123,12 @@ func.func @given(%q: !t, %k: !t, %v: !t) -> !t {
   return %o : !t
 }
 
-// Statistics of rows need all keys: this one stays as it is.
+// Statistics of rows need all keys: they are not split.
 //
 // PREFER-LABEL: tile.program @statistic(
-// PREFER-NOT:   tile.prefer
+// PREFER-NOT:   few_queries
+// PREFER:       tile.prefer "few_items"
+// PREFER-NOT:   few_queries
 // FEW-LABEL:    tile.kernel @statistic_attention(
 func.func @statistic(%q: !t, %k: !t, %v: !t) -> !t {
   %o = attn.fused %q, %k, %v stats [1 : i32] epilogue {

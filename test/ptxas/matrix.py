@@ -104,6 +104,25 @@ CLUSTERS = {
 }
 
 
+# Few rows of queries in all: two thread blocks of 64 rows a multiprocessor.
+ITEMS = {
+    **{f"{score}-d{d}": f"--score={score} --head-dim={d} {flag}"
+       for d in (64, 128, 192, 256)
+       for score, flag in (("sigmoid", "--causal"), ("softmax", "--lse"))},
+    "sigmoid-d59-lengths": "--score=sigmoid --head-dim=59 --kv-len --q-len",
+    "softmax-d128-alibi": "--score=softmax --alibi --causal --heads=8 "
+                          "--kv-heads=2",
+    "sigmoid-d128-full": "--score=sigmoid --bias=full --gate",
+}
+
+# Two blocks of keys in turn: consumers x keys.
+TWO_TILES = {
+    64: "block_m=192,block_n=64,consumers=3,stages=4",
+    128: "block_m=128,block_n=96,consumers=2,stages=3",
+    256: "block_m=128,block_n=48,consumers=2,stages=3",
+}
+
+
 # Masks that stand in no pair.
 MASKED = {
     "sigmoid-dilated": "--score=sigmoid --head-dim=128 --mask dilated:4",
@@ -216,6 +235,18 @@ def cluster_cases():
                f"--dtype=bf16 {flags} | --schedule={schedule}")
 
 
+def items_cases():
+    for name, flags in ITEMS.items():
+        yield f"items-{name}", f"--dtype=bf16 {flags} | --schedule=few_items"
+
+
+def two_tiles_cases():
+    for d, schedule in TWO_TILES.items():
+        yield (f"two-tiles-d{d}",
+               f"--dtype=bf16 --head-dim={d} --causal | --schedule={schedule},"
+               "order=two_tiles,slice=16,staged=true")
+
+
 def masked_cases():
     for name, flags in MASKED.items():
         yield f"masked-{name}", f"--dtype=bf16 {flags}"
@@ -247,7 +278,8 @@ def file_cases():
 
 def cases():
     return [*full_matrix(), *pair_cases(), *copy_cases(), *masked_cases(),
-            *few_cases(), *cluster_cases(),
+            *few_cases(), *items_cases(), *two_tiles_cases(),
+            *cluster_cases(),
             *gradient_cases(), *file_cases()]
 
 

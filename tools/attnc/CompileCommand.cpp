@@ -27,7 +27,8 @@ void TargetFlags::addTo(OptionTable &table, bool reference) {
   table.text("schedule", "KEY=N,...", schedule,
              "Overrides the cost model's choice, for example "
              "block_m=64,block_n=128; few_queries: what it would choose for "
-             "few queries and many keys. See 'attnc explain'.");
+             "few queries and many keys, few_items: for few queries in all. "
+             "See 'attnc explain'.");
   table.flag("any-layout", anyLayout,
              "sm_90a: operands may have any strides and alignment, which bulk "
              "copies cannot read; slower.");

@@ -9,6 +9,7 @@
 
 #include "dialects/attn/Attn.h"
 #include "lib/Compiler/Compiler.h"
+#include "lib/Program/PlanCode.h"
 #include "lib/Support/File.h"
 #include "lib/Target/CPU/CpuFeatures.h"
 #include "passes/ScheduleChoice.h"
@@ -56,6 +57,7 @@ private:
   Error explain(StringRef contents, Target target);
   Error setSizes();
   void print(const Kernel &kernel, Target target);
+  Error printPreference(tile::ProgramOp program, Signature signature);
   const char *reasonFor(const Kernel &kernel, Target target);
   void printFootprint(const Kernel &kernel, Target target);
   void printClocks(const Kernel &kernel);
@@ -119,6 +121,13 @@ Error ExplainCommand::setSizes() {
 //===----------------------------------------------------------------------===//
 // Reading the program
 //===----------------------------------------------------------------------===//
+
+static int64_t product(ArrayRef<int64_t> sizes) {
+  int64_t all = 1;
+  for (int64_t size : sizes)
+    all *= size;
+  return all;
+}
 
 /// Ops the hardware computes far fewer of than multiply-adds.
 static bool isSlowFunction(mlir::Operation *op) {
@@ -193,10 +202,12 @@ Error ExplainCommand::explain(StringRef contents, Target target) {
   if (Error error = compile(*artifact, compileOptions, Phase::Fused))
     return error;
   std::vector<Kernel> kernels;
+  std::vector<Signature> signatures;
   for (auto function : artifact->module->getOps<mlir::func::FuncOp>()) {
     if (function.isExternal())
       continue;
-    for (const Parameter &parameter : readSignature(function).parameters)
+    signatures.push_back(readSignature(function));
+    for (const Parameter &parameter : signatures.back().parameters)
       if (Error error = sizes.bindStatic(parameter))
         return error;
   }
@@ -231,6 +242,11 @@ Error ExplainCommand::explain(StringRef contents, Target target) {
   }
   for (const Kernel &kernel : ArrayRef(kernels).take_front(next))
     print(kernel, target);
+  for (auto program : artifact->module->getOps<tile::ProgramOp>())
+    for (const Signature &signature : signatures)
+      if (signature.function == program.getName())
+        if (Error error = printPreference(program, signature))
+          return error;
   return Error::success();
 }
 
@@ -383,10 +399,13 @@ void ExplainCommand::printCost(const Kernel &kernel, Target target) {
 }
 
 const char *ExplainCommand::reasonFor(const Kernel &kernel, Target target) {
+  if (schedule == tile::kFewItems && target == Target::SM90a)
+    return "cost model, for few rows of queries in all: more items than taller "
+           "blocks would make";
   if (schedule == tile::kFewQueries && kernel.schedule.getSplits())
     return "cost model, for few queries and many keys: what waits for keys and "
            "fills the GPU";
-  if (!schedule.empty() && schedule != tile::kFewQueries)
+  if (!isScheduleChoice(schedule))
     return "--schedule";
   if (target == Target::CPU)
     return "cost model: the tallest query block whose tiles fit in half a "
@@ -409,6 +428,66 @@ void ExplainCommand::print(const Kernel &kernel, Target target) {
   if (schedule.empty())
     printLadder(kernel, target);
   printCost(kernel, target);
+}
+
+/// Results have the layout of the query, or a number for each of its rows.
+static void nameResultSizes(Signature &signature) {
+  const Parameter *query = signature.find("query");
+  for (Parameter &parameter : signature.parameters) {
+    size_t rank = parameter.shape.size();
+    if (!parameter.isResult || !query || query->shape.size() != 4)
+      continue;
+    for (size_t k = 0; k < rank; ++k)
+      if (parameter.sizeNames[k].empty() && (rank == 3 || rank == 4))
+        parameter.sizeNames[k] = rank == 3
+                                     ? ArrayRef<StringRef>({"B", "H", "S"})[k]
+                                     : query->sizeNames[k];
+  }
+}
+
+/// Which other schedule the launch plan prefers for the sizes.
+Error ExplainCommand::printPreference(tile::ProgramOp program,
+                                      Signature signature) {
+  if (program.getBody().getOps<tile::PreferOp>().empty())
+    return Error::success();
+  addOrders(signature, program);
+  nameResultSizes(signature);
+  std::vector<Argument> arguments;
+  for (auto [index, type] : enumerate(program.getArgumentTypes())) {
+    const Parameter *parameter =
+        signature.find(getArgumentName(program, index));
+    if (!parameter || !parameter->isTensor) {
+      arguments.push_back(type.isF32() ? Argument(0.0f) : Argument(int32_t(0)));
+      continue;
+    }
+    auto shape = sizes.shapeOf(*parameter);
+    if (!shape) {
+      // Sizes of its own: what a call prefers does not depend on them.
+      consumeError(shape.takeError());
+      return Error::success();
+    }
+    // Never read: all that counts are sizes.
+    static char somewhere[16];
+    ViewArgument view;
+    view.data = somewhere;
+    for (int64_t dim : parameter->order) {
+      view.sizes.push_back((*shape)[dim]);
+      view.strides.push_back(product(ArrayRef(*shape).drop_front(dim + 1)));
+    }
+    arguments.push_back(view);
+  }
+  auto plan = PlanCode::translate(program);
+  if (!plan)
+    return plan.takeError();
+  PlanValues values;
+  if (Error error = plan->evaluate(arguments, values))
+    return error;
+  StringRef preferred = plan->preferredSchedule(values);
+  outs() << "program " << program.getName() << ": calls of these sizes take "
+         << (preferred.empty() ? "this schedule"
+                               : "--schedule=" + preferred.str())
+         << '\n';
+  return Error::success();
 }
 
 Expected<int> ExplainCommand::run() {

@@ -267,4 +267,21 @@ TEST(Split, TheScheduleForFewQueries) {
     }
 }
 
+// The same for few rows of queries in all, with and without a mask.
+TEST(Split, TheScheduleForFewItems) {
+  for (const char *score : {"sigmoid", "softmax", "relu"})
+    for (Mask mask : {Mask::None, Mask::Causal, Mask::Window}) {
+      Attention a = ofHalves(score, 150, 210);
+      a.mask = mask;
+      a.dim = 72;
+      a.lse = a.score.activation.empty();
+      SCOPED_TRACE(score);
+      RunOptions options;
+      options.target = Target::SM90a;
+      options.schedule = "few_items";
+      Problem problem = a.build();
+      check(problem, options);
+    }
+}
+
 } // namespace
