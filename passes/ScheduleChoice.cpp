@@ -113,10 +113,13 @@ int64_t blockNOfTwoSlots(const ScheduleProblem &p, int64_t blockM,
   return blockN >= kNarrowestOfThree ? blockN : 0;
 }
 
-/// Whether the sums of three consumers fill their registers, so that beside the
-/// positions of masks the guards of wide slices would be spilled.
+/// Whether guards of wide slices would be spilled: those of three consumers
+/// whose sums fill their registers, beside the positions of masks, and those of
+/// four with wide blocks of keys, where the first block is also the masked one.
 bool leavesNoneForSlices(const ScheduleProblem &p, int64_t consumers,
                          int64_t blockN) {
+  if (consumers == 4)
+    return !p.unevenKeys && getWidestSlice(blockN) > 32;
   return consumers == 3 && !p.rowReductions && p.unevenKeys &&
          sm90Registers(p, blockN) == sm90RegisterBudget(p, consumers);
 }
