@@ -9,7 +9,9 @@
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/NVVM/NVVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/IR/IRBuilder.h"
 #include "llvm/IR/InlineAsm.h"
+#include "llvm/IR/InstIterator.h"
 #include "llvm/IR/Instructions.h"
 #include "llvm/IR/IntrinsicInst.h"
 #include "llvm/IR/LegacyPassManager.h"
@@ -204,6 +206,22 @@ void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   passes.run(module, modules);
 }
 
+/// Has f32 compared where LLVM compares the bf16 that it was: what NVPTX prints
+/// then, with denormals flushed, is no instruction.
+void widenCompares(llvm::Module &module) {
+  for (llvm::Function &function : module)
+    for (llvm::Instruction &instruction : llvm::instructions(function)) {
+      auto *compare = llvm::dyn_cast<llvm::FCmpInst>(&instruction);
+      if (!compare ||
+          !compare->getOperand(0)->getType()->getScalarType()->isBFloatTy())
+        continue;
+      llvm::IRBuilder<> builder(compare);
+      for (llvm::Use &operand : compare->operands())
+        operand = builder.CreateFPExt(
+            operand, operand->getType()->getWithNewType(builder.getFloatTy()));
+    }
+}
+
 /// Leaves out what the passes of code generation do thrice and ours have done:
 /// a tenth of their time, for the same PTX.
 class CodegenPasses : public llvm::legacy::PassManagerBase {
@@ -265,6 +283,7 @@ llvm::Expected<std::string> compileToPtx(llvm::Module &module,
   bool canEmit = true;
   llvm::Error error = runGuarded([&] {
     optimize(module, **machine);
+    widenCompares(module);
     CodegenPasses passes;
     canEmit = !(*machine)->addPassesToEmitFile(
         passes, stream, nullptr, llvm::CodeGenFileType::AssemblyFile,

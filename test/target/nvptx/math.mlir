@@ -24,3 +24,18 @@ llvm.func @math(%out: !llvm.ptr<1>, %x: f32, %y: f32) attributes {nvvm.kernel} {
   llvm.store %b, %out : vector<2xbf16>, !llvm.ptr<1>
   llvm.return
 }
+
+// LLVM compares bf16 where f32 were compared that came of it, which with
+// denormals flushed is no instruction.
+// CHECK-LABEL: .entry compare(
+// CHECK: setp.{{[a-z]+}}.ftz.f32
+// CHECK-NOT: setp.{{.*}}bf16
+llvm.func @compare(%in: !llvm.ptr<1>, %out: !llvm.ptr<1>, %y: f32) attributes {nvvm.kernel} {
+  %half = llvm.mlir.constant(0.5 : f32) : f32
+  %b = llvm.load %in : !llvm.ptr<1> -> bf16
+  %x = llvm.fpext %b : bf16 to f32
+  %c = llvm.fcmp "ogt" %x, %half : f32
+  %s = llvm.select %c, %y, %half : i1, f32
+  llvm.store %s, %out : f32, !llvm.ptr<1>
+  llvm.return
+}
