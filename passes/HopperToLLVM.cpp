@@ -273,6 +273,8 @@ private:
   Value convertElement(Value value, Type element);
   Value combine(tile::Reduction kind, Values parts);
   Value joinLanes(tile::Reduction kind, Value value);
+  Value withoutTail(tile::Reduction kind, Value part, FragType type,
+                    FragOffset offset);
 
   // Helpers of ops.
   Value get(Value value) { return getAll(value).front(); }
@@ -2176,12 +2178,27 @@ Value KernelLowering::joinLanes(tile::Reduction kind, Value value) {
   return value;
 }
 
+/// `part`, or what changes no result where some lane's column is behind the
+/// last one of a type with an odd number of columns.
+Value KernelLowering::withoutTail(tile::Reduction kind, Value part,
+                                  FragType type, FragOffset offset) {
+  // The four lanes of a row hold two columns each.
+  if (isColumnless(type) || offset.col / 8 * 8 + 8 <= type.getCols())
+    return part;
+  bool isSum = kind == tile::Reduction::Add;
+  Value neutral = arith::ConstantOp::create(
+      b, loc,
+      b.getF32FloatAttr(isSum ? 0 : -std::numeric_limits<float>::infinity()));
+  Value inside =
+      arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult,
+                            getCol(type, offset), constant(type.getCols()));
+  return arith::SelectOp::create(b, loc, inside, part, neutral);
+}
+
 LogicalResult KernelLowering::lowerReduce(ReduceOp op) {
   FragType type = op.getInput().getType();
-  if (!type.getElementType().isF32() ||
-      (type.getCols() % 8 && type.getLayout() != Layout::Row))
-    return op.emitError() << "reduces f32 in a multiple of 8 columns, got "
-                          << type;
+  if (!type.getElementType().isF32())
+    return op.emitError() << "reduces f32, got " << type;
   if (type.getLayout() == Layout::Row) {
     Values rows;
     for (Value part : getAll(op.getInput()))
@@ -2204,6 +2221,8 @@ LogicalResult KernelLowering::lowerReduce(ReduceOp op) {
       Values parts;
       if (failed(emitElements(op.getInput(), rest.take_front(group), parts)))
         return failure();
+      for (auto [part, index] : llvm::zip(parts, rest))
+        part = withoutTail(op.getKind(), part, type, offsetOf(type, index));
       sums.push_back(combine(op.getKind(), parts));
     }
     Value value = combine(op.getKind(), sums);

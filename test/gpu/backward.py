@@ -114,6 +114,7 @@ def cases():
             add(f"softmax-lse-d{d}{name}", d=d, score="softmax", lse=True,
                 **fields)
     add("rela-d256", d=256, score="rela", rows=300)
+    add("cosine-d59", d=59, score="cosine", rows=300, keys=333)
     add("cosine-d80", d=80, score="cosine", lse=True, rows=300, dtype="f16")
     add("captured-sigmoid-n4096", rows=4096, batch=2, captured=True)
     add("captured-softplus-full", score="softplus", bias="full", rows=300,
