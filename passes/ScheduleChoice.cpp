@@ -88,8 +88,17 @@ int64_t sm90BlockN(const ScheduleProblem &p, int64_t consumers) {
 }
 
 /// The narrowest key block that three consumers are worth: products of 64 x 80
-/// still feed the tensor cores from shared memory.
-constexpr int64_t kNarrowestOfThree = 80;
+/// still feed the tensor cores from shared memory. Copies by threads feed them
+/// more slowly, and a third fewer copies are worth a narrower block: 0.56 in
+/// place of 0.49 of bulk copies at head dim 128.
+int64_t narrowestOfThree(const ScheduleProblem &p) {
+  return p.cooperative ? 64 : 80;
+}
+
+/// Threads that copy fill four slots at once, which want to be others than
+/// those that are read: of at most this many keys, if that makes room for a
+/// third stage.
+constexpr int64_t kNarrowestOfThreads = 48;
 
 /// As many stages as fit, up to four, beside `slots` slots for queries; 1 if
 /// not even two do.
@@ -107,10 +116,20 @@ int64_t sm90Stages(const ScheduleProblem &p, int64_t blockM, int64_t blockN,
 /// fit, if tensor cores can be fed with it; else 0.
 int64_t blockNOfTwoSlots(const ScheduleProblem &p, int64_t blockM,
                          int64_t blockN) {
-  while (blockN >= kNarrowestOfThree &&
-         sm90Stages(p, blockM, blockN, /*slots=*/2) < 2)
+  int64_t narrowest = narrowestOfThree(p);
+  while (blockN >= narrowest && sm90Stages(p, blockM, blockN, /*slots=*/2) < 2)
     blockN -= 16;
-  return blockN >= kNarrowestOfThree ? blockN : 0;
+  return blockN >= narrowest ? blockN : 0;
+}
+
+/// `blockN`, or the widest narrower block with three stages.
+int64_t blockNOfThreads(const ScheduleProblem &p, int64_t blockM,
+                        int64_t blockN) {
+  int64_t narrower = blockN;
+  while (narrower > kNarrowestOfThreads &&
+         sm90Stages(p, blockM, narrower, /*slots=*/1) < 3)
+    narrower -= 16;
+  return sm90Stages(p, blockM, narrower, /*slots=*/1) < 3 ? blockN : narrower;
 }
 
 /// Whether guards of wide slices would be spilled: those of three consumers
@@ -133,12 +152,14 @@ ScheduleAttr chooseSm90a(MLIRContext *context, const ScheduleProblem &p,
   // its rows for each block, which wants blocks wider than four leave.
   if (mostConsumers >= 4 && !p.rowReductions && sm90BlockN(p, 4) >= 64)
     consumers = 4;
-  else if (sm90BlockN(p, 3) >= kNarrowestOfThree)
+  else if (sm90BlockN(p, 3) >= narrowestOfThree(p))
     consumers = 3;
   else if (sm90BlockN(p, 2) >= 64)
     consumers = 2;
   int64_t blockM = consumers * kRowsPerConsumer;
   int64_t blockN = sm90BlockN(p, consumers);
+  if (p.cooperative)
+    blockN = blockNOfThreads(p, blockM, blockN);
   // Two consumers take turns: one multiplies while the other does elementwise
   // work. Turns give a softmax at head dim 128 up to a fifth.
   bool pingpong = consumers == 2;

@@ -76,7 +76,11 @@ def add_views(add):
             add(f"view-{views}-d{d}", d=d, rows=333, keys=400, views=views,
                 any_layout=True, causal=d == 64,
                 score="sigmoid" if d == 64 else "softmax")
-    for d in (1, 7, 9, 59, 100, 255):
+    # Three consumers where a softmax of the same width has two.
+    for views in ("odd", "four", "eight", "sixteen", "reversed"):
+        add(f"view-{views}-three", d=128, rows=333, keys=400, views=views,
+            any_layout=True, causal=views == "odd")
+    for d in (1, 7, 9, 59, 100, 127, 255):
         add(f"view-tight-d{d}", d=d, rows=77, keys=131, heads=1,
             views="tight")
     add("view-odd-d256", d=256, rows=200, views="odd", any_layout=True)

@@ -50,6 +50,10 @@ COPIES = {
     "sigmoid-d64": "--score=sigmoid --head-dim=64 | --any-layout",
     "sigmoid-d128-causal":
         "--score=sigmoid --head-dim=128 --causal --kv-len | --any-layout",
+    "sigmoid-d127": "--score=sigmoid --head-dim=127",
+    "sigmoid-d127-documents":
+        "--score=sigmoid --head-dim=127 --mask documents --bias=key",
+    "gaussian-d127": "--score=gaussian --head-dim=127",
     "sigmoid-d256-window":
         "--score=sigmoid --head-dim=256 --window=512,0 | --any-layout",
     "softmax-d64": "--score=softmax --head-dim=64 --causal | --any-layout",
@@ -149,6 +153,7 @@ GRADIENTS = {
     "softplus": "--score=softplus --head-dim=128 --mask documents",
     "relu2-mask": "--score=relu2 --mask tensor --dtype=f16",
     "cosine": "--score=cosine --head-dim=64 --causal",
+    "cosine-d59": "--score=cosine --head-dim=59",
     "cosine-d256": "--score=cosine --head-dim=256 --dtype=f16",
     "rela": "--score=rela --head-dim=128 --kv-len --q-len",
     "rela-d256": "--score=rela --head-dim=256",
