@@ -155,11 +155,9 @@ class Configuration:
 
     def ours(self, program):
         output = torch.empty_like(self.q)
-        values = {"query": self.q, "key": self.k, "value": self.v,
-                  "output": output, "bias": self.bias,
-                  "weight_scale": 1 / self.n}
-        names = [a["name"] for a in program.arguments]
-        return program.bind(**{x: values[x] for x in names}), output
+        return program.bind_of(
+            query=self.q, key=self.k, value=self.v, output=output,
+            bias=self.bias, weight_scale=1 / self.n), output
 
 
 def sanity(output, configuration, score):
@@ -296,16 +294,21 @@ def warm_up(launch, seconds):
         torch.cuda.synchronize()
 
 
+def in_turn(names, passes):
+    """All names once a pass, each pass beginning with another."""
+    names = list(names)
+    for turn in range(passes):
+        first = turn % len(names)
+        yield from names[first:] + names[:first]
+
+
 def measure(args, library, monitor, configuration):
     launches, facts = contenders(args, library, configuration)
     readings = {name: [] for name in launches}
-    names = list(launches)
     warm_up(launches[PEER], args.warm_up)
-    for turn in range(args.passes):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            readings[name].append(read(monitor, launches[name], configuration,
-                                       args.seconds))
+    for name in in_turn(launches, args.passes):
+        readings[name].append(read(monitor, launches[name], configuration,
+                                   args.seconds))
     return {"configuration": configuration.name, "facts": facts,
             "readings": readings}
 

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "test",
                                 "gpu"))
 import harness  # noqa: E402
-from attention import command_line, commit, median_ms  # noqa: E402
+from attention import command_line, commit, in_turn, median_ms  # noqa: E402
 
 
 class Problem:
@@ -51,10 +51,9 @@ class Problem:
 
     def ours(self, program):
         output = torch.full_like(self.q, float("nan"))
-        values = {"query": self.q, "key": self.k, "value": self.v,
-                  "output": output, "bias": -math.log(self.keys)}
-        names = [a["name"] for a in program.arguments]
-        return program.bind(**{x: values[x] for x in names}), output
+        return program.bind_of(
+            query=self.q, key=self.k, value=self.v, output=output,
+            bias=-math.log(self.keys)), output
 
     def torch(self):
         def launch():
@@ -108,11 +107,8 @@ def measure(args, programs, problem):
         errors[score] = problem.error(output, score)
         launches[score] = launch
     readings = {name: [] for name in launches}
-    names = list(launches)
-    for turn in range(args.passes):
-        at = turn % len(names)
-        for name in names[at:] + names[:at]:
-            readings[name].append(median_ms(launches[name], args.seconds)[0])
+    for name in in_turn(launches, args.passes):
+        readings[name].append(median_ms(launches[name], args.seconds)[0])
     rates = {name: problem.bytes / statistics.median(ms) * 1e-6
              for name, ms in readings.items()}
     return {"problem": problem.name, "gigabytes_a_second": rates,

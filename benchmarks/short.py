@@ -31,7 +31,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "test",
                                 "gpu"))
 import harness  # noqa: E402
-from attention import command_line, commit, median_ms, warm_up  # noqa: E402
+from attention import (command_line, commit, in_turn, median_ms,  # noqa: E402
+                       warm_up)
 
 PEER = "SDPA cuDNN (softmax)"
 
@@ -58,10 +59,9 @@ class Problem:
 
     def ours(self, program):
         output = torch.full_like(self.q, float("nan"))
-        values = {"query": self.q, "key": self.k, "value": self.v,
-                  "output": output, "bias": -math.log(self.n)}
-        names = [a["name"] for a in program.arguments]
-        return program.bind(**{x: values[x] for x in names}), output
+        return program.bind_of(
+            query=self.q, key=self.k, value=self.v, output=output,
+            bias=-math.log(self.n)), output
 
     def error(self, output, score):
         """Relative, of the last 512 rows of the last head."""
@@ -119,13 +119,10 @@ def prepare(problem, programs):
 def measure(args, problem, programs):
     launches, errors = prepare(problem, programs)
     readings = {name: [] for name in launches}
-    names = list(launches)
     warm_up(launches[PEER], args.warm_up)
-    for turn in range(args.passes):
-        at = turn % len(names)
-        for name in names[at:] + names[:at]:
-            ms = median_ms(launches[name], args.seconds)[0]
-            readings[name].append(round(ms * 1e3, 2))
+    for name in in_turn(launches, args.passes):
+        ms = median_ms(launches[name], args.seconds)[0]
+        readings[name].append(round(ms * 1e3, 2))
     return {"problem": problem.name, "microseconds": readings,
             "errors": errors}
 

@@ -335,6 +335,17 @@ private:
   LogicalResult loadQuads(LoadOp op, ArrayRef<int64_t> indices,
                           Values &results);
   void unstage(StoreOp op, int64_t colDim, Value rows, int64_t panel);
+  /// The rows that a warp stores, one after the other: the first one, where the
+  /// columns end, and of the row that is stored its number and its address.
+  struct OwnRows {
+    Value symbolRows, first, end, row, address;
+    Values symbols;
+    Access access;
+    Block *loop = nullptr, *done = nullptr;
+  };
+  OwnRows findOwnRows(StoreOp op, int64_t colDim);
+  void beginOwnRow(StoreOp op, OwnRows &own);
+  void endOwnRow(const OwnRows &own);
   void unstageWords(StoreOp op, int64_t colDim, Value rows, int64_t panel);
   Values loadWords(Value rows, Value row, Value low, int64_t panels,
                    int64_t panel);
@@ -3060,39 +3071,57 @@ Values KernelLowering::loadWords(Value rows, Value row, Value low,
   return words;
 }
 
+/// Where the 16 rows of this warp go, with a lane and a warp of their own.
+KernelLowering::OwnRows KernelLowering::findOwnRows(StoreOp op,
+                                                    int64_t colDim) {
+  OwnRows own;
+  lane = refreshed(lane);
+  warp = refreshed(warp);
+  own.symbolRows = op.getRows() ? get(op.getRows()) : Value();
+  own.symbols = refreshedAll(op.getCoordinates());
+  own.end = arith::MinSIOp::create(b, loc, getSize(op.getView(), colDim),
+                                   constant(op.getFrag().getType().getCols()));
+  own.first = mul(andi(warp, constant(3)), 16);
+  return own;
+}
+
+/// What follows is done for each of them.
+void KernelLowering::beginOwnRow(StoreOp op, OwnRows &own) {
+  own.loop = newBlock(i32);
+  own.done = newBlock();
+  branch(own.loop, constant(0));
+  at(own.loop);
+  own.row = own.loop->getArgument(0);
+  own.access = getAccess(op.getView(), op.getMap(), own.symbols, own.symbolRows,
+                         add(own.first, own.row), constant(0));
+  own.address = LLVM::PtrToIntOp::create(
+      b, loc, i64, elementPointer(op.getView(), own.access.offset));
+}
+
+void KernelLowering::endOwnRow(const OwnRows &own) {
+  Value next = add(own.row, 1);
+  branchAgain(compare(arith::CmpIPredicate::slt, next, constant(16)), own.loop,
+              next, own.done);
+  at(own.done);
+}
+
 /// As `unstage` where rows begin at any element: a row at a time, a word a
 /// lane.
 void KernelLowering::unstageWords(StoreOp op, int64_t colDim, Value rows,
                                   int64_t panel) {
   int64_t cols = op.getFrag().getType().getCols();
   llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
-  lane = refreshed(lane);
-  warp = refreshed(warp);
-  Value symbolRows = op.getRows() ? get(op.getRows()) : Value();
-  Values symbols = refreshedAll(op.getCoordinates());
-  Value end = arith::MinSIOp::create(b, loc, getSize(op.getView(), colDim),
-                                     constant(cols));
-  Value warpRow = mul(andi(warp, constant(3)), 16);
-  Block *loop = newBlock(i32), *done = newBlock();
-  branch(loop, constant(0));
-  at(loop);
-  Value row = loop->getArgument(0);
-  Access access = getAccess(op.getView(), op.getMap(), symbols, symbolRows,
-                            add(warpRow, row), constant(0));
-  Value address = LLVM::PtrToIntOp::create(
-      b, loc, i64, elementPointer(op.getView(), access.offset));
+  OwnRows own = findOwnRows(op, colDim);
+  beginOwnRow(op, own);
   // Of an odd row, the first word is half another's.
-  Value odd = isOdd(address);
+  Value odd = isOdd(own.address);
   Value low = arith::SubIOp::create(b, loc, mul(lane, 4), odd);
-  Values words = loadWords(rows, row, low, panelCount(cols), panel);
-  Value to = add(andi(address, constant(-4, i64)),
+  Values words = loadWords(rows, own.row, low, panelCount(cols), panel);
+  Value to = add(andi(own.address, constant(-4, i64)),
                  Value(arith::ExtUIOp::create(b, loc, i64, mul(lane, 4))));
-  storeWords(to, words, arith::ShRSIOp::create(b, loc, low, constant(1)), end,
-             access.inBounds);
-  Value next = add(row, 1);
-  branchAgain(compare(arith::CmpIPredicate::slt, next, constant(16)), loop,
-              next, done);
-  at(done);
+  storeWords(to, words, arith::ShRSIOp::create(b, loc, low, constant(1)),
+             own.end, own.access.inBounds);
+  endOwnRow(own);
 }
 
 /// Every 32nd word of a row from `address` on, which has the elements `first`
@@ -3124,33 +3153,20 @@ void KernelLowering::unstageElements(StoreOp op, int64_t colDim, Value rows,
                                      int64_t panel, Value pairs) {
   int64_t cols = op.getFrag().getType().getCols();
   llvm::SaveAndRestore keepLane(lane), keepWarp(warp);
-  lane = refreshed(lane);
-  warp = refreshed(warp);
-  Value symbolRows = op.getRows() ? get(op.getRows()) : Value();
-  Values symbols = refreshedAll(op.getCoordinates());
-  Value end = arith::MinSIOp::create(b, loc, getSize(op.getView(), colDim),
-                                     constant(cols));
-  Value warpRow = mul(andi(warp, constant(3)), 16);
+  OwnRows own = findOwnRows(op, colDim);
   Value first = mul(lane, 2);
   Value step = mul(getStride(op.getView(), colDim), 2);
   Value all = arith::ExtUIOp::create(b, loc, i32, pairs);
-  Block *loop = newBlock(i32), *done = newBlock();
-  branch(loop, constant(0));
-  at(loop);
-  Value row = loop->getArgument(0);
-  Access access = getAccess(op.getView(), op.getMap(), symbols, symbolRows,
-                            add(warpRow, row), constant(0));
-  Value address = LLVM::PtrToIntOp::create(
-      b, loc, i64, elementPointer(op.getView(), access.offset));
+  beginOwnRow(op, own);
   Value inner = arith::XOrIOp::create(b, loc, mul(lane, 4),
-                                      mul(andi(row, constant(7)), 16));
-  Value from = add(add(rows, mul(row, kPanelBytes)), inner);
+                                      mul(andi(own.row, constant(7)), 16));
+  Value from = add(add(rows, mul(own.row, kPanelBytes)), inner);
   for (int64_t p = 0; p < panelCount(cols); ++p) {
     Value col = add(first, p * kPanelColumns);
-    Value to = add(address, mul(extend(col), step));
+    Value to = add(own.address, mul(extend(col), step));
     Value left = arith::SelectOp::create(
-        b, loc, access.inBounds, arith::SubIOp::create(b, loc, end, col),
-        constant(0));
+        b, loc, own.access.inBounds,
+        arith::SubIOp::create(b, loc, own.end, col), constant(0));
     assembly("{\n.reg .pred l, h, both;\n.reg .b32 w;\n.reg .b16 x, y;\n"
              ".reg .b64 t;\nld.shared.b32 w, [$0+" +
                  std::to_string(p * panel) +
@@ -3161,10 +3177,7 @@ void KernelLowering::unstageElements(StoreOp op, int64_t colDim, Value rows,
                  "@h st.global.b16 [t], y;\nDONE:\n}",
              "r,l,l,r,r", {}, {from, to, step, left, all});
   }
-  Value next = add(row, 1);
-  branchAgain(compare(arith::CmpIPredicate::slt, next, constant(16)), loop,
-              next, done);
-  at(done);
+  endOwnRow(own);
 }
 
 /// Each warp exchanges the elements of its own 16 rows. `wide` says whether

@@ -378,6 +378,7 @@ private:
   LogicalResult emitProducerBlock(Role &role, Block &block);
   bool followsFirstKeys(const Copy &copy);
   Value isReadOnce(Role &role, const Range &range);
+  scf::IfOp ifAnyKeys(const Range &range, ValueRange values);
   LogicalResult emitFirstKeys(Role &role, ArrayRef<Copy *> late, Value key,
                               Range &range);
   LogicalResult emitProducerLoop(Role &role, ArrayRef<Copy *> late);
@@ -1606,19 +1607,26 @@ LogicalResult Scheduler::emitProducerBlock(Role &role, Block &block) {
   return success();
 }
 
+/// What follows is for a range with keys; without any, `values` are the
+/// results.
+scf::IfOp Scheduler::ifAnyKeys(const Range &range, ValueRange values) {
+  Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
+                                    range.begin, range.end);
+  auto choice =
+      scf::IfOp::create(b, loc, values.getTypes(), any, /*withElse=*/true);
+  b.setInsertionPointToStart(choice.elseBlock());
+  scf::YieldOp::create(b, loc, values);
+  b.setInsertionPointToStart(choice.thenBlock());
+  return choice;
+}
+
 /// The copies of the first block, that at `key`, then `late`. Gives the rest.
 LogicalResult Scheduler::emitFirstKeys(Role &role, ArrayRef<Copy *> late,
                                        Value key, Range &range) {
-  SmallVector<Value> cursors = getCursors(role, /*inLoop=*/true);
-  Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
-                                    range.begin, range.end);
-  SmallVector<Type> types(ValueRange(cursors).getTypes());
-  auto choice = scf::IfOp::create(b, loc, types, any, /*withElse=*/true);
+  scf::IfOp choice;
   {
     OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(choice.elseBlock());
-    scf::YieldOp::create(b, loc, cursors);
-    b.setInsertionPointToStart(choice.thenBlock());
+    choice = ifAnyKeys(range, getCursors(role, /*inLoop=*/true));
     role.map.map(loop.getKey(), key);
     if (failed(emitProducerBlock(role, *loop.getBody())))
       return failure();
@@ -2496,15 +2504,8 @@ LogicalResult Scheduler::emitOverlapLoop(Role &role, Range range) {
     inits.push_back(getInit(role, init, arg));
   size_t count = inits.size();
   llvm::append_range(inits, getCursors(role, /*inLoop=*/true));
-  Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
-                                    range.begin, range.end);
-  SmallVector<Type> types(ValueRange(inits).getTypes());
-  auto choice = scf::IfOp::create(b, loc, types, any, /*withElse=*/true);
   OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(choice.elseBlock());
-  scf::YieldOp::create(b, loc, inits);
-  b.setInsertionPointToStart(choice.thenBlock());
-
+  scf::IfOp choice = ifAnyKeys(range, inits);
   for (auto [arg, value] : llvm::zip(loop.getIterArgs(), inits))
     role.map.map(arg, value);
   SmallVector<Value> carried;

@@ -47,10 +47,8 @@ def build(args, library, score, d, any_layout):
 def launcher(program, tensors, padding, n):
     q, k, v = (padded(x, padding) for x in tensors)
     output = torch.empty_like(tensors[0])
-    values = {"query": q, "key": k, "value": v, "output": output,
-              "bias": -math.log(n)}
-    names = [a["name"] for a in program.arguments]
-    return program.bind(**{x: values[x] for x in names}), output
+    return program.bind_of(query=q, key=k, value=v, output=output,
+                           bias=-math.log(n)), output
 
 
 def measure(args, library, score, d, n):

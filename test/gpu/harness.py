@@ -82,6 +82,11 @@ class Program:
     def arguments(self):
         return self.description["arguments"]
 
+    def bind_of(self, **values):
+        """`bind` to those of these values that the program takes."""
+        return self.bind(**{a["name"]: values[a["name"]]
+                            for a in self.arguments})
+
     def bind(self, **values):
         """A closure that launches on the current stream."""
         names = [a["name"] for a in self.arguments]
