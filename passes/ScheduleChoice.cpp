@@ -440,7 +440,7 @@ ScheduleAttr splitSm90a(MLIRContext *context, const ScheduleProblem &p) {
 
 int64_t attnc::tile::getWidestSlice(int64_t blockN) {
   int64_t slice = 40;
-  while (blockN % slice)
+  while (slice && blockN % slice)
     slice -= 8;
   return slice;
 }

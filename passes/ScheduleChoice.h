@@ -80,9 +80,9 @@ inline constexpr int64_t kLeastBlocks = 2;
 /// The names `chooseSchedule` accepts.
 bool isKnownTarget(llvm::StringRef target);
 
-/// Columns that one speculation on sm_90a decides on, of `blockN`. The guards
-/// of two slices are on their way while one is decided on: wide slices need
-/// registers, narrow ones branch more.
+/// Columns that one speculation on sm_90a decides on, of `blockN`; 0 if that is
+/// no multiple of 8. The guards of two slices are on their way while one is
+/// decided on: wide slices need registers, narrow ones branch more.
 int64_t getWidestSlice(int64_t blockN);
 
 /// What was measured to be the fastest, else the cost model's. `target` must be
