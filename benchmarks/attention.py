@@ -294,6 +294,16 @@ def warm_up(launch, seconds):
         torch.cuda.synchronize()
 
 
+def run_twice(launch, output, label):
+    """Both times the same bits."""
+    launch()
+    torch.cuda.synchronize()
+    first = output.clone()
+    launch()
+    torch.cuda.synchronize()
+    assert torch.equal(first, output), f"two runs of {label} differ"
+
+
 def in_turn(names, passes):
     """All names once a pass, each pass beginning with another."""
     names = list(names)
