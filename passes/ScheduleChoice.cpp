@@ -96,8 +96,7 @@ int64_t narrowestOfThree(const ScheduleProblem &p) {
 }
 
 /// Threads that copy fill four slots at once, which want to be others than
-/// those that are read: of at most this many keys, if that makes room for a
-/// third stage.
+/// those that are read: a third stage is worth blocks down to this many keys.
 constexpr int64_t kNarrowestOfThreads = 48;
 
 /// As many stages as fit, up to four, beside `slots` slots for queries; 1 if
@@ -380,26 +379,51 @@ ScheduleAttr chooseSm90aGradients(MLIRContext *context,
 /// Shared memory of each of two thread blocks on a multiprocessor.
 constexpr int64_t kHalf = (228 * 1024) / 2 - 2 * 1024;
 
-/// What two thread blocks leave each other in registers, see splitSm90a; of one
-/// the second has the budget of two consumers.
-ScheduleAttr fewItemsSm90a(MLIRContext *context, const ScheduleProblem &p) {
-  bool isWide = std::max(p.headDim, p.valueHeadDim) > 64;
-  int64_t blockN = isWide ? 64 : 128;
-  auto bytes = [&](int64_t stages) {
-    return sm90Bytes(p, kRowsPerConsumer, blockN, stages);
-  };
-  bool fitsTwice = p.valueHeadDim <= 192 && bytes(2) <= kHalf;
-  int64_t resident = fitsTwice ? 2 : 1, registers = p.cooperative ? 112 : 128;
-  if (!fitsTwice) {
-    registers = sm90RegisterBudget(p, /*consumers=*/2);
-    for (blockN = 128; blockN > 16 && bytes(2) > kSharedMemory;)
-      blockN -= 16;
-  }
+/// Keys of a block for 64 rows, with which two thread blocks should fit on an
+/// SM: one waits while the other computes.
+int64_t blockNOfTwo(const ScheduleProblem &p) {
+  return std::max(p.headDim, p.valueHeadDim) <= 64 ? 128 : 64;
+}
+
+/// Whether they do. The sums of one product must fit in the registers that two
+/// leave each other.
+bool fitsTwice(const ScheduleProblem &p, int64_t blockN) {
+  return p.valueHeadDim <= 192 &&
+         sm90Bytes(p, kRowsPerConsumer, blockN, /*stages=*/2) <= kHalf;
+}
+
+/// `blockN`, or fewer keys for which so many registers are enough.
+int64_t narrowForRegisters(const ScheduleProblem &p, int64_t blockN,
+                           int64_t registers) {
   while (blockN > 16 && sm90Registers(p, blockN) > registers)
     blockN -= 16;
-  int64_t budget = fitsTwice ? kHalf : kSharedMemory, stages = 2;
-  while (stages < 4 && bytes(stages + 1) <= budget)
+  return blockN;
+}
+
+/// As many stages beside 64 rows as fit, of 2 to `most`.
+int64_t stagesOfOne(const ScheduleProblem &p, int64_t blockN, bool isHalf,
+                    int64_t most) {
+  int64_t budget = isHalf ? kHalf : kSharedMemory, stages = 2;
+  while (stages < most &&
+         sm90Bytes(p, kRowsPerConsumer, blockN, stages + 1) <= budget)
     ++stages;
+  return stages;
+}
+
+/// One thread block on an SM has the registers of two consumers.
+ScheduleAttr fewItemsSm90a(MLIRContext *context, const ScheduleProblem &p) {
+  int64_t blockN = blockNOfTwo(p);
+  bool isHalf = fitsTwice(p, blockN);
+  int64_t resident = isHalf ? 2 : 1, registers = p.cooperative ? 112 : 128;
+  if (!isHalf) {
+    registers = sm90RegisterBudget(p, /*consumers=*/2);
+    blockN = 128;
+    while (blockN > 16 &&
+           sm90Bytes(p, kRowsPerConsumer, blockN, 2) > kSharedMemory)
+      blockN -= 16;
+  }
+  blockN = narrowForRegisters(p, blockN, registers);
+  int64_t stages = stagesOfOne(p, blockN, isHalf, /*most=*/4);
   auto schedule = ScheduleAttr::get(context, kRowsPerConsumer, blockN, 1,
                                     stages, Order::Overlap, false, false, false,
                                     1, getWidestSlice(blockN), /*staged=*/true);
@@ -407,22 +431,13 @@ ScheduleAttr fewItemsSm90a(MLIRContext *context, const ScheduleProblem &p) {
 }
 
 ScheduleAttr splitSm90a(MLIRContext *context, const ScheduleProblem &p) {
-  // Two thread blocks on an SM: one waits while the other computes.
-  int64_t blockN = std::max(p.headDim, p.valueHeadDim) <= 64 ? 128 : 64;
-  auto bytes = [&](int64_t stages) {
-    return sm90Bytes(p, kRowsPerConsumer, blockN, stages);
-  };
-  // The sums of one product must fit in the registers that two leave.
-  bool fitsTwice = p.valueHeadDim <= 192 && bytes(2) <= kHalf;
-  int64_t resident = fitsTwice ? 2 : 1;
+  int64_t blockN = blockNOfTwo(p);
+  bool isHalf = fitsTwice(p, blockN);
+  int64_t resident = isHalf ? 2 : 1;
   // Rows of several heads are not what a bulk copy reads.
-  bool copiesByThreads = p.cooperative || (p.hasGroups && fitsTwice);
-  int64_t registers = copiesByThreads ? 152 : 200;
-  while (blockN > 16 && sm90Registers(p, blockN) > registers)
-    blockN -= 16;
-  int64_t budget = resident == 2 ? kHalf : kSharedMemory, stages = 2;
-  while (stages < 6 && bytes(stages + 1) <= budget)
-    ++stages;
+  bool copiesByThreads = p.cooperative || (p.hasGroups && isHalf);
+  blockN = narrowForRegisters(p, blockN, copiesByThreads ? 152 : 200);
+  int64_t stages = stagesOfOne(p, blockN, isHalf, /*most=*/6);
   // Beside a softmax the next product is started: 2 to 7 % at head dims 64 and
   // 128. Without maxima of rows it gains 2 % at 128, and at 64 nothing where
   // many key heads keep the GPU busy.

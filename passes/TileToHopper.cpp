@@ -15,8 +15,7 @@
 //   that the loop carries, the first is the rest. The products of the next
 //   block's first stage are started before the products of this block's
 //   second stage are waited for, so elementwise work runs beside them.
-// - Order `two_tiles` has the same stages of two blocks at a time: each group
-// of
+// - Order `two_tiles` has the same stages of two blocks at a time: a group of
 //   products is the second stage of one block and the first of the block two
 //   further on, and is in flight during the elementwise work of the block
 //   between, whose group comes next. Only for full blocks, and only where the
@@ -378,7 +377,7 @@ private:
   LogicalResult emitProducerBlock(Role &role, Block &block);
   bool followsFirstKeys(const Copy &copy);
   Value isReadOnce(Role &role, const Range &range);
-  scf::IfOp ifAnyKeys(const Range &range, ValueRange values);
+  scf::IfOp ifAnyKeys(Value begin, Value end, ValueRange values);
   LogicalResult emitFirstKeys(Role &role, ArrayRef<Copy *> late, Value key,
                               Range &range);
   LogicalResult emitProducerLoop(Role &role, ArrayRef<Copy *> late);
@@ -393,6 +392,8 @@ private:
   LogicalResult checkPairs();
   void holdSlots(Role &role, ArrayRef<Started> started,
                  SmallVectorImpl<HeldSlot> &slots);
+  LogicalResult startDots(Role &role, ArrayRef<Operation *> ops,
+                          SmallVectorImpl<Started> &started);
   FailureOr<StartedBlock> startBlock(Role &role, Value key);
   LogicalResult finishBlock(Role &role, Value key, ValueRange products,
                             SmallVectorImpl<Value> &args,
@@ -1607,11 +1608,11 @@ LogicalResult Scheduler::emitProducerBlock(Role &role, Block &block) {
   return success();
 }
 
-/// What follows is for a range with keys; without any, `values` are the
+/// What follows is for keys in [begin, end); without any, `values` are the
 /// results.
-scf::IfOp Scheduler::ifAnyKeys(const Range &range, ValueRange values) {
-  Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt,
-                                    range.begin, range.end);
+scf::IfOp Scheduler::ifAnyKeys(Value begin, Value end, ValueRange values) {
+  Value any =
+      arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, begin, end);
   auto choice =
       scf::IfOp::create(b, loc, values.getTypes(), any, /*withElse=*/true);
   b.setInsertionPointToStart(choice.elseBlock());
@@ -1626,7 +1627,8 @@ LogicalResult Scheduler::emitFirstKeys(Role &role, ArrayRef<Copy *> late,
   scf::IfOp choice;
   {
     OpBuilder::InsertionGuard guard(b);
-    choice = ifAnyKeys(range, getCursors(role, /*inLoop=*/true));
+    choice =
+        ifAnyKeys(range.begin, range.end, getCursors(role, /*inLoop=*/true));
     role.map.map(loop.getKey(), key);
     if (failed(emitProducerBlock(role, *loop.getBody())))
       return failure();
@@ -1679,7 +1681,7 @@ LogicalResult Scheduler::emitProducerLoop(Role &role, ArrayRef<Copy *> late) {
   b.setInsertionPointToStart(each.getBody());
   setCursors(role, each.getRegionIterArgs(), /*inLoop=*/true);
   Value key = each.getInductionVar();
-  if (beginsWithLast()) {
+  if (lastKey) {
     Value isFirst =
         arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, key, first);
     Value earlier = arith::SubIOp::create(b, loc, key, range.step);
@@ -2499,13 +2501,11 @@ LogicalResult Scheduler::emitLast(Role &role, Value key, ValueRange carried,
 }
 
 LogicalResult Scheduler::emitOverlapLoop(Role &role, Range range) {
-  SmallVector<Value> inits;
-  for (auto [init, arg] : llvm::zip(loop.getInits(), loop.getIterArgs()))
-    inits.push_back(getInit(role, init, arg));
+  SmallVector<Value> inits = getInits(role);
   size_t count = inits.size();
   llvm::append_range(inits, getCursors(role, /*inLoop=*/true));
   OpBuilder::InsertionGuard guard(b);
-  scf::IfOp choice = ifAnyKeys(range, inits);
+  scf::IfOp choice = ifAnyKeys(range.begin, range.end, inits);
   for (auto [arg, value] : llvm::zip(loop.getIterArgs(), inits))
     role.map.map(arg, value);
   SmallVector<Value> carried;
@@ -2618,22 +2618,32 @@ void Scheduler::giveBack(ArrayRef<HeldSlot> slots) {
     hopper::ReleaseOp::create(b, loc, slot.ring, slot.cursor);
 }
 
-/// Starts the first products of the block at `key`, without a commit.
-FailureOr<StartedBlock> Scheduler::startBlock(Role &role, Value key) {
-  StartedBlock block;
-  block.key = key;
-  beginBlock(role, key, /*isFull=*/true);
-  for (Operation *op : splitStage(/*first=*/true).start) {
+/// Starts the products among `ops`. Where they are read meanwhile, by others
+/// that add to them, they are still in flight.
+LogicalResult Scheduler::startDots(Role &role, ArrayRef<Operation *> ops,
+                                   SmallVectorImpl<Started> &started) {
+  for (Operation *op : ops) {
     if (isScalar(op))
       b.clone(*op, role.map);
     auto dot = dyn_cast<tile::DotOp>(op);
     if (!dot)
       continue;
-    FailureOr<Started> started = startDot(role, dot);
-    if (failed(started))
+    FailureOr<Started> product = startDot(role, dot);
+    if (failed(product))
       return failure();
-    block.products.push_back(*started);
+    role.map.map(dot.getResult(), product->pending);
+    started.push_back(*product);
   }
+  return success();
+}
+
+/// Starts the first products of the block at `key`, without a commit.
+FailureOr<StartedBlock> Scheduler::startBlock(Role &role, Value key) {
+  StartedBlock block;
+  block.key = key;
+  beginBlock(role, key, /*isFull=*/true);
+  if (failed(startDots(role, splitStage(/*first=*/true).start, block.products)))
+    return failure();
   holdSlots(role, block.products, block.slots);
   return block;
 }
@@ -2687,18 +2697,8 @@ Scheduler::addBlock(Role &role, Value key, ValueRange crossed,
   for (auto [value, bound] : llvm::zip(crossing, crossed))
     role.map.map(value, bound);
   SmallVector<Started> all;
-  for (Operation *op : getOps(/*first=*/false)) {
-    if (isScalar(op))
-      b.clone(*op, role.map);
-    auto dot = dyn_cast<tile::DotOp>(op);
-    if (!dot)
-      continue;
-    FailureOr<Started> started = startDot(role, dot);
-    if (failed(started))
-      return failure();
-    role.map.map(dot.getResult(), started->pending);
-    all.push_back(*started);
-  }
+  if (failed(startDots(role, getOps(/*first=*/false), all)))
+    return failure();
   holdSlots(role, all, slots);
   for (auto [index, value] : llvm::enumerate(loop.getYielded()))
     if (secondArgs[index])
@@ -2805,14 +2805,8 @@ FailureOr<SmallVector<Value>> Scheduler::emitPairs(Role &role, Value begin,
                                                    SmallVector<Value> carried) {
   size_t count = loop.getIterArgs().size();
   Stage outside = role;
-  Value any =
-      arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, begin, end);
-  SmallVector<Type> types(ValueRange(carried).getTypes());
-  auto choice = scf::IfOp::create(b, loc, types, any, /*withElse=*/true);
   OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(choice.elseBlock());
-  scf::YieldOp::create(b, loc, carried);
-  b.setInsertionPointToStart(choice.thenBlock());
+  scf::IfOp choice = ifAnyKeys(begin, end, carried);
   SmallVector<Value> args(ArrayRef(carried).take_front(count));
   SmallVector<Value> crossed, waiting;
   if (failed(emitFirstPair(role, begin, args, crossed, waiting)))
