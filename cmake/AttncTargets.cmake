@@ -78,12 +78,13 @@ function(attnc_tablegen)
   add_public_tablegen_target(${ARG_TARGET})
 endfunction()
 
-# attnc_glob(variable pattern): the matching files of this folder. A new one
-# changes the folder, which makes CMake run again. (CONFIGURE_DEPENDS would do
-# it, too, but with it there is always something to do for ninja.)
+# attnc_glob(variable pattern): the matching files. A new one changes its
+# folder, which makes CMake run again. (CONFIGURE_DEPENDS would do it, too, but
+# with it there is always something to do for ninja.)
 function(attnc_glob variable pattern)
-  set_property(DIRECTORY APPEND PROPERTY
-    CMAKE_CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}")
+  cmake_path(ABSOLUTE_PATH pattern OUTPUT_VARIABLE path)
+  cmake_path(GET path PARENT_PATH folder)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${folder}")
   file(GLOB files RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" "${pattern}")
   set(${variable} "${files}" PARENT_SCOPE)
 endfunction()
