@@ -89,9 +89,14 @@ def _vmap(info, in_dims, text, q, k, v, tensors, scalars):
     arrays = _fold.fold(spec, info.batch_size, [q, k, v] + tensors,
                         list(in_dims[1:4]) + list(in_dims[4]), torch.movedim,
                         torch.broadcast_to, torch.reshape)
-    results = _op(text, *arrays[:3], arrays[3:], scalars)
-    return [x.unflatten(0, (info.batch_size, -1)) for x in results], [
-        0] * len(results)
+    return _unfolded(info, _op(text, *arrays[:3], arrays[3:], scalars))
+
+
+def _unfolded(info, results):
+    """The mapped dim as one of its own again, and where it is."""
+    n = info.batch_size
+    return tuple(x.unflatten(0, (n, x.shape[0] // max(n, 1)))
+                 for x in results), (0,) * len(results)
 
 
 # The gradients: `saved` is a softmax's output and LSE, and the gradient of that
@@ -128,6 +133,57 @@ torch.library.register_fake("attnc::backward", _fake_backward, lib=_library)
 _backward_op = torch.ops.attnc.backward.default
 
 torch.library.register_vmap("attnc::forward", _vmap, lib=_library)
+
+
+def _vmap_backward(info, in_dims, text, q, k, v, rest, scalars, saved, doutput):
+    """One after the other: what they share has a gradient for each."""
+    operands = (q, k, v, rest, saved, doutput)
+    dims = in_dims[1:5] + in_dims[6:]
+    found = []
+    for at in range(info.batch_size):
+        q, k, v, rest, saved, doutput = (
+            [_taken(*each, at) for each in zip(x, dim)]
+            if isinstance(x, list) else _taken(x, dim, at)
+            for x, dim in zip(operands, dims))
+        found.append(_backward_op(text, q, k, v, rest, scalars, saved, doutput))
+    return [torch.stack(each) for each in zip(*found)], [0] * len(found[0])
+
+
+def _taken(x, dim, at):
+    return x if dim is None else x.select(dim, at)
+
+
+torch.library.register_vmap("attnc::backward", _vmap_backward, lib=_library)
+
+
+def _without_autograd(op):
+    """Gradients are those of the functions below. A trace of torch.compile does
+    not see that torch.func wants one: no zeros then."""
+    def run(keys, *operands):
+        if _grad_enabled() and _needs_grad(_flat(operands)):
+            raise NotImplementedError(
+                f"{op}: no gradient of the op itself. Of torch.func's "
+                "transforms, torch.compile does not see which gradients they "
+                "want of attention: compile what is inside of grad or vjp, or "
+                "take gradients with .backward(); of the op, call "
+                "attnc.attention")
+        with _C._AutoDispatchBelowAutograd():
+            return op.redispatch(keys & _C._after_autograd_keyset, *operands)
+
+    return run
+
+
+def _flat(operands):
+    for x in operands:
+        if isinstance(x, (list, tuple)):
+            yield from x
+        else:
+            yield x
+
+
+for _one in (_op, _backward_op):
+    _library.impl(_one.name(), _without_autograd(_one), "Autograd",
+                  with_keyset=True)
 
 
 # --- running ------------------------------------------------------------------
@@ -252,7 +308,10 @@ def _run(text, q, k, v, rest):
     operands = (q, k, v) + rest
     if not is_compiling() and _forward_mode._current_level >= 0:
         _refuse_tangents(operands)
-    if _grad_enabled() and _needs_grad(operands):
+    # Which gradients are wanted at other levels of torch.func, tensors of this
+    # one do not say.
+    if _grad_enabled() and (_needs_grad(operands) or (
+            not is_compiling() and _transforms() is not None)):
         return _with_grad(text, operands)
     if not q.is_meta and _is_plain(operands):
         return _execute(_spec.of(text), operands)
@@ -305,13 +364,13 @@ def _forward_results(text, scalars, q, k, v, tensors):
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def _keep(ctx, backward_text, scalars, operands, results):
-    ctx.text, ctx.scalars, ctx.count = backward_text, scalars, len(operands)
+def _keep(ctx, training, through_lse, scalars, operands, results):
+    ctx.text, ctx.training, ctx.scalars = None, training, scalars
+    ctx.count, ctx.through_lse = len(operands), through_lse
     # A softmax's backward needs its output and LSE, that of an epilogue what
     # is before it: results of the program, of which some have a gradient.
-    ctx.through_lse = _through_lse(backward_text)
     if isinstance(results, tuple):
-        has_epilogue = _has_epilogue(backward_text)
+        has_epilogue = _has_epilogue(training)
         ctx.output = -1 if has_epilogue else 0
         ctx.mark_non_differentiable(*_without_gradient(
             results, has_epilogue, ctx.through_lse))
@@ -320,6 +379,16 @@ def _keep(ctx, backward_text, scalars, operands, results):
     else:
         ctx.output = 0
         ctx.save_for_backward(*operands)
+
+
+@_spec.constant
+def _backward_text(training, needed, through_lse):
+    """Not what requires_grad says: under a transform of torch.func another
+    level may want that gradient."""
+    names = ("query", "key", "value") + _tensor_names(training)
+    return _spec.backward(training, tuple(
+        name for name, is_needed in zip(names, needed) if is_needed),
+        through_lse)
 
 
 def _without_gradient(results, has_epilogue, through_lse):
@@ -338,22 +407,24 @@ def _backward_results(ctx, *doutputs):
     run = _gradients
     if not is_compiling() and _grad_enabled():
         run = _Gradients.apply  # which has no gradient itself, and says so
-    found = iter(run(ctx.text, ctx.scalars, ctx.count, doutput, *tensors))
     needs = ctx.needs_input_grad
     others = len(needs) - ctx.count  # what is no tensor comes first
+    text = ctx.text or _backward_text(ctx.training, needs[others:],
+                                      ctx.through_lse)
+    found = iter(run(text, ctx.scalars, ctx.count, doutput, *tensors))
     gradients = [next(found).view(x.shape) if needed else None
                  for x, needed in zip(tensors, needs[others:])]
     return (None,) * others + tuple(gradients)
 
 
 class _Attention(torch.autograd.Function):
-    """(forward's text, backward's text, numbers, q, k, v, tensors) -> results.
-    """
+    """(text, whether the LSE has a gradient, numbers, q, k, v, tensors) ->
+    results."""
 
     @staticmethod
-    def forward(ctx, text, backward_text, scalars, q, k, v, *tensors):
+    def forward(ctx, text, through_lse, scalars, q, k, v, *tensors):
         results = _forward_results(text, scalars, q, k, v, tensors)
-        _keep(ctx, backward_text, scalars, (q, k, v) + tensors, results)
+        _keep(ctx, text, through_lse, scalars, (q, k, v) + tensors, results)
         return results
 
     backward = staticmethod(_backward_results)
@@ -363,15 +434,27 @@ class _TransformedAttention(torch.autograd.Function):
     """The same in the form that torch.func needs, which costs 9 us more."""
 
     @staticmethod
-    def forward(text, backward_text, scalars, q, k, v, *tensors):
+    def forward(text, through_lse, scalars, q, k, v, *tensors):
         return _forward_results(text, scalars, q, k, v, tensors)
 
     @staticmethod
     def setup_context(ctx, inputs, results):
-        _, backward_text, scalars, *operands = inputs
-        _keep(ctx, backward_text, scalars, tuple(operands), results)
+        text, through_lse, scalars, *operands = inputs
+        _keep(ctx, text, through_lse, scalars, tuple(operands), results)
 
     backward = staticmethod(_backward_results)
+
+    @staticmethod
+    def vmap(info, in_dims, text, through_lse, scalars, *operands):
+        folded = _fold.fold(_spec.of(text), info.batch_size, list(operands),
+                            in_dims[3:], torch.movedim, torch.broadcast_to,
+                            torch.reshape)
+        results = _TransformedAttention.apply(text, through_lse, scalars,
+                                              *folded)
+        if not isinstance(results, tuple):
+            (result,), _ = _unfolded(info, [results])
+            return result, 0
+        return _unfolded(info, results)
 
 
 def _gradients(text, scalars, count, doutput, *tensors):
@@ -397,6 +480,16 @@ class _Gradients(torch.autograd.Function):
         raise NotImplementedError(
             "attnc has first-order gradients only; use "
             "attnc.reference.attention for the second")
+
+    @staticmethod
+    def vmap(info, in_dims, text, scalars, count, *tensors):
+        """One after the other: what they share has a gradient for each."""
+        found = [_Gradients.apply(text, scalars, count, *(
+            x if dim is None else x.select(dim, at)
+            for x, dim in zip(tensors, in_dims[3:])))
+            for at in range(info.batch_size)]
+        results = tuple(torch.stack(each) for each in zip(*found))
+        return results, (0,) * len(results)
 
 
 # Plain tensors take a shorter way, on which all that their operands do not
@@ -515,25 +608,15 @@ def _with_grad(text, operands):
     q, k, v, *rest = operands
     tensors, scalars = _parts(q, rest)
     slots = _tensor_names(text)
-    names = ()
-    if q.requires_grad:
-        names += ("query",)
-    if k.requires_grad:
-        names += ("key",)
-    if v.requires_grad:
-        names += ("value",)
     for at, name in enumerate(slots):
         x = tensors[at]
         tensors[at] = _narrowed(text, name, _converted(name, x), q, k, v)
-        if x.requires_grad:
-            names += (name,)
     training = _spec.for_training(text)
-    backward = _spec.backward(text, names, _wants_lse(text))
     function = _Attention
     if not is_compiling() and _transforms() is not None:
         function = _TransformedAttention
-    results = function.apply(training, backward, tuple(scalars), q, k, v,
-                             *tensors)
+    results = function.apply(training, _wants_lse(text), tuple(scalars), q, k,
+                             v, *tensors)
     if isinstance(results, tuple):
         return _returned(results, _has_epilogue(training), _wants_lse(text))
     return results
@@ -548,11 +631,6 @@ def _tensor_names(text):
 @_spec.constant
 def _wants_lse(text):
     return _spec.of(text).lse
-
-
-@_spec.constant
-def _through_lse(text):
-    return _spec.of(text).lse_gradient
 
 
 @_spec.constant

@@ -10,7 +10,29 @@ from . import scores
 from ._frontend import sigmoid_attention
 
 
-class SigmoidAttention(nn.Module):
+class _Exact(nn.Module):
+    """Tensors of the names in `exact` keep their digits where a module becomes
+    one of bf16 or f16."""
+
+    exact: tuple[str, ...] = ()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        before = {name: x.detach() for name in self.exact
+                  if (x := getattr(self, name)) is not None}
+        gradients = {name: x.grad.detach() for name in before
+                     if (x := getattr(self, name)).grad is not None}
+        super()._apply(fn, recurse)
+        for name, x in before.items():
+            after = getattr(self, name)
+            if after.dtype.itemsize < x.dtype.itemsize:
+                after.grad = None
+                after.data = x.to(after.device)
+                if name in gradients:
+                    after.grad = gradients[name].to(after.device)
+        return self
+
+
+class SigmoidAttention(_Exact):
     """Multi-head self-attention with sigmoid weights and a cache for decoding.
 
     x of shape (B, S, dim) goes to (B, S, dim). `max_seq_len` is the key length
@@ -23,7 +45,12 @@ class SigmoidAttention(nn.Module):
     hybrid_norm: an RMS norm of the output before the projection.
     rope: a function (x, positions) -> x for queries and keys of shape
         (B, S, H, D); `Rope` is one. alibi: one slope a head.
+
+    The bias and the slopes stay f32 whatever type the module gets: a learning
+    rate is less than a digit of -ln n in bf16.
     """
+
+    exact = "bias", "slopes"
 
     def __init__(self, dim: int, num_heads: int, *, max_seq_len: int,
                  num_kv_heads: int | None = None, head_dim: int | None = None,
@@ -136,9 +163,14 @@ class Cache:
         return self.k[:, :end], self.v[:, :end]
 
 
-class Rope(nn.Module):
+class Rope(_Exact):
     """Rotary positions: pairs (x_i, x_{i + D/2}) turn by position / base^(2i/D).
+
+    The frequencies stay f32 whatever type the module gets: at position 1000 an
+    angle of a bf16 frequency would be off by 2.
     """
+
+    exact = "frequencies",
 
     def __init__(self, head_dim: int, base: float = 10000.0) -> None:
         super().__init__()

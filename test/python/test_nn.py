@@ -23,11 +23,31 @@ def test_token_by_token_equals_the_full_forward(arguments):
         module(x[:, :1], cache=cache)
 
 
+@pytest.mark.parametrize("cast", [
+    lambda module: module.bfloat16(), lambda module: module.half().float(),
+    lambda module: module.to("meta", torch.half)],
+    ids=["bf16", "and back", "meta"])
+def test_a_cast_leaves_bias_slopes_and_frequencies(cast):
+    module = nn.SigmoidAttention(96, 6, max_seq_len=777, alibi=True,
+                                 rope=nn.Rope(16))
+
+    def exact():
+        return module.bias, module.slopes, module.rope.frequencies
+
+    digits = [x.detach().clone() for x in exact()]
+    cast(module)
+    for x, old in zip(exact(), digits):
+        assert x.dtype == torch.float32
+        assert x.is_meta or torch.equal(x, old)
+
+
 def test_bias_is_stored_and_f32():
     module = nn.SigmoidAttention(64, 4, max_seq_len=1000, dtype=torch.bfloat16)
     assert module.bias.dtype == torch.float32
     assert abs(module.bias[0].item() + 6.9077553) < 1e-6
     assert isinstance(module.bias, torch.nn.Parameter)
+    module(torch.ones(1, 2, 64, dtype=torch.bfloat16)).sum().backward()
+    assert module.half().bias.grad.dtype == torch.float32
     fixed = nn.SigmoidAttention(64, 4, max_seq_len=1000, bias="buffer")
     assert "bias" in dict(fixed.named_buffers())
     with pytest.raises(ValueError, match="'bias'"):

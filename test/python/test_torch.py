@@ -225,6 +225,61 @@ def test_vmap():
             many[n], k, v, bias=bias[n], kv_len=lengths[n]))
 
 
+def test_vmap_has_gradients():
+    q, k, v = [x.requires_grad_() for x in tensors()]
+    bias = torch.zeros(4, requires_grad=True)
+    many = torch.stack([q, 2 * q]).detach().requires_grad_()
+    operands = many, k, v, bias
+
+    def attend(q, k, v, bias):
+        return attnc.sigmoid_attention(q, k, v, bias=bias)
+
+    def loss(*operands):
+        return attend(*operands).square().sum()
+
+    def apart(function):
+        return [function(one, k, v, bias) for one in many]
+
+    mapped = (0, None, None, None)
+    wanted = torch.autograd.grad(sum(apart(loss)), operands)
+    got = torch.autograd.grad(
+        torch.vmap(attend, mapped)(*operands).square().sum(), operands)
+    func = torch.func.grad(lambda *x: torch.vmap(attend, mapped)(
+        *x).square().sum(), (0, 1, 2, 3))(*operands)
+    for x, y, z in zip(wanted, got, func):
+        close(y, x)
+        close(z, x)
+    each = torch.vmap(torch.func.grad(loss, (0, 1, 2, 3)), mapped)(*operands)
+    for at, one in enumerate(apart(lambda *x: torch.autograd.grad(loss(*x), x))):
+        for x, y in zip(one, each):
+            close(y[at], x)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_func_grad_of_one_beside_parameters(at):
+    """The others want gradients too, but not of this transform."""
+    operands = [x.requires_grad_() for x in tensors()]
+
+    def loss(x):
+        return attnc.softmax_attention(
+            *operands[:at], x, *operands[at + 1:]).square().sum()
+
+    wanted, = torch.autograd.grad(loss(operands[at]), operands[at])
+    close(torch.func.grad(loss)(operands[at].detach()), wanted)
+
+
+def test_compiled_func_grad_is_not_zeros():
+    """Where a trace does not see what wants a gradient it breaks."""
+    q, k, v = tensors()
+    gradient = torch.func.grad(
+        lambda q: attnc.softmax_attention(q, k, v).square().sum())
+    wanted = gradient(q)
+    close(torch.compile(gradient, backend="aot_eager")(q), wanted)
+    torch.compiler.reset()
+    with pytest.raises(Exception, match="torch.compile does not see"):
+        torch.compile(gradient, backend="aot_eager", fullgraph=True)(q)
+
+
 def test_autocast_casts_rows_and_nothing_else():
     q, k, v = tensors()
     bias = torch.tensor(-math.log(33) + 1e-4)
