@@ -53,6 +53,12 @@ def is_traced():
             and torch.compiler.is_dynamo_compiling())
 
 
+def is_transformed(tensor):
+    """Whether a transform of torch.func sees other numbers in it."""
+    torch = sys.modules["torch"]
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 def as_operand(q, number):
     """While torch.compile traces: a number that changes from call to call is a
     symbol, which an op takes for a constant, and a tensor does not."""

@@ -57,7 +57,8 @@ def _is_host_number(array):
     library = type(array).__module__.partition(".")[0]
     return array.shape == () and (library == "numpy" or (
         library == "torch" and array.device.type == "cpu"
-        and not array.requires_grad and not _backend.is_traced()))
+        and not array.requires_grad and not _backend.is_traced()
+        and not _backend.is_transformed(array)))
 
 
 def as_float(name, value, expected):
@@ -103,7 +104,17 @@ def type_of(name, array, allowed):
     return found
 
 
-def check_byte_order(name, array):
+def check_memory(name, array):
+    """What a NumPy array may be, and one of others not."""
+    if hasattr(array, "mask"):
+        raise TypeError(
+            f"argument '{name}': expected an array without a mask, got a "
+            "masked array, whose mask would be ignored; pass .filled(0), and "
+            "what shall not be attended as attn_mask or kv_len")
+    if any(stride % array.itemsize for stride in array.strides):
+        raise ValueError(
+            f"argument '{name}': expected strides that are whole elements of "
+            f"{array.itemsize} bytes, got {array.strides}; pass a copy")
     if not array.dtype.isnative:
         raise TypeError(
             f"argument '{name}': expected elements in this machine's byte "
@@ -140,6 +151,9 @@ def check_query(q, k, v, layout):
     if q.shape[3] == 0:
         raise ValueError(f"argument 'q': expected a head dim (dim 3) of at "
                          f"least 1, got shape {tuple(q.shape)}")
+    if v.shape[3] == 0:
+        raise ValueError(f"argument 'v': expected a head dim (dim 3) of at "
+                         f"least 1, got shape {tuple(v.shape)}")
     _same("k", k, 3, q.shape[3], "elements (dim 3) as in q")
     _same("v", v, s, k.shape[s], f"keys (dim {s}) as in k")
     _same("v", v, h, k.shape[h], f"heads (dim {h}) as in k")

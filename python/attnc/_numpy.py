@@ -5,6 +5,7 @@ import numpy
 from . import _check, _prepare, _spec
 from ._library import call
 
+_PLAIN = (numpy.ndarray, float, int)
 _DTYPES = {1: "float32", 2: "float16", 4: "int32", 5: "bool"}
 
 
@@ -26,9 +27,15 @@ def check(text, q, k, v, rest):
 def run(text, q, k, v, rest):
     spec = _spec.of(text)
     operands = (q, k, v) + rest
-    result = call(spec.table, operands, _new)
-    if result is not NotImplemented:
-        return result
+    # Of other classes more than their memory may matter.
+    if all(type(x) in _PLAIN for x in operands):
+        try:
+            result = call(spec.table, operands, _new)
+        except ValueError:
+            _prepared(spec, operands)  # says of which argument
+            raise
+        if result is not NotImplemented:
+            return result
     operands = _prepared(spec, operands)
     result = call(spec.table, operands, _new)
     if result is NotImplemented:
@@ -45,7 +52,7 @@ def _prepared(spec, operands):
     operands = [_host_array(x) for x in operands]
     for name, x in zip(["q", "k", "v"] + spec.slots, operands):
         if isinstance(x, numpy.ndarray):
-            _check.check_byte_order(_prepare._public(name), x)
+            _check.check_memory(_prepare._public(name), x)
     for at, (name, x) in enumerate(zip(spec.slots, operands[3:])):
         if not isinstance(x, (int, float)):
             if not hasattr(x, "dtype"):

@@ -228,9 +228,11 @@ def _prepared(spec, operands):
             raise TypeError(f"argument '{name}': expected a torch tensor as "
                             f"the others, got {type(x).__name__}; convert it "
                             "with torch.as_tensor")
-        if x.layout != torch.strided:
+        if x.is_nested or x.layout != torch.strided:
             raise TypeError(f"argument '{name}': expected a dense tensor, got "
-                            f"one of layout {x.layout}; call .to_dense()")
+                            + ("a nested one; call .to_padded_tensor(0) and "
+                               "pass kv_len" if x.is_nested else
+                               f"one of layout {x.layout}; call .to_dense()"))
     if q.device.type not in ("cpu", "cuda"):
         raise NotImplementedError(
             f"argument 'q': expected a tensor on the CPU or a CUDA device, got "

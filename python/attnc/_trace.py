@@ -338,7 +338,7 @@ def emit(name, *operands):
     if len(operands) != arity:
         raise TraceError(f"{region.slot}: '{name}' takes {arity} operand"
                          f"{'s' * (arity > 1)}, got {len(operands)}")
-    if name in ("floor", "ceil"):
+    if name in _ROUNDING:
         return _round(name, _convert(_value(operands[0]), "f32"))
     if name == "select":
         condition = _convert(_value(operands[0]), "i1")
@@ -363,12 +363,18 @@ def emit(name, *operands):
     return _write(FLOAT_OPS[name], values, "f32")
 
 
+_ROUNDING = ("floor", "ceil")
+
+
 def _round(name, x):
-    """Through i32, for |x| < 2^31: an operation that every target has."""
+    """Through i32, an operation that every target has; what is too large for
+    that is whole, infinite or no number."""
     whole = _convert(_convert(x, "i32"), "f32")
     if name == "floor":
-        return whole - _compare("gt", whole, x)
-    return whole + _compare("lt", whole, x)
+        rounded = whole - _compare("gt", whole, x)
+    else:
+        rounded = whole + _compare("lt", whole, x)
+    return emit("select", _compare("lt", emit("abs", x), 2.0 ** 23), rounded, x)
 
 
 def _write(op, values, type, affine=None):
@@ -551,7 +557,7 @@ _COMPOSED = _composed()
 def _is_known(name):
     op = _FOREIGN.get(name, name)
     return op != "compare" and any(op in names for names in (
-        FLOAT_OPS, INTEGER_OPS, _METHODS, _COMPOSED))
+        FLOAT_OPS, INTEGER_OPS, _METHODS, _COMPOSED, _ROUNDING))
 
 
 def _foreign(name, arguments, keywords, library):
@@ -579,7 +585,7 @@ def _foreign(name, arguments, keywords, library):
             f"{_region().slot}: {library}.{name} is not in the op table"
             + (" (softmax over the keys is attention without an activation)"
                if "softmax" in name else "") + "; "
-            f"there are {', '.join(sorted({*FLOAT_OPS, *_COMPOSED}))} "
+            f"there are {', '.join(sorted({*FLOAT_OPS, *_COMPOSED, *_ROUNDING}))} "
             "(attnc.ops)")
     if keywords:
         raise NotImplementedError(

@@ -253,6 +253,11 @@ def test_every_op(name):
     check(score_mod=score_mod)
 
 
+@pytest.mark.parametrize("function", [np.floor, np.ceil])
+def test_rounding_of_what_no_integer_holds(function):
+    check(score_mod=lambda s, b, h, i, j: function(s * 2.0 ** 40) * 2.0 ** -40)
+
+
 def test_a_program_serves_all_sizes():
     q, k, v = arrays(Sq=4, D=24)
     attnc.softmax_attention(q, k, v, scale=0.1)

@@ -223,6 +223,9 @@ def test_vmap():
     for n in range(3):
         close(got[n], attnc.sigmoid_attention(
             many[n], k, v, bias=bias[n], kv_len=lengths[n]))
+    scales = torch.tensor([0.1, 0.2])
+    got = torch.vmap(lambda s: attnc.softmax_attention(q, k, v, scale=s))(scales)
+    close(got[1], attnc.softmax_attention(q, k, v, scale=0.2))
 
 
 def test_vmap_has_gradients():
@@ -307,6 +310,8 @@ def test_meta_and_fake_tensors():
 @pytest.mark.parametrize("change,error,words", [
     (lambda q: q.double(), TypeError, ["'q'", "float64", "torch.float32"]),
     (lambda q: q.to_sparse(), TypeError, ["'q'", "dense"]),
+    (lambda q: torch.nested.nested_tensor(list(q)), TypeError,
+     ["'q'", "nested", "to_padded_tensor"]),
     (lambda q: q[0], ValueError, ["'q'", "4 dims"]),
 ])
 def test_errors(change, error, words):
