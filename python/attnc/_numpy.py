@@ -59,16 +59,11 @@ def _prepared(spec, operands):
                 operands[3 + at] = x = numpy.asarray(x)
             wanted = _prepare.wanted_type(name, x)
             if wanted:
-                operands[3 + at] = _convert(x, wanted)
+                if wanted == "int32" and x.dtype.itemsize > 4 and x.size:
+                    _prepare.check_wide(name, x.min(), x.max())
+                operands[3 + at] = x.astype(wanted)
     _prepare.check(spec, operands, lambda x: numpy.asarray(x).tolist())
     return tuple(operands)
-
-
-def _convert(x, wanted):
-    # A length that 32 bits cannot hold must not wrap into one that they can.
-    if wanted == "int32":
-        x = numpy.clip(x, -2 ** 31, 2 ** 31 - 1)
-    return x.astype(wanted)
 
 
 def _host_array(x):

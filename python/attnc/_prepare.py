@@ -67,6 +67,17 @@ def wanted_type(name, array):
                     f" got elements of {found}")
 
 
+def check_wide(name, low, high):
+    """Numbers of 64 bits must not become others in 32."""
+    for number in (low, high):
+        if not -2 ** 31 <= number < 2 ** 31:
+            what = "a captured array" if name.startswith("captured") else (
+                f"argument '{_public(name)}'")
+            raise ValueError(
+                f"{what}: expected whole numbers that 32 bits hold, got "
+                f"{number}; count what they stand for from 0")
+
+
 def operand_types(spec, arrays):
     """_spec.Operand for each of (q, k, v, *rest)."""
     types = []

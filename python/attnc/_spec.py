@@ -313,7 +313,7 @@ class _Writer:
         kinds = ", ".join(self._type(slot) for slot, _ in captures)
         maps = ", ".join(f"affine_map<({dims}) -> ({', '.join(maps)})>"
                          for _, maps in captures)
-        # Whole numbers and flags of any width are i32 and i1 inside.
+        # Whole numbers and flags of any width are i32 inside.
         scalars = [f"%c{k}: {_scalar(self.operands[slot].type)}"
                    for k, (slot, _) in enumerate(captures)]
         return f" captures({names} : {kinds}) maps [{maps}]", scalars
@@ -478,7 +478,7 @@ class _Writer:
 
 
 def _scalar(type):
-    return {"i32": "i32", "i1": "i1", "i8": "i32"}.get(type, "f32")
+    return {"i32": "i32", "i1": "i32", "i8": "i32"}.get(type, "f32")
 
 
 def write(spec, operands):

@@ -242,12 +242,7 @@ def _prepared(spec, operands):
             continue
         if not isinstance(x, torch.Tensor):
             x = _as_tensor(_prepare._public(name), x, q.device)
-        wanted = _prepare.wanted_type(name, x)
-        if wanted:
-            if wanted == "int32":
-                x = x.clamp(-2 ** 31, 2 ** 31 - 1)
-            x = x.to(getattr(torch, wanted))
-        operands[3 + at] = x
+        operands[3 + at] = _converted(name, x)
     for name, x in zip(["k", "v"] + [_prepare._public(n) for n in spec.slots],
                        operands[1:]):
         if isinstance(x, torch.Tensor) and x.device != q.device:
@@ -647,7 +642,13 @@ def _letters(text, name):
 
 def _converted(name, x):
     wanted = _prepare.wanted_type(name, x)
-    return x.to(getattr(torch, wanted)) if wanted else x
+    if not wanted:
+        return x
+    # On a GPU nobody waits for what numbers there are.
+    if wanted == "int32" and x.dtype.itemsize > 4 and x.numel() and (
+            x.device.type == "cpu" and _is_plain((x,))):
+        _prepare.check_wide(name, *(end.item() for end in x.aminmax()))
+    return x.to(getattr(torch, wanted))
 
 
 def _narrowed(text, name, x, q, k, v):

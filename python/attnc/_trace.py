@@ -351,6 +351,8 @@ def emit(name, *operands):
             return emit("sub", 0, x)
     if name == "abs" and _value(operands[0]).type != "f32":
         return emit("max", operands[0], emit("sub", 0, operands[0]))
+    if name == "add" and _are_conditions(operands):
+        name = "or"  # as torch and NumPy add them
     integers = name in INTEGER_OPS
     bits = name in ("and", "or", "xor")
     kind, values = _promote(
@@ -361,6 +363,11 @@ def emit(name, *operands):
     if name not in FLOAT_OPS:
         raise TraceError(f"{region.slot}: '{name}' is not defined for floats")
     return _write(FLOAT_OPS[name], values, "f32")
+
+
+def _are_conditions(operands):
+    return all(type(x) is not builtins.int and _value(x).type == "i1"
+               for x in map(_unboxed, operands))
 
 
 _ROUNDING = ("floor", "ceil")
@@ -493,6 +500,8 @@ def load(array: Any, *index: Any) -> Any:
     else:
         at = len(region.captures)
         region.captures.append((array, maps))
+    if dtype_name(array) == "bool":  # which kernels load as whole numbers
+        return _compare("ne", Value(f"%c{at}", "i32"), 0)
     return Value(f"%c{at}", ELEMENT_TYPES[dtype_name(array)])
 
 
@@ -711,6 +720,13 @@ def trace(function, slot, prefix, arguments, result):
             f"{slot}: a library refuses to see the function symbolically "
             f"({str(error).splitlines()[0]}); use Python's operators and the "
             "functions of attnc.ops") from None
+    except IndexError as error:
+        if "indices" not in str(error):
+            raise
+        raise TraceError(
+            f"{slot}: a function that this one calls indexes an array of "
+            f"another library with positions ({error}); write attnc.ops.load("
+            "array, index...) there") from None
     finally:
         _state.region = outer
     region.lines.append(f"attn.yield {value.name} : {result}")

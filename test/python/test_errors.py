@@ -95,6 +95,31 @@ def test_arguments(changes, error, words):
         attnc.sigmoid_attention(Q, Q, Q, bias=0.0)
 
 
+def by_name(ids):
+    attnc.attention(Q, Q, Q, mask_mod=lambda b, h, i, j: ids[b, i] == ids[b, j])
+
+
+def through_a_helper():
+    table = x(4, 8)
+    helper = lambda s, h: s + table[h, 0]
+    attnc.attention(Q, Q, Q, score_mod=lambda s, b, h, i, j: helper(s, h))
+
+
+@pytest.mark.parametrize("call,error,words", [
+    (lambda: by_name(np.full((2, 8), 2 ** 31)), ValueError,
+     ["captured", "32 bits", "2147483648"]),
+    (lambda: by_name(np.full((2, 8), -2 ** 31)), None, []),
+    (through_a_helper, TypeError, ["attnc.ops.load(array, index...)"]),
+])
+def test_captured_arrays(call, error, words):
+    if error is None:
+        return call()
+    with pytest.raises(error) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value)
+
+
 def test_bias_is_required():
     with pytest.raises(TypeError, match="bias"):
         attnc.sigmoid_attention(Q, Q, Q)

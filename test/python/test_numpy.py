@@ -198,7 +198,29 @@ def test_captured_arrays_may_be_larger():
           s + TABLE[h, i] + TABLE[h, j])
 
 
-@pytest.mark.parametrize("mask_mod", [same_document, sparse, negative_floor])
+FLAGS = rng.random((2, 37)) < 0.5
+SMALL = DOCUMENTS.astype(np.uint8)
+
+
+def flagged(b, h, q_idx, kv_idx):
+    return FLAGS[b, kv_idx] | (FLAGS[b, q_idx] == (h < 2))
+
+
+def small_documents(b, h, q_idx, kv_idx):
+    return SMALL[b, q_idx] == SMALL[b, kv_idx]
+
+
+def counted_flags(s, b, h, q_idx, kv_idx):
+    """Conditions add up to a condition, as NumPy adds them."""
+    return s * ((q_idx > kv_idx) + (kv_idx < 9)) + FLAGS[b, kv_idx] * 2.0
+
+
+def test_flags_in_a_score_mod():
+    check(score_mod=counted_flags)
+
+
+@pytest.mark.parametrize("mask_mod", [
+    same_document, sparse, negative_floor, flagged, small_documents])
 def test_mask_mod(mask_mod):
     check(mask_mod=mask_mod)
     check(mask_mod=mask_mod, activation="sigmoid", bias=-2, causal=True)

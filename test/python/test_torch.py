@@ -283,6 +283,18 @@ def test_compiled_func_grad_is_not_zeros():
         torch.compile(gradient, backend="aot_eager", fullgraph=True)(q)
 
 
+@pytest.mark.parametrize("wants_gradient", [False, True])
+def test_whole_numbers_of_any_width(wants_gradient):
+    q, k, v = tensors()
+    q.requires_grad_(wants_gradient)
+    for dtype in (torch.uint8, torch.int16, torch.int64):
+        lengths = torch.tensor([3, 33], dtype=dtype)
+        close(attnc.softmax_attention(q, k, v, kv_len=lengths),
+              attnc.softmax_attention(q, k, v, kv_len=lengths.int()))
+    with pytest.raises(ValueError, match="'kv_len'.*4294967299"):
+        attnc.softmax_attention(q, k, v, kv_len=torch.tensor([2 ** 32 + 3, 1]))
+
+
 def test_autocast_casts_rows_and_nothing_else():
     q, k, v = tensors()
     bias = torch.tensor(-math.log(33) + 1e-4)
