@@ -112,7 +112,7 @@ bool lowering::isStreamed(Value frag) {
   if (user->getBlock() != op->getBlock())
     return false;
   if (!isa<StoreOp, ReduceOp>(user) &&
-      !(getStreamable(user) && !isa<LoadOp>(user)))
+      (!getStreamable(user) || isa<LoadOp>(user)))
     return false;
   // Not past a store: what it writes may be what is loaded.
   for (Operation *next = op; next != user; next = next->getNextNode())

@@ -172,10 +172,10 @@ Values KernelLowering::loadWords(Value rows, Value row, Value low,
   Values words;
   for (int64_t p = 0; p < panels; ++p) {
     std::string at = "+" + std::to_string(p * panel) + "];\n";
-    words.push_back(assembly("{\n.reg .b16 l, h;\nld.shared.b16 l, [$1" + at +
-                                 "ld.shared.b16 h, [$2" + at +
-                                 "mov.b32 $0, {l, h};\n}",
-                             "=r,r,r", i32, {p ? before : lowAt, highAt})[0]);
+    std::string text = "{\n.reg .b16 l, h;\nld.shared.b16 l, [$1";
+    text += at + "ld.shared.b16 h, [$2" + at + "mov.b32 $0, {l, h};\n}";
+    words.push_back(
+        assembly(text, "=r,r,r", i32, {p ? before : lowAt, highAt})[0]);
   }
   return words;
 }
@@ -226,14 +226,15 @@ void KernelLowering::storeWords(Value address, ArrayRef<Value> words,
     };
     std::string at = std::to_string(p * kPanelBytes);
     std::string last = std::to_string(p * kPanelBytes + 2);
-    assembly("{\n.reg .pred l, h, both, one;\n.reg .b16 x, y;\n"
-             "setp.ne.b32 l, $2, 0;\nsetp.ne.b32 h, $3, 0;\n"
-             "and.pred both, l, h;\nxor.pred one, l, h;\n"
-             "and.pred l, l, one;\nand.pred h, h, one;\n"
-             "mov.b32 {x, y}, $1;\n@both st.global.b32 [$0+" +
-                 at + "], $1;\n@l st.global.b16 [$0+" + at +
-                 "], x;\n@h st.global.b16 [$0+" + last + "], y;\n}",
-             "l,r,r,r", {}, {address, words[p], inside(0), inside(1)});
+    std::string text = "{\n.reg .pred l, h, both, one;\n.reg .b16 x, y;\n"
+                       "setp.ne.b32 l, $2, 0;\nsetp.ne.b32 h, $3, 0;\n"
+                       "and.pred both, l, h;\nxor.pred one, l, h;\n"
+                       "and.pred l, l, one;\nand.pred h, h, one;\n"
+                       "mov.b32 {x, y}, $1;\n";
+    text += "@both st.global.b32 [$0+" + at + "], $1;\n";
+    text += "@l st.global.b16 [$0+" + at + "], x;\n";
+    text += "@h st.global.b16 [$0+" + last + "], y;\n}";
+    assembly(text, "l,r,r,r", {}, {address, words[p], inside(0), inside(1)});
   }
 }
 
