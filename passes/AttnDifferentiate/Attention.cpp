@@ -256,7 +256,7 @@ LogicalResult Differentiation::buildBackward() {
       captureValues(), fused.getMasks(), captureMaps(), fused.getLayout(),
       builder.getDenseI64ArrayAttr(of),
       function->hasAttr(attn::kDeterministicAttr),
-      /*numCaptureGradients=*/of.size());
+      /*capture_gradientsCount=*/of.size());
   backward->setDiscardableAttrs(fused->getDiscardableAttrDictionary());
   buildWeight(backward.getWeight(), /*normalised=*/true);
   if (failed(buildGradient(backward.getGradient(), Value())))

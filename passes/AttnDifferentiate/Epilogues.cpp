@@ -115,7 +115,7 @@ Differentiation::addThroughOutputNorms(attn::EpilogueGradientOp first,
       builder, loc, first.getDinput().getType(), first.getInput(),
       first.getDoutput(), first.getQLen(), values, builder.getArrayAttr(maps),
       first.getLayout(), builder.getDenseI64ArrayAttr({}),
-      /*captureGradientsCount=*/0);
+      /*capture_gradientsCount=*/0);
   doutput = last.getDinput();
   return buildEpilogueGradient(last.getGradient(), captured, Value(), through);
 }
@@ -146,7 +146,7 @@ LogicalResult Differentiation::differentiateEpilogue() {
   auto op = attn::EpilogueGradientOp::create(
       builder, loc, types, output, given, fused.getQLen(), values,
       builder.getAffineMapArrayAttr(maps), fused.getLayout(),
-      builder.getDenseI64ArrayAttr(of), /*captureGradientsCount=*/of.size());
+      builder.getDenseI64ArrayAttr(of), /*capture_gradientsCount=*/of.size());
   if (failed(buildEpilogueGradient(op.getGradient(), *captured, Value())))
     return failure();
   doutput = op.getDinput();

@@ -94,7 +94,7 @@ Value Differentiation::countLargest(attn::RowNormOp norm, Value lengths) {
   auto op = attn::EpilogueGradientOp::create(
       builder, loc, TypeRange{x.getType(), norm.getType()}, x, x, lengths,
       ValueRange{norm}, builder.getArrayAttr({rows}), norm.getLayout(),
-      builder.getDenseI64ArrayAttr({0}), /*captureGradientsCount=*/1);
+      builder.getDenseI64ArrayAttr({0}), /*capture_gradientsCount=*/1);
   Type f32 = builder.getF32Type(), i32 = builder.getI32Type();
   SmallVector<Type> types = {f32, f32, i32, i32, i32, i32, f32};
   SmallVector<Location> locs(types.size(), loc);
