@@ -373,6 +373,51 @@ static int64_t cpuSlice(tile::SpeculateOp op) {
   return widest;
 }
 
+/// What elements share between the formulas, and for each limit the lanes that
+/// keep it.
+struct KernelEmitter::Guarded {
+  SmallVector<Values> shared;
+  Values holds;
+};
+
+/// The common part of one element; `arguments` end with row and column.
+LogicalResult KernelEmitter::emitCommon(Code &code, tile::SpeculateOp op,
+                                        const Values &arguments, Guarded &out) {
+  FailureOr<Values> common = cloneBody(code, op.getCommon().front(), arguments);
+  if (failed(common))
+    return failure();
+  Value guard = common->front();
+  for (auto [limit, all] : llvm::zip_equal(op.getLimits(), out.holds)) {
+    Value bound = code.real(guard.getType(), limit);
+    Value low =
+        arith::CmpFOp::create(code, arith::CmpFPredicate::OLE, guard, bound);
+    all = all ? code.both(all, low) : low;
+  }
+  Values rest(llvm::drop_begin(*common));
+  rest.append(arguments.end() - 2, arguments.end());
+  out.shared.push_back(std::move(rest));
+  return success();
+}
+
+LogicalResult KernelEmitter::applyFormula(Code &code, Region &formula,
+                                          ArrayRef<Values> shared, Type element,
+                                          Values &results) {
+  size_t width = tile::getFormulaWidth(formula);
+  for (; !shared.empty(); shared = shared.drop_front(width)) {
+    Values arguments;
+    for (size_t i = 0; i + 2 < shared.front().size(); ++i)
+      for (const Values &values : shared.take_front(width))
+        arguments.push_back(values[i]);
+    arguments.append(shared.front().end() - 2, shared.front().end());
+    FailureOr<Values> made = cloneBody(code, formula.front(), arguments);
+    if (failed(made))
+      return failure();
+    for (Value value : *made)
+      results.push_back(fromRegion(code, value, element));
+  }
+  return success();
+}
+
 LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
   tile::TileType type = op.getResult().getType();
   SmallVector<Buffer> inputs;
@@ -380,19 +425,12 @@ LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
     inputs.push_back(get(code, input, Layout::Panels));
   Buffer result = reuse(op.getInputs(), op, type, Layout::Panels);
   LogicalResult status = success();
-  auto clone = [&](Code &c, Region &region, ValueRange arguments) {
-    FailureOr<Values> yielded = cloneBody(c, region.front(), arguments);
-    if (failed(yielded))
-      status = failure();
-    return succeeded(yielded) ? *yielded : Values();
-  };
 
   Traversal traversal{type, Layout::Panels, cpuSlice(op), {}};
   auto body = [&](Code &c, Value outer, Value inner, Value rows,
                   ValueRange cols) {
-    SmallVector<Values> shared;
-    // For each limit, the lanes that keep it.
-    Values holds(op.getLimits().size());
+    Guarded guarded;
+    guarded.holds.resize(op.getLimits().size());
     for (auto [i, col] : llvm::enumerate(cols)) {
       Values arguments;
       for (const Buffer &input : inputs)
@@ -400,40 +438,24 @@ LogicalResult KernelEmitter::emitSpeculate(Code &code, tile::SpeculateOp op) {
             toRegion(c, element(c, input, traversal, outer, c.add(inner, i)),
                      input.type.getElementType()));
       arguments.append({rows, col});
-      Values values = clone(c, op.getCommon(), arguments);
-      if (failed(status))
+      if (failed(emitCommon(c, op, arguments, guarded))) {
+        status = failure();
         return;
-      for (auto [limit, all] : llvm::zip_equal(op.getLimits(), holds)) {
-        Value bound = c.real(values.front().getType(), limit);
-        Value low = arith::CmpFOp::create(c, arith::CmpFPredicate::OLE,
-                                          values.front(), bound);
-        all = all ? c.both(all, low) : low;
       }
-      values.erase(values.begin());
-      values.append({rows, col});
-      shared.push_back(std::move(values));
     }
-    auto apply = [&](Code &branch, Region &region) {
-      Values elements;
-      size_t width = tile::getFormulaWidth(region);
-      ArrayRef<Values> rest = shared;
-      for (; !rest.empty(); rest = rest.drop_front(width)) {
-        Values arguments;
-        for (size_t i = 0; i + 2 < rest.front().size(); ++i)
-          for (const Values &values : rest.take_front(width))
-            arguments.push_back(values[i]);
-        arguments.append(rest.front().end() - 2, rest.front().end());
-        for (Value value : clone(branch, region, arguments))
-          elements.push_back(fromRegion(branch, value, type.getElementType()));
-      }
-      return elements;
+    auto apply = [&](Code &branch, Region &formula) {
+      Values results;
+      if (failed(applyFormula(branch, formula, guarded.shared,
+                              type.getElementType(), results)))
+        status = failure();
+      return results;
     };
     SmallVector<Type> types(cols.size(), vectorOf(c, type.getElementType()));
     std::function<Values(Code &, size_t)> select = [&](Code &branch, size_t k) {
-      if (k == holds.size())
+      if (k == guarded.holds.size())
         return apply(branch, op.getExact());
       Value all = vector::ReductionOp::create(
-          branch, vector::CombiningKind::AND, holds[k]);
+          branch, vector::CombiningKind::AND, guarded.holds[k]);
       return branch.choose(
           all, types, [&](Code &then) { return apply(then, op.getFast()[k]); },
           [&](Code &otherwise) { return select(otherwise, k + 1); });

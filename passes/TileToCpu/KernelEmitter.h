@@ -129,6 +129,12 @@ private:
   // Elementwise.cpp.
   mlir::LogicalResult emitMap(Code &code, tile::MapOp op);
   mlir::LogicalResult emitMask(Code &code, tile::MaskOp op);
+  struct Guarded;
+  mlir::LogicalResult emitCommon(Code &code, tile::SpeculateOp op,
+                                 const Values &arguments, Guarded &out);
+  mlir::LogicalResult applyFormula(Code &code, mlir::Region &formula,
+                                   mlir::ArrayRef<Values> shared, Type element,
+                                   Values &results);
   mlir::LogicalResult emitSpeculate(Code &code, tile::SpeculateOp op);
   mlir::LogicalResult emitCast(Code &code, tile::CastOp op);
   mlir::LogicalResult emitSplat(Code &code, tile::SplatOp op);
