@@ -18,7 +18,8 @@
 namespace attnc {
 
 struct PtxasOptions {
-  /// The program; empty: what findPtxas() finds.
+  /// The program; empty: what findPtxas() finds, which is not called where the
+  /// first candidate does.
   std::string program;
   std::string chip = "sm_90a";
   double timeoutSeconds = 120;

@@ -159,7 +159,7 @@ static std::string tunablesOfPtxas() {
 
 TEST(PtxasTest, HugePagesAreADefault) {
   ::unsetenv("GLIBC_TUNABLES");
-  EXPECT_NE(tunablesOfPtxas().find("tunables glibc.malloc.hugetlb=1."),
+  EXPECT_NE(tunablesOfPtxas().find("tunables glibc.malloc.hugetlb=1:"),
             std::string::npos);
   ::setenv("GLIBC_TUNABLES", "glibc.malloc.check=0", 1);
   EXPECT_NE(tunablesOfPtxas().find("tunables glibc.malloc.check=0."),
@@ -222,6 +222,51 @@ TEST(PtxasTest, TheSettingIsCheckedAndNamed) {
   ASSERT_FALSE(bool(missing));
   text = message(missing.takeError());
   EXPECT_NE(text.find("/nonexistent/ptxas"), std::string::npos) << text;
+}
+
+/// A program that counts how often it is asked for its release.
+static std::string askedFor(llvm::StringRef log, llvm::StringRef release) {
+  return ("if [ \"$1\" = --version ]; then echo asked >> " + log +
+          "; echo 'release " + release + "'; exit; fi\n")
+      .str();
+}
+
+TEST(PtxasTest, ItsReleaseMattersWhereItFails) {
+  llvm::SmallString<128> log;
+  llvm::sys::fs::createTemporaryFile("asked", "log", log);
+  auto asked = [&] {
+    uint64_t size = 0;
+    llvm::sys::fs::file_size(log, size);
+    return size > 0;
+  };
+  const char *before = getenv("ATTNC_PTXAS");
+  std::string saved = before ? before : "";
+  FakePtxas good(askedFor(log, "13.0, V13.0.88") +
+                 "for file; do :; done\nprintf '\\177ELF' > \"$file\"\n");
+  setenv("ATTNC_PTXAS", good.name().c_str(), 1);
+  auto cubin = assemble(".version 8.4");
+  ASSERT_TRUE(bool(cubin)) << llvm::toString(cubin.takeError());
+  EXPECT_FALSE(asked());
+  FakePtxas old(askedFor(log, "11.8, V11.8.89") + "exit 3\n");
+  setenv("ATTNC_PTXAS", old.name().c_str(), 1);
+  auto tooOld = assemble(".version 8.4");
+  EXPECT_TRUE(asked());
+  FakePtxas wrong(askedFor(log, "13.0, V13.0.88") + "echo no such register\n" +
+                  "exit 3\n");
+  setenv("ATTNC_PTXAS", wrong.name().c_str(), 1);
+  auto refused = assemble(".version 8.4");
+  if (before)
+    setenv("ATTNC_PTXAS", saved.c_str(), 1);
+  else
+    unsetenv("ATTNC_PTXAS");
+  llvm::sys::fs::remove(log);
+  ASSERT_FALSE(bool(tooOld));
+  std::string text = message(tooOld.takeError());
+  EXPECT_NE(text.find("release 11.8; 12.4 or later"), std::string::npos)
+      << text;
+  ASSERT_FALSE(bool(refused));
+  text = message(refused.takeError());
+  EXPECT_NE(text.find("no such register"), std::string::npos) << text;
 }
 
 TEST(CubinTest, WhatIsNoCubinIsAnError) {
