@@ -4,6 +4,7 @@
 
 #include "lib/Environment/Environment.h"
 #include "lib/Support/ChildProcess.h"
+#include "lib/Support/HugePages.h"
 
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/StringRef.h"
@@ -171,6 +172,7 @@ int attnc::runWorker() {
   // Nobody waits for what a process that is gone asked for.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   keepChildrenInGroup();
+  useHugePages();
   std::string bytes;
   if (!readAll(STDIN_FILENO, bytes))
     return 1;

@@ -5,6 +5,7 @@
 #include "lib/Compiler/Compiler.h"
 #include "lib/Runtime/Cuda/CLauncher.h"
 #include "lib/Support/File.h"
+#include "lib/Support/HugePages.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "llvm/Support/FileSystem.h"
@@ -106,6 +107,7 @@ Error CompileCommand::dump(const PhaseStep &step, const Artifact &artifact) {
 }
 
 Expected<int> CompileCommand::run() {
+  useHugePages();
   if (inputs.empty())
     return makeError("expected an input, got none; usage: attnc IN.mlir "
                      "[-o OUT] [--emit=PHASE], or 'attnc help'");
