@@ -376,11 +376,18 @@ llvm::Error PlanCode::checkView(const Parameter &parameter,
                 ", got rank ", view->sizes.size(), " with ",
                 view->strides.size(), " strides");
   bool empty = false;
+  int64_t count = 1;
   for (auto [dim, size] : llvm::enumerate(view->sizes)) {
     int64_t expected = parameter.sizes[dim];
     empty |= size == 0;
     if (size < 0)
       return fail("argument '", name, "': dim ", dim, " has size ", size);
+    // Strides of 0 make such a tensor of little memory.
+    if (size > std::numeric_limits<int32_t>::max() ||
+        llvm::MulOverflow(count, std::max<int64_t>(size, 1), count))
+      return fail("argument '", name, "': dim ", dim, " has size ", size,
+                  "; positions are numbers of 32 bits, and those of elements "
+                  "of 64: pass it in parts");
     if (!ShapedType::isDynamic(expected) && expected != size)
       return fail("argument '", name, "': dim ", dim, " must be ", expected,
                   ", got ", size,

@@ -275,6 +275,15 @@ TEST(Api, MessagesNameArgumentExpectedAndGot) {
   null.as.tensor = {nullptr, ATTNC_DTYPE_F32, 4, sizes, strides};
   EXPECT_NE(messageWith(0, null).find("'query': the data pointer is null"),
             std::string::npos);
+  // Positions in a kernel are i32.
+  int64_t many[] = {1, 1, 4, 16};
+  attnc_argument tall{};
+  tall.as.tensor = {data, ATTNC_DTYPE_F32, 4, many, strides};
+  many[2] = int64_t{1} << 31;
+  EXPECT_NE(messageWith(1, tall).find("'key': dim 2 has size 2147483648"),
+            std::string::npos);
+  many[0] = many[1] = many[2] = INT32_MAX;
+  EXPECT_NE(messageWith(1, tall).find("pass it in parts"), std::string::npos);
   attnc_argument noStrides{};
   noStrides.as.tensor = {data, ATTNC_DTYPE_F32, 4, sizes, nullptr};
   EXPECT_NE(messageWith(0, noStrides).find("strides is null"),
