@@ -168,9 +168,9 @@ ATTNC_API attnc_status attnc_program_argument_info(const attnc_program *program,
 /*---- Running ---------------------------------------------------------------*/
 
 /* A tensor in the caller's memory: `rank` sizes, and strides in elements (not
- * bytes), in logical order. Negative and zero strides are allowed. The memory of
- * a result must not overlap: neither itself nor that of another argument. A dim
- * has at most 2^31 - 1 elements. */
+ * bytes), in logical order. Negative and zero strides are allowed. A result's
+ * memory must not overlap itself nor that of another argument. A dim has at
+ * most 2^31 - 1 elements. */
 typedef struct attnc_tensor {
   void *data;
   attnc_dtype dtype;

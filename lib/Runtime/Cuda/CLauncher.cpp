@@ -562,7 +562,7 @@ Error Writer::writeBody(bool launching) {
       os << "  (void)v" << k << ";\n";
   for (unsigned k = 0; k < program.getArgumentTypes().size(); ++k)
     os << "  (void)" << getArgumentName(program, k) << ";\n";
-  os << "  (void)base;\n";
+  put("  (void)base, (void)@_divide, (void)@_remainder;\n");
   put("  if (bad)\n    return @_fail(\"the sizes divide by zero\");\n");
   if (!launching) {
     os << "  *workspace_bytes = bytes;\n  return status;\n}\n";

@@ -414,11 +414,14 @@ static int makeLauncher(const std::string &flags, const std::string &library) {
                          .c_str());
 }
 
-// Nothing needs a scalar before the launch; and with an odd head dim, no kernel
-// has a tensor map.
+// Nothing needs a scalar before the launch; with an odd head dim, no kernel has
+// a tensor map; with few heads nothing takes a remainder.
 TEST_F(CudaApi, TheCLauncherHasNothingThatIsNotUsed) {
   EXPECT_EQ(makeLauncher("--score=sigmoid --causal", directory + "/s.so"), 0);
   EXPECT_EQ(makeLauncher("--head-dim=59", directory + "/odd.so"), 0);
+  EXPECT_EQ(makeLauncher("--score=softmax --heads=4 --kv-heads=2",
+                         directory + "/heads.so"),
+            0);
 }
 
 TEST_F(CudaApi, TheCLauncherLaunchesTheSame) {
