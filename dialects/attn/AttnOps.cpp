@@ -77,6 +77,10 @@ static LogicalResult verifyHeadDim(Operation *op, const Size &size) {
   if (size.value < 1)
     return op->emitOpError() << "needs a head dim of at least 1, got "
                              << size.value << " " << size.what;
+  // Far beyond what becomes code, and far below what takes minutes to refuse.
+  if (size.value > 1 << 16)
+    return op->emitOpError() << "needs a head dim of at most 65536, got "
+                             << size.value << " " << size.what;
   return success();
 }
 

@@ -30,6 +30,16 @@ func.func @head_dim_zero(%q: tensor<?x?x?x0xf32>, %k: tensor<?x?x?x0xf32>) {
 
 // -----
 
+!t = tensor<?x?x?x4294967296xf32>
+!s = tensor<?x?x?x?xf32>
+func.func @head_dim_huge(%q: !t, %k: !t) {
+  // expected-error @+1 {{'attn.scores' op needs a head dim of at most 65536, got 4294967296 query columns}}
+  %s = attn.scores %q, %k : !t, !t -> !s
+  return
+}
+
+// -----
+
 !t = tensor<?x?x?x64xf32>
 !s = tensor<?x?x?x?xf32>
 func.func @head_dims(%q: !t, %k: tensor<?x?x?x32xf32>) {
