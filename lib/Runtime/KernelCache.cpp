@@ -502,10 +502,10 @@ void KernelCache::pruneIfDue() {
 
 Failure KernelCache::forbid(const RequestKey &key, ProgramBuilder &builder,
                             const std::string &reason) {
-  std::string message = "ATTNC_JIT=forbid, and the program [" + key.text() +
-                        "] is " + reason +
-                        (disk ? " (" + disk->pathOf(key) + ")" : "") +
-                        "; to add it, run: " + builder.commandToAdd();
+  std::string message =
+      "ATTNC_JIT=forbid, and the program [" + key.text() + "] is " + reason +
+      (disk ? " (" + disk->pathOf(key) + ")" : "") +
+      "; to add it, unset ATTNC_JIT and run: " + builder.commandToAdd();
   events.emit({EventKind::Forbidden, key.text(), message, "", {}});
   return {Status::JitForbidden, std::move(message)};
 }
