@@ -98,9 +98,9 @@ static Pipeline toHopper(const CompileOptions &options) {
 }
 
 static Pipeline toNvvm(const CompileOptions &) {
+  // LLVM finds what is computed twice, for the same PTX.
   return "hopper-to-llvm,canonicalize{region-simplify=disabled "
-         "max-iterations=1},cse,"
-         "attnc-verify-codegen";
+         "max-iterations=1},attnc-verify-codegen";
 }
 
 //===----------------------------------------------------------------------===//
