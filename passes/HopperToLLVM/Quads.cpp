@@ -80,6 +80,8 @@ ArrayRef<SmallVector<int64_t>> KernelLowering::findSteps(AffineMap map,
 /// Whether four values of a thread after each other are neighbours in memory:
 /// in the last dim of the view.
 bool KernelLowering::isQuads(AffineMap map, FragType type) {
+  if (!type.getElementType().isF32())
+    return false;
   ArrayRef<SmallVector<int64_t>> deltas = findSteps(map, type);
   for (size_t i = 0; i < deltas.size(); ++i)
     for (size_t dim = 0; dim < deltas[i].size(); ++dim) {
@@ -87,7 +89,7 @@ bool KernelLowering::isQuads(AffineMap map, FragType type) {
       if (deltas[i][dim] - deltas[i - i % 4][dim] != next)
         return false;
     }
-  return !deltas.empty() && type.getElementType().isF32();
+  return !deltas.empty();
 }
 
 /// The bytes from a thread's first value to value `index`.
