@@ -65,15 +65,16 @@ std::pair<Value, Value> KernelLowering::splitCursor(const RingInfo &ring,
 
 /// Whether this warp of a cooperative producer fills the slot. All warps see
 /// the same cursors. Consecutive copies go to different warps, so that they are
-/// in flight together: each waits only for its own.
+/// in flight together: each waits only for its own. Of a ring a warp has every
+/// second slot, however many rings there are: whoever filled one of s stages
+/// saw slot k - s empty and awaits slot k + 2 - s next, which is no two rounds
+/// further on, where a parity would say nothing.
 Value KernelLowering::isMine(const RingInfo &ring, Value cursor) {
   if (ring.filler == Filler::Bulk)
     return equals(warp, 0);
   if (ring.filler == Filler::AllWarps)
     return constant(1, b.getI1Type());
-  int64_t turns = llvm::count_if(
-      rings, [](auto &r) { return r.second.filler == Filler::OneWarp; });
-  Value turn = add(mul(get(cursor), turns), ring.number);
+  Value turn = add(mul(get(cursor), 2), ring.number);
   return compare(arith::CmpIPredicate::eq, andi(turn, constant(3)), warp);
 }
 

@@ -13,6 +13,9 @@ def add_dims(add):
             score="softmax")
     add("dim-40-96", d=40, dv=96, rows=130)
     add("dim-96-31", d=96, dv=31, rows=130, keys=300)
+    # Only one of keys and values is copied by threads, for many blocks.
+    add("dim-192-191", d=192, dv=191, rows=300, keys=4000)
+    add("dim-255-256", d=255, dv=256, rows=300, keys=4000)
     add("dim-31-96-softmax", d=31, dv=96, rows=130, score="softmax")
     add("dim-192-128-softmax", d=192, dv=128, rows=300, score="softmax",
         causal=True)

@@ -5,10 +5,15 @@
 
 // CHECK-LABEL: llvm.func @odd(
 // CHECK: %[[ONE:.*]] = llvm.mlir.constant(1 : i32)
+// CHECK: %[[TWO:.*]] = llvm.mlir.constant(2 : i32)
 // CHECK: %[[WARP:.*]] = llvm.call_intrinsic "llvm.nvvm.shfl.sync.idx.i32"
 // One arrival makes a slot full, two consumers of four warps empty.
 // CHECK: mbarrier.init.shared"(%{{.*}}, %[[ONE]])
-// CHECK: llvm.icmp "eq" %{{.*}}, %[[WARP]]
+// Every second slot is the same warp's, also where it is the only ring: with
+// every fourth of three, a warp would take a slot for empty a round too soon.
+// CHECK: %[[TURN:.*]] = llvm.mul %{{.*}}, %[[TWO]] : i32
+// CHECK-NEXT: %[[WHO:.*]] = llvm.and %[[TURN]],
+// CHECK-NEXT: llvm.icmp "eq" %[[WHO]], %[[WARP]]
 // CHECK: mbarrier.try.wait
 // CHECK: llvm.icmp "eq" %{{.*}}, %[[WARP]]
 // Columns that are apart go one by one: 8 loads of a chunk, then its store.
