@@ -89,6 +89,8 @@ def _vmap(info, in_dims, text, q, k, v, tensors, scalars):
     arrays = _fold.fold(spec, info.batch_size, [q, k, v] + tensors,
                         list(in_dims[1:4]) + list(in_dims[4]), torch.movedim,
                         torch.broadcast_to, torch.reshape)
+    if _grad_enabled() and _needs_grad(arrays):
+        _refuse_traced_transform()
     return _unfolded(info, _op(text, *arrays[:3], arrays[3:], scalars))
 
 
@@ -156,34 +158,20 @@ def _taken(x, dim, at):
 torch.library.register_vmap("attnc::backward", _vmap_backward, lib=_library)
 
 
-def _without_autograd(op):
-    """Gradients are those of the functions below. A trace of torch.compile does
-    not see that torch.func wants one: no zeros then."""
-    def run(keys, *operands):
-        if _grad_enabled() and _needs_grad(_flat(operands)):
-            raise NotImplementedError(
-                f"{op}: no gradient of the op itself. Of torch.func's "
-                "transforms, torch.compile does not see which gradients they "
-                "want of attention: compile what is inside of grad or vjp, or "
-                "take gradients with .backward(); of the op, call "
-                "attnc.attention")
-        with _C._AutoDispatchBelowAutograd():
-            return op.redispatch(keys & _C._after_autograd_keyset, *operands)
+# torch.compile does not see which gradients torch.func wants: no zeros then.
 
-    return run
+@_spec.constant
+def _is_differentiated():
+    grad = _C._functorch.TransformType.Grad
+    return any(level.key() == grad for level in
+               _C._functorch.get_interpreter_stack() or ())
 
 
-def _flat(operands):
-    for x in operands:
-        if isinstance(x, (list, tuple)):
-            yield from x
-        else:
-            yield x
-
-
-for _one in (_op, _backward_op):
-    _library.impl(_one.name(), _without_autograd(_one), "Autograd",
-                  with_keyset=True)
+def _refuse_traced_transform():
+    raise NotImplementedError(
+        "torch.compile does not see which gradients torch.func's transforms "
+        "want of attention: compile what is inside of grad, vjp or vmap, or "
+        "take gradients with .backward()")
 
 
 # --- running ------------------------------------------------------------------
@@ -305,6 +293,8 @@ def _run(text, q, k, v, rest):
     operands = (q, k, v) + rest
     if not is_compiling() and _forward_mode._current_level >= 0:
         _refuse_tangents(operands)
+    if is_compiling() and _is_differentiated():
+        _refuse_traced_transform()
     # Which gradients are wanted at other levels of torch.func, tensors of this
     # one do not say.
     if _grad_enabled() and (_needs_grad(operands) or (
