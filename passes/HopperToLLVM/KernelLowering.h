@@ -141,7 +141,7 @@ private:
   LogicalResult lowerMath(Operation *op, ValueRange operands, Value &result);
   void lowerColumns(ColumnsOp op);
 
-  // Rings.
+  // Rings.cpp.
   Value barrier(const RingInfo &ring, int64_t first, Value stage);
   void waitBarrier(Value address, Value parity);
   void arriveOnce(Value address);
@@ -156,7 +156,7 @@ private:
   void lowerZeroRows(ZeroRowsOp op);
   void lowerTurn(Operation *op, Value consumer);
 
-  // Cooperative copies.
+  // Copies.cpp: copies by threads.
   void lowerCopyElements(CopyElementsOp op);
   /// A slot, and the rows of it that this warp copies.
   struct Part {
