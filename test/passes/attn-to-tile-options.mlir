@@ -40,17 +40,25 @@ func.func @softmax(%q: tensor<?x?x?x128xbf16>) -> tensor<?x?x?x128xbf16> {
 // Rows that begin anywhere are copied by threads: more rows of queries share
 // what they copy, in blocks that leave room for a third stage.
 // HOPPER: tile.kernel @d127_attention
-// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 64, consumers = 3, stages = 4, order = overlap, slice = 32, staged = true>)
+// HOPPER-SAME: schedule(#tile.schedule<block_m = 192, block_n = 80, consumers = 3, stages = 3, order = overlap, slice = 40, staged = true>)
 func.func @d127(%q: tensor<?x?x?x127xbf16>) -> tensor<?x?x?x127xbf16> {
   %o = attn.fused %q, %q, %q : tensor<?x?x?x127xbf16>, tensor<?x?x?x127xbf16>, tensor<?x?x?x127xbf16> -> tensor<?x?x?x127xbf16>
   return %o : tensor<?x?x?x127xbf16>
 }
 
 // HOPPER: tile.kernel @softmax_d127_attention
-// HOPPER-SAME: block_m = 192, block_n = 64, consumers = 3, stages = 4
+// HOPPER-SAME: block_m = 192, block_n = 80, consumers = 3, stages = 3
 func.func @softmax_d127(%q: tensor<?x?x?x127xbf16>) -> tensor<?x?x?x127xbf16> {
   %o = attn.fused %q, %q, %q normalize softmax : tensor<?x?x?x127xbf16>, tensor<?x?x?x127xbf16>, tensor<?x?x?x127xbf16> -> tensor<?x?x?x127xbf16>
   return %o : tensor<?x?x?x127xbf16>
+}
+
+// A softmax wants wider blocks more than a third stage.
+// HOPPER: tile.kernel @softmax_d255_attention
+// HOPPER-SAME: block_m = 128, block_n = 80, consumers = 2, stages = 2
+func.func @softmax_d255(%q: tensor<?x?x?x255xbf16>) -> tensor<?x?x?x255xbf16> {
+  %o = attn.fused %q, %q, %q normalize softmax : tensor<?x?x?x255xbf16>, tensor<?x?x?x255xbf16>, tensor<?x?x?x255xbf16> -> tensor<?x?x?x255xbf16>
+  return %o : tensor<?x?x?x255xbf16>
 }
 
 // HOPPER: tile.kernel @d255_attention
