@@ -104,13 +104,7 @@ int64_t narrowestOfThree(const ScheduleProblem &p) {
 
 /// Threads that copy fill four slots at once, which want to be others than
 /// those that are read: a third stage is worth blocks down to this many keys.
-/// Each block of a softmax begins with maxima of its rows and may rescale sums,
-/// which wants more keys: at head dim 256 80 in two stages read 0.49 to 0.51 of
-/// bulk copies at n = 16k where 48 in three read 0.47, and 0.01 more at n = 2k.
-/// A sigmoid gains 0.02 at n = 16k and loses 0.01 to 0.02 at n = 2k.
-int64_t narrowestOfThreads(const ScheduleProblem &p) {
-  return p.rowReductions > 1 ? 64 : 48;
-}
+constexpr int64_t kNarrowestOfThreads = 48;
 
 /// Threads that copy lose 2 % with a fourth stage where it needs more shared
 /// memory than this. Perhaps since the words of a line are copied one after the
@@ -145,7 +139,7 @@ int64_t blockNOfTwoSlots(const ScheduleProblem &p, int64_t blockM,
 int64_t blockNOfThreads(const ScheduleProblem &p, int64_t blockM,
                         int64_t blockN) {
   int64_t narrower = blockN;
-  while (narrower > narrowestOfThreads(p) &&
+  while (narrower > kNarrowestOfThreads &&
          sm90Stages(p, blockM, narrower, /*slots=*/1) < 3)
     narrower -= 16;
   return sm90Stages(p, blockM, narrower, /*slots=*/1) < 3 ? blockN : narrower;

@@ -180,14 +180,22 @@ Value KernelLowering::covers(const Part &part, int64_t begin, int64_t width,
   return valid ? andi(valid, below) : below;
 }
 
+/// How many lanes copy words of one row at once. Rows of one or two panels have
+/// half a panel: what is computed for a row serves more copies then, 3 to 10 %
+/// at head dim 128. Longer ones have enough, and gain 3 to 10 % from lines that
+/// are read at once (benchmarks/journal.md, 51), unless each address takes more
+/// than an addition.
+int64_t KernelLowering::lanesOfRow(const Part &part) {
+  return part.step && panelCount(part.type.getCols()) > 2 ? 32 : 16;
+}
+
 /// Asynchronous copies of `bytes` bytes each, which write zeros for what is not
 /// to be read: rows outside, and what a product reads beyond the last column.
 /// Where `shifted`, these are the words of each row, at the place of the word
 /// that has their second half; a word that is partly outside is zeros for now.
 void KernelLowering::copyAsync(const Part &part, int64_t bytes, bool shifted) {
   // Lanes have parts of a row, or of 2 or 4 rows that differ in their swizzle.
-  // Half a panel of words: what is computed for a row serves more copies then.
-  int64_t lanes = std::min<int64_t>(kPanelBytes / bytes, 16);
+  int64_t lanes = std::min(kPanelBytes / bytes, lanesOfRow(part));
   int64_t apart = 8 * lanes / 32, width = lanes * bytes;
   int64_t panel = part.type.getRows() * kPanelBytes;
   int64_t end = roundUp(part.type.getCols(), kWgmmaK) * 2;

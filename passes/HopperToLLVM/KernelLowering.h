@@ -183,6 +183,7 @@ private:
   Value findAlignment(Value view, int64_t colDim);
   Value covers(const Part &part, int64_t begin, int64_t width, Value inner,
                Value odd);
+  static int64_t lanesOfRow(const Part &part);
   void copyAsync(const Part &part, int64_t bytes, bool shifted);
   Values loadEnds(const Part &part);
   void storeEnds(const Part &part, ArrayRef<Value> ends);

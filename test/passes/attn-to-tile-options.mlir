@@ -53,9 +53,8 @@ func.func @softmax_d127(%q: tensor<?x?x?x127xbf16>) -> tensor<?x?x?x127xbf16> {
   return %o : tensor<?x?x?x127xbf16>
 }
 
-// A softmax wants wider blocks more than a third stage.
 // HOPPER: tile.kernel @softmax_d255_attention
-// HOPPER-SAME: block_m = 128, block_n = 80, consumers = 2, stages = 2
+// HOPPER-SAME: block_m = 128, block_n = 48, consumers = 2, stages = 3
 func.func @softmax_d255(%q: tensor<?x?x?x255xbf16>) -> tensor<?x?x?x255xbf16> {
   %o = attn.fused %q, %q, %q normalize softmax : tensor<?x?x?x255xbf16>, tensor<?x?x?x255xbf16>, tensor<?x?x?x255xbf16> -> tensor<?x?x?x255xbf16>
   return %o : tensor<?x?x?x255xbf16>

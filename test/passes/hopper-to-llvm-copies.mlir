@@ -62,6 +62,17 @@
 // CHECK: st.shared.v4.b32 [$0+0]
 // CHECK: llvm.return
 
+// Rows of three panels or four are copied a line at a time.
+// CHECK-LABEL: llvm.func @lines(
+// CHECK-NOT: [$1+64]
+// CHECK: cp.async.ca.shared.global [$0+0], [$1+0], 4, s;
+// CHECK: cp.async.ca.shared.global {{.*}}, [$1+128], 4, s;
+// CHECK: cp.async.ca.shared.global {{.*}}, [$1+256], 4, s;
+// CHECK: cp.async.ca.shared.global {{.*}}, [$1+0], 4, s;
+// CHECK-NOT: [$1+64]
+// CHECK: cp.async.wait_all;
+// CHECK: llvm.return
+
 // Whole words: 16 bytes at once, 4 rows an instruction, in groups of 16 rows;
 // or 8 bytes and 2 rows, or 4 bytes and 1. One slot is shared by all warps.
 // CHECK-LABEL: llvm.func @even(
@@ -124,6 +135,18 @@ hopper.kernel @wide(%v: !tile.view<?x?x101xbf16>) roles(#roles) {
     %c = hopper.start
     hopper.acquire %ring[%c] : !hopper.ring<2x16x101xbf16>
     hopper.copy_elements %v[%b, %b] by #row to %ring[%c] : !tile.view<?x?x101xbf16>, !hopper.ring<2x16x101xbf16>
+  }
+  hopper.consumers (%wg) {
+  }
+}
+
+hopper.kernel @lines(%v: !tile.view<?x?x191xbf16>) roles(#roles) {
+  %ring = hopper.ring "value" : !hopper.ring<2x16x191xbf16>
+  hopper.producer cooperative {
+    %b = hopper.block
+    %c = hopper.start
+    hopper.acquire %ring[%c] : !hopper.ring<2x16x191xbf16>
+    hopper.copy_elements %v[%b, %b] by #row to %ring[%c] : !tile.view<?x?x191xbf16>, !hopper.ring<2x16x191xbf16>
   }
   hopper.consumers (%wg) {
   }
