@@ -110,6 +110,8 @@ private:
   // Values of the kernel and what they were lowered to.
   Value get(Value value) { return getAll(value).front(); }
   ArrayRef<Value> getAll(Value value);
+  /// `lowered` has what each of `values` became, one after the other.
+  void setEach(ValueRange values, ValueRange lowered);
   void set(Value value, Values lowered) {
     values[value.getAsOpaquePointer()] = std::move(lowered);
   }

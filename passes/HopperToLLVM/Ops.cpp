@@ -43,6 +43,14 @@ LogicalResult KernelLowering::lowerBlock(Block &block) {
 }
 
 /// Tested at the end, so that the body is one block for ptxas where it can be.
+void KernelLowering::setEach(ValueRange values, ValueRange lowered) {
+  for (Value value : values) {
+    size_t count = convertTypes(value.getType()).size();
+    set(value, Values(lowered.take_front(count)));
+    lowered = lowered.drop_front(count);
+  }
+}
+
 LogicalResult KernelLowering::lowerFor(scf::ForOp op) {
   Values init = {get(op.getLowerBound())};
   for (Value value : op.getInitArgs())
@@ -56,12 +64,7 @@ LogicalResult KernelLowering::lowerFor(scf::ForOp op) {
            rest(init));
   at(body);
   set(op.getInductionVar(), {body->getArgument(0)});
-  auto arguments = body->getArguments().drop_front();
-  for (auto arg : op.getRegionIterArgs()) {
-    size_t count = convertTypes(arg.getType()).size();
-    set(arg, Values(arguments.take_front(count)));
-    arguments = arguments.drop_front(count);
-  }
+  setEach(op.getRegionIterArgs(), body->getArguments().drop_front());
   if (failed(lowerBlock(*op.getBody())))
     return failure();
   Values next = {add(body->getArgument(0), step)};
@@ -70,12 +73,7 @@ LogicalResult KernelLowering::lowerFor(scf::ForOp op) {
   branchIf(compare(arith::CmpIPredicate::slt, next[0], end), body, done, next,
            rest(next));
   at(done);
-  auto results = done->getArguments();
-  for (Value result : op.getResults()) {
-    size_t count = convertTypes(result.getType()).size();
-    set(result, Values(results.take_front(count)));
-    results = results.drop_front(count);
-  }
+  setEach(op.getResults(), done->getArguments());
   return success();
 }
 
@@ -97,12 +95,7 @@ LogicalResult KernelLowering::lowerIf(scf::IfOp op) {
     branch(done, out);
   }
   at(done);
-  auto results = done->getArguments();
-  for (Value result : op.getResults()) {
-    size_t count = convertTypes(result.getType()).size();
-    set(result, Values(results.take_front(count)));
-    results = results.drop_front(count);
-  }
+  setEach(op.getResults(), done->getArguments());
   return success();
 }
 
