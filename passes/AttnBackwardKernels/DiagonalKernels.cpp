@@ -98,12 +98,7 @@ private:
     Value first = times(plus(firstBlock, number), constantIndex(b, blockRows));
     setQueries(first);
     setKeys(minus(first, distance));
-    Value hk = arith::DivUIOp::create(b, h, group);
-    loadCaptures(/*byColumn=*/false);
-    loadCaptures(/*byColumn=*/true);
-    Pair pair = makePair(loadQueries(op.query), loadKeys(op.key, hk),
-                         loadQueries(op.doutput), loadKeys(op.value, hk));
-    return gradientOf(pair, region);
+    return gradientOfBlocks(region, group);
   }
 
   Region &region;

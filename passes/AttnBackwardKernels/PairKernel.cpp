@@ -175,6 +175,15 @@ Value PairKernel::gradientOf(const Pair &pair, Region &region) {
   return mask(map(region, {pair.dots, pair.weights, pair.dweights}));
 }
 
+Value PairKernel::gradientOfBlocks(Region &region, Value group) {
+  Value hk = arith::DivUIOp::create(b, h, group);
+  loadCaptures(/*byColumn=*/false);
+  loadCaptures(/*byColumn=*/true);
+  Pair pair = makePair(loadQueries(op.query), loadKeys(op.key, hk),
+                       loadQueries(op.doutput), loadKeys(op.value, hk));
+  return gradientOf(pair, region);
+}
+
 Value PairKernel::map(Region &region, ArrayRef<Value> tiles) {
   Value factor = scale();
   SmallVector<Value> inputs;

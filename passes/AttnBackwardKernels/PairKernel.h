@@ -80,6 +80,8 @@ protected:
   Pair makePair(Value stays, Value passes, Value dstays, Value dpasses);
   /// The gradient that a region makes of a pair.
   Value gradientOf(const Pair &pair, mlir::Region &region);
+  /// The same of the queries and keys that are set, which are loaded for it.
+  Value gradientOfBlocks(mlir::Region &region, Value group);
   /// A region of (s, ..., positions, captured...) on tiles; the first is q . k.
   /// What it does not read is not kept for it.
   Value map(mlir::Region &region, ArrayRef<Value> tiles);

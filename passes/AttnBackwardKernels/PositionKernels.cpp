@@ -56,7 +56,7 @@ public:
     Value head = arith::MulIOp::create(b, at[1], constantIndex(b, perElement));
     if (perSequence && perHead && perElement == 1) {
       stay(at[0], at[1]);
-      sum = onePair();
+      sum = gradientOfBlocks(region, group);
     } else {
       // The sequences and heads that are summed pass one by one.
       Value repeated = perHead ? one : heads;
@@ -66,30 +66,22 @@ public:
           arith::MulIOp::create(b, repeated, perSequence ? one : sequences);
       Value divisor = arith::MaxUIOp::create(b, repeated, one);
       attn::KeyRange range = {zero, zero, zero, count};
-      sum = loop(range, splat(b, scores, 0), 1,
-                 [&](Value number, ValueRange carried) -> SmallVector<Value> {
-                   Value other = arith::DivUIOp::create(b, number, divisor);
-                   Value within = arith::RemUIOp::create(b, number, divisor);
-                   if (perHead)
-                     within = arith::AddIOp::create(b, head, within);
-                   stay(perSequence ? at[0] : other, within);
-                   return {addTiles(b, carried[0], onePair())};
-                 })[0];
+      sum = loop(
+          range, splat(b, scores, 0), 1,
+          [&](Value number, ValueRange carried) -> SmallVector<Value> {
+            Value other = arith::DivUIOp::create(b, number, divisor);
+            Value within = arith::RemUIOp::create(b, number, divisor);
+            if (perHead)
+              within = arith::AddIOp::create(b, head, within);
+            stay(perSequence ? at[0] : other, within);
+            return {addTiles(b, carried[0], gradientOfBlocks(region, group))};
+          })[0];
     }
     store(sum, {at[0], at[1], firstQuery, firstKey});
     return frame.finish();
   }
 
 private:
-  Value onePair() {
-    Value hk = arith::DivUIOp::create(b, h, group);
-    loadCaptures(/*byColumn=*/false);
-    loadCaptures(/*byColumn=*/true);
-    Pair pair = makePair(loadQueries(op.query), loadKeys(op.key, hk),
-                         loadQueries(op.doutput), loadKeys(op.value, hk));
-    return gradientOf(pair, region);
-  }
-
   void store(Value sum, const BlockOrigin &at) {
     SmallVector<Value> coordinates;
     AffineMap map = loader.blockMap({result, attn::getMapOfGroups(resultMap)},
