@@ -472,8 +472,7 @@ class _Gradients(torch.autograd.Function):
     def vmap(info, in_dims, text, scalars, count, *tensors):
         """One after the other: what they share has a gradient for each."""
         found = [_Gradients.apply(text, scalars, count, *(
-            x if dim is None else x.select(dim, at)
-            for x, dim in zip(tensors, in_dims[3:])))
+            _taken(*each, at) for each in zip(tensors, in_dims[3:])))
             for at in range(info.batch_size)]
         results = tuple(torch.stack(each) for each in zip(*found))
         return results, (0,) * len(results)
